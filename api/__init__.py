@@ -1,0 +1,1 @@
+"""Every way in: the gateway, the console, the command line, the providers."""

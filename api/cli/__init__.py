@@ -1,0 +1,1 @@
+"""The quaestor command: one module per group of subcommands."""

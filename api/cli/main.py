@@ -1,0 +1,79 @@
+"""The `quaestor` command: finds the module of a subcommand and loads only that, so that every command starts fast.
+
+A module of this folder offers `register(app)`, which adds its commands to the Typer application.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+#: Which module holds which subcommand.
+COMMANDS: dict[str, str] = {
+    "up": "stack",
+    "down": "stack",
+    "status": "stack",
+    "endpoints": "stack",
+    "gateway": "serve",
+    "stream": "serve",
+    "sink": "serve",
+    "simulator": "serve",
+    "migrate": "migrate",
+    "schemas": "schemas",
+    "key": "control",
+    "provider": "control",
+    "route": "control",
+    "price": "control",
+    "budget": "control",
+    "demo": "demo",
+    "load": "load",
+    "tail": "tail",
+    "why": "why",
+    "verify": "verify",
+    "ledger": "ledger",
+    "audit": "audit",
+}
+
+
+def modules_for(arguments: list[str]) -> list[str]:
+    """The modules to load for a command line: the one of its subcommand, or all for help and errors."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name in COMMANDS:
+        return [COMMANDS[name]]
+    return list(dict.fromkeys(COMMANDS.values()))
+
+
+def application(arguments: list[str]) -> typer.Typer:
+    """The Typer application with the commands that these arguments need."""
+    app = typer.Typer(
+        name="quaestor",
+        help="The treasurer and the flight recorder of an organisation's LLM traffic.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(_root)
+    for module in modules_for(arguments):
+        import_module(f"api.cli.{module}").register(app)
+    return app
+
+
+def _root() -> None:
+    """Keep subcommand names even when only one module is loaded."""
+
+
+def main() -> None:
+    """Run the command; faults of the product end in one line and exit code 1."""
+    from schemas.errors import QuaestorError  # noqa: PLC0415 - keeps `quaestor --help` fast
+
+    try:
+        application(sys.argv[1:])()
+    except QuaestorError as error:
+        sys.stderr.write(f"quaestor: {error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

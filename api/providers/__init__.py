@@ -1,0 +1,1 @@
+"""Upstream adapters and the simulated provider."""

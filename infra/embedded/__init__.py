@@ -1,0 +1,1 @@
+"""The local stack: real servers from packages, no containers."""

@@ -1,0 +1,46 @@
+"""Ids: uuid7 (RFC 9562, section 5.7) for original events, uuid5 (section 5.5) for derived ones. Clock and randomness come in."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID, uuid5
+
+#: Namespace of every id we derive; fixed for ever, or derived events would change their ids.
+NAMESPACE = UUID("6f6b3f0e-6d5c-5b7e-9f0a-0d8a4e9a7c11")
+RANDOM_BYTES_PER_UUID7 = 10
+MICROS_PER_MILLI = 1_000
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: What a caller may use as a tenant, team, project, key, provider or run id.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
+
+
+def uuid7(now_micros: int, random_bytes: bytes) -> str:
+    """A uuid7 of the given time (microseconds since the epoch) and ten random bytes, in canonical text."""
+    random = int.from_bytes(random_bytes, "big")
+    value = (now_micros // MICROS_PER_MILLI & 0xFFFF_FFFF_FFFF) << 80
+    value |= 0x7000 << 64 | (random >> 68 & 0x0FFF) << 64
+    value |= 0x8000_0000_0000_0000 | (random & 0x3FFF_FFFF_FFFF_FFFF)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def uuid7_millis(value: str) -> int:
+    """The time inside a uuid7, milliseconds since the epoch; raises ValueError when the text is not a uuid7."""
+    if not is_uuid(value) or value[14] != "7":
+        raise ValueError(f"{value!r} is not a uuid7")
+    return int(value[:8] + value[9:13], 16)
+
+
+def derived_id(processor: str, source_event_id: str, kind: str, leg: str) -> str:
+    """The id of an event derived by `processor`; `leg` is semantic (an account, a meter), never a position."""
+    return str(uuid5(NAMESPACE, f"{processor}/{source_event_id}/{kind}/{leg}"))
+
+
+def is_uuid(value: str) -> bool:
+    """Whether the text is a uuid in canonical lower-case form."""
+    return _UUID.fullmatch(value) is not None
+
+
+def is_name(value: str) -> bool:
+    """Whether the text may name a tenant, team, project, key, provider or run."""
+    return NAME.fullmatch(value) is not None

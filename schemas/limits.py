@@ -1,0 +1,57 @@
+"""Every limit of the product, unit last in its name, with the relations between them asserted at import.
+
+Settings may lower or raise what their reference page names; these are the defaults and the hard bounds.
+"""
+
+from __future__ import annotations
+
+# Requests into the gateway.
+BODY_BYTES_MAX = 10 * 1024 * 1024
+HEADER_BYTES_MAX = 32 * 1024
+HEADER_COUNT_MAX = 100
+TAGS_MAX = 16
+TAG_KEY_CHARACTERS_MAX = 64
+TAG_VALUE_CHARACTERS_MAX = 256
+CONCURRENT_REQUESTS_MAX = 1_000
+
+# Calls to providers.
+ATTEMPTS_MAX = 4
+REQUEST_TIMEOUT_SECONDS = 300
+CONNECT_TIMEOUT_SECONDS = 5
+RESPONSE_BYTES_MAX = 32 * 1024 * 1024
+SSE_LINE_BYTES_MAX = 1024 * 1024
+
+# Holds (protocols.md, "Holds").
+OVERLAY_SECONDS = 10
+LEASE_SECONDS = 420
+CLOCK_SKEW_SECONDS = 5
+SPOOL_GRACE_SECONDS = 60
+HOLD_TOMBSTONE_SECONDS = 24 * 3600
+BUDGET_LAG_SECONDS_MAX = 5
+LIMIT_UNITS_MAX = 9_000_000
+LEGS_MAX = 32
+
+# The log.
+RECORD_BYTES_MAX = 1_000_000
+DELIVERY_TIMEOUT_SECONDS = 5
+PRODUCER_QUEUE_RECORDS_MAX = 100_000
+CONSUME_BATCH_RECORDS = 1_000
+SPOOL_BYTES_MAX = 1024 * 1024 * 1024
+
+# Sinks.
+BATCH_RECORDS_MAX = 5_000
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+BATCH_AGE_MILLISECONDS = 250
+RETRY_SECONDS_MAX = 30
+ID_HORIZON_DAYS = 7
+
+# A request must end before its hold's lease does, or the reaper would charge a call that is still running.
+assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
+# PLACED is acknowledged, or given up, well before its overlay entry falls away.
+assert DELIVERY_TIMEOUT_SECONDS < OVERLAY_SECONDS
+# A late resolution finds the tombstone of its hold.
+assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS
+# Lua compares doubles: every sum of nano-units must stay an exact integer.
+assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
+# One body fits a response buffer, one record fits a batch.
+assert RECORD_BYTES_MAX < BATCH_BYTES_MAX

@@ -1,0 +1,1 @@
+"""The stores: one folder each with its DDL, its writes and its reads."""

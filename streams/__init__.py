@@ -1,0 +1,1 @@
+"""The log: codec, Kafka clients, the stream runtime and its agents."""

@@ -1,0 +1,143 @@
+"""Avro values in the Confluent wire format: a zero byte, the schema id (4 bytes, big-endian), the Avro body.
+
+Logical types are stripped before parsing, here and nowhere else: times stay integers of microseconds and ids stay text,
+which halves the cost of both directions (measured: 56-129 k/s with uuid and timestamp types, 120-230 k/s without).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import fastavro
+import msgspec
+
+from schemas.errors import SchemaUnknownError, UndecodableError
+from schemas.events import EVENT_TYPES, Event
+from schemas.topics import TOPIC_BY_TYPE
+
+AVRO_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
+MAGIC = 0
+HEADER = struct.Struct(">bI")
+SCHEMAS_CACHED_MAX = 1_000
+
+
+class SchemaSource(Protocol):
+    """Where schema texts and ids come from: the registry, or `LocalSchemas`."""
+
+    def schema_text(self, schema_id: int) -> str:
+        """The schema of an id; raises SchemaUnknownError when there is none, LogUnavailableError when it can't be asked."""
+
+    def id_of(self, topic: str) -> int:
+        """The id under which our schema of this topic is registered; raises SchemaUnknownError or LogUnavailableError."""
+
+
+class LocalSchemas:
+    """A SchemaSource without a registry: ids count from 1 over the topics in alphabetical order. For tests and tools."""
+
+    def schema_text(self, schema_id: int) -> str:
+        """The schema text of an id; raises SchemaUnknownError."""
+        topics = sorted(EVENT_TYPES)
+        if not 1 <= schema_id <= len(topics):
+            raise SchemaUnknownError(schema_id)
+        return schema_text(topics[schema_id - 1])
+
+    def id_of(self, topic: str) -> int:
+        """The id of a topic's schema; raises KeyError for a topic that is not ours."""
+        return sorted(EVENT_TYPES).index(topic) + 1
+
+
+@lru_cache(maxsize=len(EVENT_TYPES))
+def schema_text(topic: str) -> str:
+    """The .avsc text of a topic's record."""
+    return (AVRO_FOLDER / f"{topic}.avsc").read_text(encoding="utf-8")
+
+
+def parse_schema(text: str) -> Any:
+    """A schema parsed for fastavro, without its logical types."""
+    return fastavro.parse_schema(_without_logical_types(json.loads(text)))
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_logical_types(value) for key, value in node.items() if key not in {"logicalType", "doc"}}
+    if isinstance(node, list):
+        return [_without_logical_types(item) for item in node]
+    return node
+
+
+class Codec:
+    """Encodes and decodes events; caches every parsed schema it meets, up to a limit."""
+
+    def __init__(self, source: SchemaSource) -> None:
+        """Nothing is asked of the source before it is needed."""
+        self._source = source
+        self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
+        self._prefixes: dict[str, bytes] = {}
+        self._writers: dict[int, tuple[Any, Any]] = {}
+
+    def encode(self, event: Event) -> bytes:
+        """The record value of an event; raises what the source raises when the schema's id is not known yet."""
+        topic = TOPIC_BY_TYPE[type(event)].name
+        prefix = self._prefixes.get(topic)
+        if prefix is None:
+            prefix = self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
+        buffer = BytesIO()
+        buffer.write(prefix)
+        body = msgspec.to_builtins(event, builtin_types=(bytes,))
+        fastavro.schemaless_writer(buffer, self._local[topic], body)
+        return buffer.getvalue()
+
+    def decode(self, topic: str, value: bytes) -> dict[str, Any]:
+        """The fields of a record value as this release's schema reads them.
+
+        Raises UndecodableError when the bytes are not what their schema says, SchemaUnknownError when nobody knows the
+        schema, and LogUnavailableError when the registry can't be asked: wait then, never quarantine.
+        """
+        if len(value) < HEADER.size or value[0] != MAGIC:
+            raise UndecodableError("the value does not begin with the Confluent frame")
+        (_, schema_id) = HEADER.unpack_from(value)
+        writer, reader = self._writers.get(schema_id) or self._learn(topic, schema_id)
+        buffer = BytesIO(value)
+        buffer.seek(HEADER.size)
+        try:
+            fields = fastavro.schemaless_reader(buffer, writer, reader)
+        except Exception as error:  # fastavro raises whatever Python raises on bad bytes
+            raise UndecodableError(f"the body is not {topic} under schema {schema_id}: {type(error).__name__}") from error
+        if buffer.tell() != len(value):
+            raise UndecodableError(f"{len(value) - buffer.tell()} bytes follow the body")
+        return cast("dict[str, Any]", fields)
+
+    def decode_event(self, topic: str, value: bytes) -> Event:
+        """The event of a record value; raises as decode does, and UndecodableError when a field has the wrong type."""
+        fields = self.decode(topic, value)
+        try:
+            return msgspec.convert(fields, EVENT_TYPES[topic], builtin_types=(bytes,))
+        except (msgspec.ValidationError, KeyError) as error:
+            raise UndecodableError(f"the body is not a {topic} event: {error}") from error
+
+    def schema_id(self, value: bytes) -> int | None:
+        """The schema id of a frame, or None when there is no frame."""
+        if len(value) < HEADER.size or value[0] != MAGIC:
+            return None
+        return int(HEADER.unpack_from(value)[1])
+
+    def _learn(self, topic: str, schema_id: int) -> tuple[Any, Any]:
+        writer = parse_schema(self._source.schema_text(schema_id))
+        local = self._local[topic]
+        if _name(writer) != _name(local):
+            raise UndecodableError(f"schema {schema_id} is {_name(writer)}, not {_name(local)}")
+        if len(self._writers) >= SCHEMAS_CACHED_MAX:
+            self._writers.clear()
+        # Resolving against an equal schema costs half the speed, so the reader is left out.
+        known = self._writers[schema_id] = (writer, None if writer == local else local)
+        return known
+
+
+def _name(schema: Mapping[str, Any]) -> str:
+    return str(schema["name"])
