@@ -26,12 +26,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QUAESTOR_", extra="forbid", frozen=True)
 
-    data: Path = Field(Path(".quaestor"), description="Data directory: the embedded stack's state, secrets, spool, logs, audit log.")
-    cache: Path | None = Field(None, description="Where downloaded artifacts are kept; the user's cache folder when unset.")
+    data: Path = Field(
+        Path(".quaestor"), description="Data directory: the embedded stack's state, secrets, spool, logs, audit log."
+    )
+    cache: Path | None = Field(
+        None, description="Where downloaded artifacts are kept; the user's cache folder when unset."
+    )
     ports: str = Field("fixed", description="'fixed' uses the *_port settings; 'auto' takes free ports.")
 
     kafka_bootstrap: str = Field("127.0.0.1:19092", description="Kafka bootstrap servers.")
-    registry_url: str = Field("http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent-compatible schema registry.")
+    registry_url: str = Field(
+        "http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent-compatible schema registry."
+    )
     postgres_dsn: str = Field("postgresql://postgres@127.0.0.1:15432/quaestor", description="Postgres.")
     redis_url: str = Field("redis://127.0.0.1:16379/0", description="Redis or Valkey.")
     clickhouse_url: str = Field("http://127.0.0.1:18123", description="ClickHouse over HTTP.")
@@ -43,22 +49,44 @@ class Settings(BaseSettings):
     postgres_port: int = Field(15432, description="Port of the embedded Postgres (loopback).")
     redis_port: int = Field(16379, description="Port of the embedded Valkey.")
     clickhouse_port: int = Field(18123, description="Port of the embedded ClickHouse front.")
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on; loopback unless told otherwise.")
+    gateway_host: str = Field(
+        "127.0.0.1", description="Address the gateway listens on; loopback unless told otherwise."
+    )
     gateway_port: int = Field(8080, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes.")
     simulator_port: int = Field(18090, description="Port of the simulated provider.")
     monitor_port: int = Field(0, description="Port of this process's /metrics and /status; 0 takes a free one.")
 
     body_bytes_max: int = Field(limits.BODY_BYTES_MAX, description="Largest request body accepted, bytes.")
-    request_timeout_seconds: float = Field(limits.REQUEST_TIMEOUT_SECONDS, gt=0, le=limits.REQUEST_TIMEOUT_SECONDS, description="Longest call to a provider.")
+    request_timeout_seconds: float = Field(
+        limits.REQUEST_TIMEOUT_SECONDS,
+        gt=0,
+        le=limits.REQUEST_TIMEOUT_SECONDS,
+        description="Longest call to a provider.",
+    )
     lease_seconds: int = Field(limits.LEASE_SECONDS, gt=0, description="Lease of a hold.")
-    spool_grace_seconds: int = Field(limits.SPOOL_GRACE_SECONDS, ge=0, description="Waited after a lease for spooled events, before expiry.")
+    spool_grace_seconds: int = Field(
+        limits.SPOOL_GRACE_SECONDS, ge=0, description="Waited after a lease for spooled events, before expiry."
+    )
     clock_skew_seconds: int = Field(limits.CLOCK_SKEW_SECONDS, ge=0, description="Clock skew allowed between machines.")
-    hold_tombstone_seconds: int = Field(limits.HOLD_TOMBSTONE_SECONDS, gt=0, description="How long a resolved hold is remembered.")
-    output_tokens_default: int = Field(4096, gt=0, description="Output tokens held for when neither the caller nor the price book gives a bound.")
-    expired_hold_charge: str = Field("full", pattern="^(full|input|nothing)$", description="What an expired hold is charged; 'input' and 'nothing' give up the promise of no overspend.")
-    tags_allowed: tuple[str, ...] = Field(("team", "feature", "environment", "service", "agent", "version", "purpose"), description="Tag and metadata keys that stand in events in the clear; others are sealed.")
-    linger_milliseconds: float = Field(0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch.")
+    hold_tombstone_seconds: int = Field(
+        limits.HOLD_TOMBSTONE_SECONDS, gt=0, description="How long a resolved hold is remembered."
+    )
+    output_tokens_default: int = Field(
+        4096, gt=0, description="Output tokens held for when neither the caller nor the price book gives a bound."
+    )
+    expired_hold_charge: str = Field(
+        "full",
+        pattern="^(full|input|nothing)$",
+        description="What an expired hold is charged; 'input' and 'nothing' give up the promise of no overspend.",
+    )
+    tags_allowed: tuple[str, ...] = Field(
+        ("team", "feature", "environment", "service", "agent", "version", "purpose"),
+        description="Tag and metadata keys that stand in events in the clear; others are sealed.",
+    )
+    linger_milliseconds: float = Field(
+        0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch."
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
 
@@ -76,7 +104,9 @@ def load_settings(data: Path | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"setting {field!r}: {first['msg']} (set QUAESTOR_{field.upper()} or quaestor.toml)") from None
+        raise ConfigurationError(
+            f"setting {field!r}: {first['msg']} (set QUAESTOR_{field.upper()} or quaestor.toml)"
+        ) from None
 
 
 def _toml(path: Path) -> dict[str, Any]:

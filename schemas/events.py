@@ -1,4 +1,4 @@
-"""The event types, one per topic. Generated from schemas/avro by `python -m schemas.generate`; edit the .avsc files instead.
+"""The event types, one per topic. Generated from schemas/avro by `python -m schemas.generate`: edit those files.
 
 Times are integers of microseconds since the Unix epoch (UTC); amounts are integers of nano-units of their currency.
 """

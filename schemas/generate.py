@@ -15,7 +15,7 @@ AVRO = Path(__file__).parent / "avro"
 TARGET = Path(__file__).parent / "events.py"
 PRIMITIVES = {"string": "str", "long": "int", "int": "int", "double": "float", "boolean": "bool", "bytes": "bytes"}
 PREAMBLE = '''\
-"""The event types, one per topic. Generated from schemas/avro by `python -m schemas.generate`; edit the .avsc files instead.
+"""The event types, one per topic. Generated from schemas/avro by `python -m schemas.generate`: edit those files.
 
 Times are integers of microseconds since the Unix epoch (UTC); amounts are integers of nano-units of their currency.
 """

@@ -1,4 +1,4 @@
-"""Ids: uuid7 (RFC 9562, section 5.7) for original events, uuid5 (section 5.5) for derived ones. Clock and randomness come in."""
+"""Ids: uuid7 (RFC 9562, 5.7) for original events, uuid5 (5.5) for derived ones. Clock and randomness come in."""
 
 from __future__ import annotations
 

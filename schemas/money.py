@@ -1,6 +1,7 @@
-"""Money: integers of nano-units (1e-9) of a currency; prices: integers of pico-units (1e-12) per unit. One place rounds.
+"""Money: integers of nano-units (1e-9) of a currency; prices: integers of pico-units (1e-12) per unit.
 
-No float touches money. A charge line is rounded once, half to even, when pico becomes nano.
+No float touches money, and only this module rounds. A charge line is rounded once,
+half to even, when pico becomes nano.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ RATE_SCALE = 1_000_000_000
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
-    """numerator / denominator rounded half to even; raises ZeroDivisionError. The denominator is positive."""
+    """The quotient numerator / denominator rounded half to even. The denominator is positive."""
     quotient, remainder = divmod(numerator, denominator)
     twice = 2 * remainder
     if twice > denominator or (twice == denominator and quotient % 2):
@@ -33,12 +34,12 @@ def convert_nano(amount_nano: int, rate_nano: int) -> int:
 
 
 def parse_nano(text: str) -> int:
-    """Nano-units of a decimal such as '12.50'; raises ValueError when it has more than nine decimals or is no number."""
+    """Nano-units of a decimal such as '12.50'; raises ValueError when it is finer than nine decimals."""
     return _scaled(text, NANO_PER_UNIT)
 
 
 def parse_pico(text: str) -> int:
-    """Pico-units of a decimal such as '0.0000025'; raises ValueError when it has more than twelve decimals."""
+    """Pico-units of a decimal such as '0.0000025'; raises ValueError when it is finer than twelve decimals."""
     return _scaled(text, PICO_PER_UNIT)
 
 

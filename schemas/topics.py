@@ -50,7 +50,9 @@ COSTS = Topic("quaestor.costs", events.CostEvent, PARTITIONS, _request_key)
 BUDGETS = Topic("quaestor.budgets", events.BudgetEvent, PARTITIONS, _tenant_key)
 LEDGER = Topic("quaestor.ledger", events.LedgerEntry, PARTITIONS, _tenant_key)
 CONTROL = Topic("quaestor.control", events.ControlEvent, 1, lambda event: f"{event.tenant_id}/{event.entity_id}")
-HEALTH = Topic("quaestor.health", events.ProviderHealth, 1, lambda event: f"{event.provider_id}/{event.model}/{event.region}")
+HEALTH = Topic(
+    "quaestor.health", events.ProviderHealth, 1, lambda event: f"{event.provider_id}/{event.model}/{event.region}"
+)
 ALERTS = Topic("quaestor.alerts", events.Alert, 1, _tenant_key)
 QUARANTINE = Topic("quaestor.quarantine", events.QuarantinedRecord, 1, None)
 

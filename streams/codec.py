@@ -31,14 +31,14 @@ class SchemaSource(Protocol):
     """Where schema texts and ids come from: the registry, or `LocalSchemas`."""
 
     def schema_text(self, schema_id: int) -> str:
-        """The schema of an id; raises SchemaUnknownError when there is none, LogUnavailableError when it can't be asked."""
+        """The schema of an id; raises SchemaUnknownError, or LogUnavailableError when nobody can be asked."""
 
     def id_of(self, topic: str) -> int:
-        """The id under which our schema of this topic is registered; raises SchemaUnknownError or LogUnavailableError."""
+        """The id of our schema of this topic; raises SchemaUnknownError or LogUnavailableError."""
 
 
 class LocalSchemas:
-    """A SchemaSource without a registry: ids count from 1 over the topics in alphabetical order. For tests and tools."""
+    """A SchemaSource without a registry: ids count from 1 over the topics in alphabetical order."""
 
     def schema_text(self, schema_id: int) -> str:
         """The schema text of an id; raises SchemaUnknownError."""

@@ -1,7 +1,7 @@
 """The seam to the log: what the rest of the product asks of Kafka, and nothing more.
 
-Two implementations ship and pass one contract suite (tests/contract/test_log.py): `streams.kafka` on confluent-kafka and
-`streams.memory` in this process. Offsets: `offset` names a record; a cursor is the *next* offset to read, one past the
+Two implementations ship and pass one contract suite (tests/contract/test_log.py): `streams.kafka` and
+in this process, `streams.memory`. Offsets: `offset` names a record; a cursor is the *next* offset to read, one past the
 last record taken; an end offset is the next offset the partition will give out.
 """
 
@@ -92,14 +92,16 @@ class LogReader(Protocol):
     def begin_offsets(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
         """First offsets still kept; raises LogUnavailableError. Blocks."""
 
-    def offsets_at(self, time_millis: int, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
+    def offsets_at(
+        self, time_millis: int, partitions: Sequence[Partition], timeout_seconds: float
+    ) -> dict[Partition, int]:
         """First offset at or after a time (end offset where there is none); raises LogUnavailableError. Blocks."""
 
     def partitions(self, topics: Sequence[str], timeout_seconds: float) -> list[Partition]:
         """All partitions of these topics; raises LogUnavailableError. Blocks."""
 
     def topic_ids(self, topics: Sequence[str], timeout_seconds: float) -> dict[str, str]:
-        """Each topic's UUID, so that a re-created topic can't be mistaken for the old one; raises LogUnavailableError."""
+        """Each topic's UUID, to tell a re-created topic from the old one; raises LogUnavailableError."""
 
     def close(self) -> None:
         """Let go. Blocks briefly."""

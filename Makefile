@@ -1,0 +1,53 @@
+# `make help` lists the targets. Every target makes the environment first, from nothing if need be.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help demo test check up down bench format clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/.ready ## Bring everything up, send real traffic, show the story (ARGS=--exit stops it afterwards)
+	@$(BIN)/quaestor demo $(ARGS)
+
+test: .venv/.ready check ## Run every check and every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.ready ## Lint, types, layers and generated files, without running tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m schemas.generate --check
+
+up: .venv/.ready ## Start the whole product on this machine
+	@$(BIN)/quaestor up $(ARGS)
+
+down: .venv/.ready ## Stop it; nothing is lost
+	@$(BIN)/quaestor down $(ARGS)
+
+bench: .venv/.ready ## Run the benchmarks (results in docs/reference/performance.md)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+format: .venv/.ready ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and caches; data in .quaestor/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The environment: uv when present, venv and pip when not; versions and hashes are those of requirements.lock.
+.venv/.ready: pyproject.toml requirements.lock
+	@echo "making the environment in .venv (about a minute the first time)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
+	fi
+	@touch .venv/.ready
