@@ -1,0 +1,114 @@
+"""Pure comparisons over a folded log; each answers with one Check that names the first difference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from processors.parity.totals import LogFold, TopicTotals
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared."""
+
+    name: str
+    ok: bool
+    expected: Any
+    actual: Any
+    #: The first thing that differs, in words a person can look up; None when nothing does.
+    first_difference: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+
+def equal(name: str, expected: Any, actual: Any, first_difference: str | None = None) -> Check:
+    """A check that two values are the same."""
+    ok = expected == actual
+    return Check(name, ok, expected, actual, None if ok else first_difference or f"expected {expected}, found {actual}")
+
+
+def empty(name: str, differing: Collection[str], total: int, what: str) -> Check:
+    """A check over `total` things that none differs; names the smallest that does."""
+    first = f"{what} {min(differing)}" if differing else None
+    return Check(name, not differing, total, total - len(differing), first)
+
+
+def answers_are_completed(fold: LogFold, answers: Collection[str]) -> Check:
+    """Every answer the client counted is a COMPLETED request."""
+    missing = set(answers) - fold.completed()
+    return empty("answers are COMPLETED", missing, len(set(answers)), "answered but not COMPLETED: request")
+
+
+def received_requests_end(fold: LogFold) -> Check:
+    """Every request that ended had been received or was refused, and COMPLETED ones were received first."""
+    unknown = fold.completed() - fold.received
+    return empty("COMPLETED requests were RECEIVED", unknown, len(fold.completed()), "never RECEIVED: request")
+
+
+def completed_have_one_attempt(fold: LogFold) -> Check:
+    """Each COMPLETED request has exactly one succeeded attempt."""
+    succeeded = Counter(attempt.request_id for attempt in fold.attempts.values() if attempt.succeeded)
+    wrong = {request for request in fold.completed() if succeeded[request] != 1}
+    return empty("COMPLETED = succeeded attempts", wrong, len(fold.completed()), "not one succeeded attempt: request")
+
+
+def attempts_are_charged(fold: LogFold) -> Check:
+    """Each succeeded attempt has at least one charge."""
+    succeeded = {key for key, attempt in fold.attempts.items() if attempt.succeeded}
+    wrong = {key for key in succeeded if not fold.attempts[key].charges}
+    return empty("succeeded attempts = charged attempts", wrong, len(succeeded), "no charge: attempt")
+
+
+def commits_equal_costs(fold: LogFold) -> Check:
+    """What a hold was charged equals the sum of its attempt's costs, to the nano-unit."""
+    settled = {key: attempt for key, attempt in fold.attempts.items() if attempt.committed_nano is not None}
+    wrong = {key for key, attempt in settled.items() if attempt.committed_nano != attempt.charged_nano}
+    return empty("COMMITTED = sum of costs", wrong, len(settled), "differs: attempt")
+
+
+def store_holds_topic(store: str, topic: str, log: TopicTotals, stored: TopicTotals, set_aside: int) -> Check:
+    """A store's rows of one topic are the log's distinct events, less those set aside in quarantine."""
+    name = f"{store} = log: {topic}"
+    if log.records != stored.records + set_aside:
+        return Check(
+            name,
+            ok=False,
+            expected=log.records - set_aside,
+            actual=stored.records,
+            first_difference=f"{log.records - set_aside - stored.records} distinct events are missing",
+        )
+    if set_aside:  # ids in quarantine are unknown to the digest
+        return Check(name, ok=True, expected=log.records - set_aside, actual=stored.records)
+    if log.id_digest != stored.id_digest:
+        return Check(
+            name,
+            ok=False,
+            expected=log.id_digest,
+            actual=stored.id_digest,
+            first_difference="as many events, but not the same ones",
+        )
+    if log.amount_nano != stored.amount_nano:
+        return Check(
+            name,
+            ok=False,
+            expected=log.amount_nano,
+            actual=stored.amount_nano,
+            first_difference=f"amounts differ by {stored.amount_nano - log.amount_nano} nano-units",
+        )
+    return Check(name, ok=True, expected=log.records, actual=stored.records)
+
+
+def log_checks(fold: LogFold, answers: Collection[str] | None) -> list[Check]:
+    """All checks that need nothing but the log (and the client's answers, when there are any)."""
+    checks = [
+        received_requests_end(fold),
+        completed_have_one_attempt(fold),
+        attempts_are_charged(fold),
+        commits_equal_costs(fold),
+    ]
+    return checks if answers is None else [answers_are_completed(fold, answers), *checks]
