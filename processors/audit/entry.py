@@ -1,0 +1,184 @@
+"""The bytes of an audit entry, version 1, and the chain that runs through one tenant's entries.
+
+An entry commits to a Kafka record (topic UUID, partition, offset, SHA-256 over its value bytes) and carries a few
+public fields. Its place in the log (`seq`), in its tenant's chain (`tseq`, from 1) and the chain before it
+(`prev_chain`) stand inside, so the tree commits to the chain and both agree or verification fails.
+docs/reference/audit-format.md has the table.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+from typing import NamedTuple
+
+from schemas.errors import IntegrityError
+
+MAGIC = b"audit/v1\n"
+VALUE_TAG = b"quaestor/audit/value/v1\0"
+NULL_TAG = b"quaestor/audit/null/v1\0"
+CHAIN_TAG = b"chain/v1\0"
+#: The chain before a tenant's first entry.
+CHAIN_START = bytes(32)
+#: `kind` of a record whose value could not be read; its tenant is `_system`.
+KIND_UNDECODABLE = "UNDECODABLE"
+#: magic, seq, tseq, prev_chain, partition, offset, time_micros, schema_id, commitment, has amount, amount_nano.
+_FIXED = struct.Struct(">9sQQ32sIQqI32s?q")
+_LENGTH = struct.Struct(">H")
+_TEXTS = 7
+
+
+class EntryError(IntegrityError):
+    """The bytes are not an audit entry of a known version in canonical form."""
+
+
+class Source(NamedTuple):
+    """A record as the sequencer takes it. Texts are empty where there is none."""
+
+    tenant_id: str
+    topic: str
+    #: The topic's Kafka UUID, as Kafka writes it.
+    topic_id: str
+    partition: int
+    offset: int
+    #: occurred_at; the record's own timestamp when it can't be decoded.
+    time_micros: int
+    #: Registry id from the value's frame; 0 when it has none.
+    schema_id: int
+    commitment: bytes
+    amount_nano: int | None
+    currency: str
+    event_id: str
+    request_id: str
+    kind: str
+
+
+class Entry(NamedTuple):
+    """An entry read back."""
+
+    seq: int
+    tseq: int
+    prev_chain: bytes
+    source: Source
+
+
+class Head(NamedTuple):
+    """Where a tenant's chain stands."""
+
+    tseq: int
+    chain: bytes
+
+
+class Sealed(NamedTuple):
+    """An entry with its hashes, as it is stored."""
+
+    seq: int
+    tseq: int
+    chain: bytes
+    leaf: bytes
+    entry: bytes
+    source: Source
+
+
+NO_HEAD = Head(0, CHAIN_START)
+
+
+def commitment(value: bytes | None) -> bytes:
+    """The commitment to a record's value bytes; a null value has a tag of its own."""
+    return sha256(NULL_TAG if value is None else VALUE_TAG + value).digest()
+
+
+def chain_hash(prev_chain: bytes, leaf: bytes) -> bytes:
+    """The chain after an entry with this leaf hash."""
+    return sha256(CHAIN_TAG + prev_chain + leaf).digest()
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The canonical bytes; raises ValueError when a number or text is out of its range."""
+    return _encode(entry.seq, entry.tseq, entry.prev_chain, entry.source)
+
+
+def _encode(seq: int, tseq: int, prev_chain: bytes, source: Source) -> bytes:
+    (
+        tenant,
+        topic,
+        topic_id,
+        partition,
+        offset,
+        micros,
+        schema_id,
+        commit,
+        amount,
+        currency,
+        event_id,
+        request_id,
+        kind,
+    ) = source
+    try:
+        parts = [
+            _FIXED.pack(
+                MAGIC,
+                seq,
+                tseq,
+                prev_chain,
+                partition,
+                offset,
+                micros,
+                schema_id,
+                commit,
+                amount is not None,
+                amount or 0,
+            )
+        ]
+        for text in (tenant, topic, topic_id, currency, event_id, request_id, kind):
+            encoded = text.encode("utf-8")
+            parts.extend((_LENGTH.pack(len(encoded)), encoded))
+    except (struct.error, UnicodeEncodeError) as error:
+        raise ValueError(f"the record at {topic}/{partition}@{offset} does not fit an entry: {error}") from error
+    return b"".join(parts)
+
+
+def decode_entry(data: bytes) -> Entry:
+    """The entry of its bytes; raises EntryError when they are not exactly what encoding it gives."""
+    if len(data) < _FIXED.size or not data.startswith(MAGIC):
+        raise EntryError("the bytes do not begin as an entry of version 1")
+    (_, seq, tseq, prev_chain, partition, offset, micros, schema_id, commit, priced, amount) = _FIXED.unpack_from(data)
+    tenant, topic, topic_id, currency, event_id, request_id, kind = _texts(data)
+    if data[_FIXED.size - 9] > 1 or (amount and not priced):
+        raise EntryError("an amount without its mark")
+    return Entry(
+        seq,
+        tseq,
+        prev_chain,
+        Source(
+            tenant, topic, topic_id, partition, offset, micros, schema_id, commit,
+            amount if priced else None, currency, event_id, request_id, kind,
+        ),
+    )  # fmt: skip
+
+
+def _texts(data: bytes) -> list[str]:
+    position, texts = _FIXED.size, []
+    try:
+        for _ in range(_TEXTS):
+            first = position + 2
+            position = first + (data[first - 2] << 8 | data[first - 1])
+            texts.append(data[first:position].decode("utf-8"))
+    except (IndexError, UnicodeDecodeError):
+        raise EntryError("a text of the entry can't be read") from None
+    if position != len(data):
+        raise EntryError("the entry's lengths do not meet its end")
+    return texts
+
+
+def seal(sources: list[Source], next_seq: int, heads: dict[str, Head]) -> list[Sealed]:
+    """Entries for records in order, from `next_seq` on; moves `heads` (tenant to head) along."""
+    sealed: list[Sealed] = []
+    for seq, source in enumerate(sources, next_seq):
+        tseq, prev_chain = heads.get(source.tenant_id, NO_HEAD)
+        entry = _encode(seq, tseq + 1, prev_chain, source)
+        leaf = sha256(b"\0" + entry).digest()
+        chain = sha256(CHAIN_TAG + prev_chain + leaf).digest()
+        heads[source.tenant_id] = Head(tseq + 1, chain)
+        sealed.append(Sealed(seq, tseq + 1, chain, leaf, entry, source))
+    return sealed
