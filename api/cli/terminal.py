@@ -1,0 +1,68 @@
+"""What commands share: options, tables, progress, JSON, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Data directory of the running product (QUAESTOR_DATA, default .quaestor).", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def terminal() -> Console:
+    """Standard output; colours only where a terminal (or FORCE_COLOR) asks for them."""
+    return Console(highlight=False)
+
+
+def progress(*, quiet: bool = False) -> Progress:
+    """A progress bar on standard error, so that standard output stays clean for pipes."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=quiet or not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[int] = ()) -> Table:
+    """A table; the columns whose positions stand in `numbers` are aligned right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made
+
+
+def note(message: str) -> None:
+    """One line of news on standard error."""
+    Console(stderr=True, highlight=False).print(message)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with one line on standard error."""
+    sys.stderr.write(f"quaestor: {message}\n")
+    raise typer.Exit(code)
