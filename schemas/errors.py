@@ -12,10 +12,13 @@ QuaestorError
     + StoreUnavailableError it could not be reached or did not answer in time: try again
     + FencedError           another owner has taken this partition: stop
     + GapError              the store's cursor is not where the batch begins: seek to it
+    + RejectedError         the store will never take some records of a batch: quarantine them
   x IntegrityError          two things that must agree do not: stop, never skip
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 
 class QuaestorError(Exception):
@@ -86,6 +89,27 @@ class GapError(StoreError):
         self.what = what
         self.cursor = cursor
         self.first_offset = first_offset
+
+
+class Rejection(NamedTuple):
+    """One record a store will never take, by its position in the log, and why (one line without record content)."""
+
+    topic: str
+    partition: int
+    offset: int
+    detail: str
+    #: Whether the record breaks a rule of ours (SEMANTIC) rather than one of the store (SINK_REJECT).
+    semantic: bool = False
+
+
+class RejectedError(StoreError):
+    """A store will never take some records of a batch; nothing of the batch was applied."""
+
+    def __init__(self, rejections: tuple[Rejection, ...]) -> None:
+        """Carry every record that was refused, at least one."""
+        first = rejections[0]
+        super().__init__(f"{len(rejections)} refused, first {first.topic}/{first.partition}@{first.offset}: {first.detail}")
+        self.rejections = rejections
 
 
 class IntegrityError(QuaestorError):

@@ -73,6 +73,9 @@ class LogReader(Protocol):
     def assign(self, cursors: Mapping[Partition, int]) -> None:
         """Read exactly these partitions from these next offsets; replaces any assignment."""
 
+    def seek(self, cursors: Mapping[Partition, int]) -> None:
+        """Read these assigned partitions from these next offsets instead; what was fetched of them is dropped."""
+
     def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
         """Up to `records_max` records, in order per partition; an empty list after the timeout.
 

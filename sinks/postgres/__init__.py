@@ -1,0 +1,1 @@
+"""Postgres: ledgers, requests, keys, quarantine, the subject vault; the only home of asyncpg."""

@@ -1,0 +1,180 @@
+"""The seam between the runner and a store: what a sink offers, what a batch is, what may be raised.
+
+The runner owns the log side (consuming, decoding, batching, retrying, rebalances, quarantine); a sink owns its store and
+applies batches, each exactly once. `sinks.fake.MemorySink` is the smallest complete sink; tests/contract/test_sink_contract.py
+holds what every sink must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from schemas import limits
+from schemas.events import QuarantinedRecord
+from streams.log import LogRecord, Partition
+
+
+class Decoded(NamedTuple):
+    """A record that could be read: its fields as this release's schema has them, and the record itself."""
+
+    offset: int
+    fields: dict[str, Any]
+    record: LogRecord
+
+
+class Poison(NamedTuple):
+    """A record that can't be applied, with the event that says so (its id is deterministic)."""
+
+    offset: int
+    record: LogRecord
+    event: QuarantinedRecord
+
+
+@dataclass(slots=True)
+class Span:
+    """The consecutive records of one partition in a batch: every record of [first_offset, next_offset)."""
+
+    partition: Partition
+    #: The topic's UUID.
+    topic_id: str
+    #: Where the store's cursor must stand.
+    first_offset: int
+    #: Where the store's cursor stands afterwards.
+    next_offset: int
+    #: In the order of their offsets.
+    records: list[Decoded] = field(default_factory=list)
+    #: In the order of their offsets.
+    poison: list[Poison] = field(default_factory=list)
+
+    def after(self, cursor: int) -> Span:
+        """The part of this span from `cursor` on: what a store that stands there has not applied yet."""
+        return Span(
+            self.partition,
+            self.topic_id,
+            max(cursor, self.first_offset),
+            max(cursor, self.next_offset),
+            [record for record in self.records if record.offset >= cursor],
+            [record for record in self.poison if record.offset >= cursor],
+        )
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is applied at once: one span per partition, each partition at most once."""
+
+    spans: list[Span]
+    #: When the runner cut the batch, microseconds since the epoch; for marks such as first_seen, never for decisions.
+    now_micros: int
+
+    @property
+    def record_count(self) -> int:
+        """Records in all, poison included."""
+        return sum(len(span.records) + len(span.poison) for span in self.spans)
+
+    def by_topic(self) -> dict[str, list[Span]]:
+        """The spans of each topic."""
+        grouped: dict[str, list[Span]] = {}
+        for span in self.spans:
+            grouped.setdefault(span.partition.topic, []).append(span)
+        return grouped
+
+    def quarantined(self) -> list[QuarantinedRecord]:
+        """The quarantine events of every poison record."""
+        return [poison.event for span in self.spans for poison in span.poison]
+
+    def each(self) -> Iterator[Batch]:
+        """One batch per span, to find out which partition a fault belongs to."""
+        return (Batch([span], self.now_micros) for span in self.spans)
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    """When a batch is cut, and who keeps poison."""
+
+    #: Most records of a batch.
+    records_max: int = limits.BATCH_RECORDS_MAX
+    #: Most bytes of record values in a batch.
+    bytes_max: int = limits.BATCH_BYTES_MAX
+    #: Longest wait of a batch's first record for company, milliseconds.
+    age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
+    #: Longest block in one consume, milliseconds.
+    poll_milliseconds: int = 50
+    #: Whether the sink itself stores `Span.poison` within `write` (Postgres in its transaction, audit as commitments).
+    #: Otherwise the runner puts poison into the QuarantineStore first and then lets the sink advance past it.
+    keeps_poison: bool = False
+
+
+class Sink(Protocol):
+    """A store's side of a projection. All methods run on one event loop; the runner never overlaps two writes."""
+
+    #: Name and version of the projection, for example postgres@v1; stands in everything the sink owns.
+    projection: str
+    #: Topics it projects.
+    topics: tuple[str, ...]
+    #: When batches are cut.
+    policy: BatchPolicy
+
+    async def open(self) -> None:
+        """Connect. Raises StoreUnavailableError; is called again then."""
+
+    async def close(self) -> None:
+        """Let go of everything; never raises for a store that is away."""
+
+    async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """Take ownership: fence every earlier owner of these partitions and answer where the store stands (0 when new).
+
+        `topic_ids` has the UUID of each partition's topic. Raises StoreUnavailableError (called again), and
+        IntegrityError when the cursor belongs to another incarnation of the topic. May be called for partitions already
+        owned. Work an earlier owner has under way either commits before this returns, and is in the answer, or fails.
+        """
+
+    async def write(self, batch: Batch) -> None:
+        """Apply the batch and advance its cursors: all or nothing, durable on return.
+
+        Spans below the cursor were applied before and are skipped (also in part), so the runner may repeat a batch whose
+        outcome it does not know. Raises
+        - StoreUnavailableError: unknown or nothing applied; the runner repeats this very batch with back-off;
+        - FencedError: another owner claimed a partition of the batch; nothing applied;
+        - GapError: a span begins above the store's cursor; nothing applied;
+        - RejectedError: these records will never be taken; nothing applied; the runner quarantines and writes the rest;
+        - IntegrityError: stop the partition, a person must look.
+        With several spans, the runner repeats them one by one to learn which partition a fault belongs to.
+        It may be cancelled at any await and must then leave nothing half applied.
+        """
+
+    async def release(self, partitions: Sequence[Partition]) -> None:
+        """Forget these partitions; called after their work is drained. Must not fail when the store is away."""
+
+
+class QuarantineStore(Protocol):
+    """Where poison records wait until they are on quaestor.quarantine, and until someone redrives or discards them."""
+
+    async def put(self, records: Sequence[QuarantinedRecord]) -> None:
+        """Keep these durably; an id already kept is left as it was. Raises StoreUnavailableError."""
+
+    async def unpublished(self, records_max: int) -> list[QuarantinedRecord]:
+        """Kept records not yet known to be on the topic, oldest first. Raises StoreUnavailableError."""
+
+    async def mark_published(self, event_ids: Sequence[str]) -> None:
+        """These are on the topic now. Raises StoreUnavailableError."""
+
+
+class Progress(Protocol):
+    """Where the runner tells how it stands; implemented over streams.monitor by `sinks.runner.progress`."""
+
+    def state(self, state: str, detail: str = "") -> None:
+        """running, retrying (the store or registry is away: `detail` says which), stopped, failed."""
+
+    def lag(self, lag_events: int, freshness_seconds: float) -> None:
+        """Events not yet applied, and the age of the newest applied one (0 when nothing waits)."""
+
+    def batch(self, records: int, write_seconds: float) -> None:
+        """A batch was applied."""
+
+    def retry(self) -> None:
+        """A write is repeated."""
+
+    def quarantined(self, records: int) -> None:
+        """Records went to quarantine."""
