@@ -1,0 +1,108 @@
+"""The seam of the hold protocol (docs/concepts/budgets.md): place a hold before a provider is called, confirm it once PLACED is acked.
+
+`RedisHoldStore` (sinks/redis/store.py) and `MemoryHoldStore` (sinks/redis/memory.py) implement it and pass one contract
+suite (tests/contract/test_hold_store.py).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from schemas.events import HoldLeg
+
+
+class ClosedReason(StrEnum):
+    """Why admission is closed; all of them pass, so each is a 503 with Retry-After."""
+
+    #: Redis could not be reached or did not answer in time.
+    UNREACHABLE = "redis_unreachable"
+    #: The live state is being rebuilt after a loss, a restart or a failover.
+    REBUILDING = "budgets_rebuilding"
+    #: No live state for this tenant yet: the sink has not opened it.
+    UNKNOWN_TENANT = "budgets_not_open"
+    #: The live state is further behind the log than BUDGET_LAG_SECONDS_MAX.
+    LAGGING = "budgets_lagging"
+    #: The state was placed under another generation than the one known here.
+    GENERATION = "budgets_generation_changed"
+    #: The hold id is older than the memory of resolved holds, so it can't be decided again.
+    TOO_OLD = "hold_id_too_old"
+
+
+class PlaceHold(NamedTuple):
+    """A hold asked for: all its legs or none. `limits_nano` has the amount of each leg's limit, in the order of the legs."""
+
+    tenant_id: str
+    #: A uuid7; the same id with the same legs gets the same answer.
+    hold_id: str
+    legs: tuple[HoldLeg, ...]
+    limits_nano: tuple[int, ...]
+
+
+class Placed(NamedTuple):
+    """The hold stands, for OVERLAY_SECONDS unless confirmed; PLACED and `confirm` carry this generation.
+
+    The generation is empty when the hold has no legs: there is nothing to guard then, and Redis is not asked.
+    """
+
+    generation: str
+
+
+class Refused(NamedTuple):
+    """A limit has no room for its leg; nothing is held."""
+
+    limit_id: str
+    #: What that limit had left, nano-units of its currency; never negative.
+    remaining_nano: int
+    #: The limit's amount, nano-units of its currency.
+    limit_nano: int
+
+
+class Closed(NamedTuple):
+    """Nothing is admitted now; nothing is held."""
+
+    reason: ClosedReason
+
+
+class Conflict(NamedTuple):
+    """The hold id is taken by a hold that differs in this field: a bug of the caller, nothing is held for this one."""
+
+    field: str
+
+
+Placement = Placed | Refused | Closed | Conflict
+
+
+class Confirmation(StrEnum):
+    """Whether the provider may be called. On anything but CONFIRMED: send RELEASED, then answer 503 or try a new hold."""
+
+    CONFIRMED = "CONFIRMED"
+    #: The generation changed since it was placed, or the state is being rebuilt.
+    GENERATION = "GENERATION"
+    #: It was not confirmed in time and fell away.
+    DROPPED = "DROPPED"
+    #: It is resolved already (expired, most likely).
+    RESOLVED = "RESOLVED"
+    #: Nobody knows it.
+    UNKNOWN = "UNKNOWN"
+    #: Redis could not be reached or did not answer in time.
+    UNREACHABLE = "UNREACHABLE"
+
+
+class HoldStore(Protocol):
+    """Admission. Both calls answer with values only, and each is one round trip; many may run at once on one event loop."""
+
+    async def open(self) -> None:
+        """Connect and learn the gates; returns also when Redis is away (then `place` answers Closed until it is back)."""
+
+    async def close(self) -> None:
+        """Let go of connections and tasks."""
+
+    def closed_reason(self, tenant_id: str) -> ClosedReason | None:
+        """Why `place` would refuse this tenant now, without asking Redis; None when admission looks open. For /readyz."""
+
+    async def place(self, ask: PlaceHold) -> Placement:
+        """Add the hold iff every leg fits: posted + held + unconfirmed + amount <= limit on each, in one atomic step."""
+
+    async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
+        """Pin the hold after its PLACED is acked; from CONFIRMED on only the log's own events remove it."""
