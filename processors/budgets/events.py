@@ -1,6 +1,7 @@
-"""The events of a hold's life, built from what placement pinned. Ids and times come in; nothing here decides or rounds twice.
+"""The events of a hold's life, built from what placement pinned. Ids and times come in; nothing here decides.
 
-PLACED pins legs, amount, currency, windows, price version and exchange rate; every later event of the hold copies them from it.
+PLACED pins legs, amount, currency, windows, price version and exchange rate; every later event of the hold copies
+them from it.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def extended_event(
 
 
 def expired_event(placed: BudgetEvent, *, actor: str, policy: ExpiredCharge = ExpiredCharge.FULL) -> BudgetEvent:
-    """EXPIRED: the lease ran out; charged by the policy, marked as an estimate. Id and bytes follow from PLACED alone."""
+    """EXPIRED: the lease ran out; charged by the policy, an estimate. Id and bytes follow from PLACED alone."""
     legs = tuple(_leg(leg, expired_charge_nano(policy, leg.held_nano), leg.held_nano) for leg in placed.legs)
     return _of_placed(
         placed,
@@ -258,7 +259,7 @@ def _of_placed(
 def _charged(leg: HoldLeg, placed_nano: int, charged_nano: int) -> HoldLeg:
     """The leg with what it is charged, in its own currency: at the rate that placement pinned as held / placed."""
     held = leg.held_nano
-    if held == placed_nano or placed_nano == 0:
+    if placed_nano in {held, 0}:
         return _leg(leg, charged_nano, held)
     return _leg(leg, divide_half_even(charged_nano * held, placed_nano), held)
 

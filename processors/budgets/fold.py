@@ -1,4 +1,4 @@
-"""The one rule of what a budget event does to a tenant's counters, as `evolve`, and `BudgetFold` that applies it in place.
+"""The one rule of what a budget event does to a tenant's counters: `evolve`, and `BudgetFold` that applies it in place.
 
 The Lua of sinks/redis applies the same rule; tests/property/test_budget_fold.py proves them equal. One fold holds one
 tenant or several: hold ids are unique and counters carry their limit's id.
@@ -147,7 +147,7 @@ _ON_OPEN: dict[BudgetKind, Callable[[OpenHold, BudgetEvent], Effect]] = {
 
 
 def evolve(state: BudgetState, event: BudgetEvent) -> BudgetState:
-    """The state after one more event; the given state is left as it is. Never refuses: what is recorded has happened."""
+    """The state after one more event; the given one is left as it is. Never refuses: what is recorded has happened."""
     status = state.open_holds.get(event.hold_id) or state.closed_holds.get(event.hold_id)
     found = effect(status, event)
     if found is None:

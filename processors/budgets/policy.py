@@ -1,4 +1,4 @@
-"""What an expired hold is charged: the provider may have been called, so the promise of no overspend needs the full hold."""
+"""What an expired hold is charged: the provider may have been called, so no overspend means the full hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.money import divide_half_even
 
 
 class ExpiredCharge(StrEnum):
-    """Policies of settings' `expired_hold_charge`. INPUT and NOTHING give up the promise that no budget is overspent."""
+    """Policies of settings' `expired_hold_charge`. INPUT and NOTHING give up the promise of no overspend."""
 
     FULL = "full"
     INPUT = "input"

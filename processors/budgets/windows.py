@@ -1,4 +1,4 @@
-"""Windows of limits, and which limits a request stands under. All bounds are microseconds UTC, start inclusive, end exclusive."""
+"""Windows of limits, and which limits a request stands under. Bounds are microseconds UTC, [start, end)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The reaper: expires holds whose lease ran out, closes their requests, and corrects the estimate when a commit comes late. Pure."""
+"""The reaper: expires holds whose lease ran out, closes their requests, corrects estimates of late commits. Pure."""

@@ -1,1 +1,1 @@
-"""Redis (or Valkey): live budgets with the hold protocol, and provider health. The only package that speaks to Redis."""
+"""Redis (or Valkey): live budgets under the hold protocol, provider health. The only package that speaks to it."""

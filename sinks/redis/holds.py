@@ -1,4 +1,4 @@
-"""The seam of the hold protocol (docs/concepts/budgets.md): place a hold before a provider is called, confirm it once PLACED is acked.
+"""The seam of the hold protocol (docs/concepts/budgets.md): place before the provider is called, confirm after PLACED.
 
 `RedisHoldStore` (sinks/redis/store.py) and `MemoryHoldStore` (sinks/redis/memory.py) implement it and pass one contract
 suite (tests/contract/test_hold_store.py).
@@ -30,7 +30,7 @@ class ClosedReason(StrEnum):
 
 
 class PlaceHold(NamedTuple):
-    """A hold asked for: all its legs or none. `limits_nano` has the amount of each leg's limit, in the order of the legs."""
+    """A hold asked for, all its legs or none; `limits_nano` is the amount of each leg's limit, in their order."""
 
     tenant_id: str
     #: A uuid7; the same id with the same legs gets the same answer.
@@ -74,7 +74,7 @@ Placement = Placed | Refused | Closed | Conflict
 
 
 class Confirmation(StrEnum):
-    """Whether the provider may be called. On anything but CONFIRMED: send RELEASED, then answer 503 or try a new hold."""
+    """Whether the provider may be called. Unless CONFIRMED: send RELEASED, then answer 503 or try a new hold."""
 
     CONFIRMED = "CONFIRMED"
     #: The generation changed since it was placed, or the state is being rebuilt.
@@ -90,19 +90,19 @@ class Confirmation(StrEnum):
 
 
 class HoldStore(Protocol):
-    """Admission. Both calls answer with values only, and each is one round trip; many may run at once on one event loop."""
+    """Admission. Both calls answer with values only, one round trip each; many may run at once on one loop."""
 
     async def open(self) -> None:
-        """Connect and learn the gates; returns also when Redis is away (then `place` answers Closed until it is back)."""
+        """Connect and learn the gates; returns also when Redis is away (`place` answers Closed until it is back)."""
 
     async def close(self) -> None:
         """Let go of connections and tasks."""
 
     def closed_reason(self, tenant_id: str) -> ClosedReason | None:
-        """Why `place` would refuse this tenant now, without asking Redis; None when admission looks open. For /readyz."""
+        """Why `place` would refuse this tenant now, without asking Redis; None when it looks open. For /readyz."""
 
     async def place(self, ask: PlaceHold) -> Placement:
-        """Add the hold iff every leg fits: posted + held + unconfirmed + amount <= limit on each, in one atomic step."""
+        """Add the hold iff every leg fits: posted + held + unconfirmed + amount <= limit on each, atomically."""
 
     async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
         """Pin the hold after its PLACED is acked; from CONFIRMED on only the log's own events remove it."""

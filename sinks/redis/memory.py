@@ -1,4 +1,4 @@
-"""MemoryHoldStore: the hold protocol in this process, for tests and models; it ships because every seam ships its fake."""
+"""MemoryHoldStore: the hold protocol in this process, for tests and models: every seam ships its fake."""
 
 from __future__ import annotations
 
