@@ -1,0 +1,139 @@
+"""The log's public files: written to a temporary name, synced, renamed, and the folder synced; never half there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from processors.audit.edge import TileFile
+from processors.audit.merkle import HASH_BYTES
+from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, encode_bundle, level_size, levels_of
+from schemas.errors import IntegrityError, StoreUnavailableError
+from sinks.audit.layout import Probe, no_probe
+
+CHECKPOINT = "checkpoint"
+NOTE_BYTES_MAX = 1_000_000
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Tell a disk that fails (full, read-only, gone) as StoreUnavailableError: nothing is lost, it is tried again."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error.strerror or error}") from error
+
+
+def write_durable(path: Path, data: bytes, probe: Probe = no_probe) -> None:
+    """Put a file in place, whole and durable, but for its folder's own entry (`sync_folders`)."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    probe(f"write {path.name}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    probe(f"rename {path.name}")
+    temporary.replace(path)
+    probe(f"renamed {path.name}")
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make renames and new files in these folders durable."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class LogFiles:
+    """Checkpoint, tiles and bundles of one log under its directory. Every call blocks on the disk."""
+
+    def __init__(self, directory: Path, probe: Probe = no_probe) -> None:
+        """Nothing is touched before it is needed."""
+        self.directory = directory
+        self._probe = probe
+
+    def read(self, tile: TileId) -> bytes:
+        """A tile's or bundle's bytes, cut from the full one when the partial one is gone; raises IntegrityError."""
+        try:
+            with disk(self.directory):
+                return (self.directory / tile.path).read_bytes()
+        except FileNotFoundError:
+            if tile.width == TILE_WIDTH:
+                raise IntegrityError(f"{tile.path} is missing") from None
+        whole = self.read(tile._replace(width=TILE_WIDTH))
+        if tile.level == BUNDLE_LEVEL:
+            return encode_bundle(decode_bundle(whole)[: tile.width])
+        return whole[: tile.width * HASH_BYTES]
+
+    def write(self, files: Sequence[TileFile], signed_size: int) -> None:
+        """Make these files durable. What is there already with the same bytes stays.
+
+        Raises StoreUnavailableError, and IntegrityError when other bytes lie where a signed checkpoint covers them;
+        what no checkpoint covers is a leftover and is replaced.
+        """
+        folders: dict[Path, None] = {}
+        with disk(self.directory):
+            for tile, data in files:
+                path = self.directory / tile.path
+                if self._is_there(tile, path, data, signed_size):
+                    continue
+                self._make_folder(path.parent, folders)
+                write_durable(path, data, self._probe)
+                folders[path.parent] = None
+            sync_folders(reversed(folders))
+        self._probe("tiles durable")
+
+    def _is_there(self, tile: TileId, path: Path, data: bytes, signed_size: int) -> bool:
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if found != data and tile.end_index <= signed_size:
+            raise IntegrityError(f"{tile.path} differs from the entries it covers, and a signed checkpoint covers it")
+        return found == data
+
+    def _make_folder(self, folder: Path, folders: dict[Path, None]) -> None:
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent, folders)
+        folder.mkdir(exist_ok=True)
+        folders[folder.parent] = None
+
+    def checkpoint(self) -> str | None:
+        """The published checkpoint, or None before the first; raises StoreUnavailableError."""
+        return read_note(self.directory / CHECKPOINT)
+
+    def publish(self, note: str) -> None:
+        """Replace the published checkpoint; raises StoreUnavailableError."""
+        with disk(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_durable(self.directory / CHECKPOINT, note.encode("utf-8"), self._probe)
+            sync_folders([self.directory, self.directory.parent])
+
+    def collect(self, old_size: int, new_size: int) -> None:
+        """Delete the partial files of tiles that became full between two sizes; a failure only leaves them."""
+        for level in (BUNDLE_LEVEL, *levels_of(new_size)):
+            for number in range(level_size(level, old_size) // TILE_WIDTH, level_size(level, new_size) // TILE_WIDTH):
+                partial = self.directory / f"{TileId(level, number, TILE_WIDTH).path}.p"
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_note(path: Path) -> str | None:
+    """A signed note from a file, None when there is none; raises StoreUnavailableError and IntegrityError."""
+    try:
+        with disk(path):
+            data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return data[:NOTE_BYTES_MAX].decode("utf-8")
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path.name} is not text") from None

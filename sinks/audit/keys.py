@@ -1,0 +1,50 @@
+"""The log's signing key on disk: 32 bytes as hex, readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from processors.audit.note import Signer, Verifier
+from schemas.errors import ConfigurationError
+
+SEED_BYTES = 32
+OWNER_ONLY = 0o600
+OTHERS_MASK = 0o077
+
+
+def load_or_make_signer(path: Path, origin: str) -> Signer:
+    """The signer of a log, made at first use; raises ConfigurationError when the file is unusable."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+    except FileExistsError:
+        return load_signer(path, origin)
+    except OSError as error:
+        raise ConfigurationError(f"the audit key {path} can't be made: {error.strerror}") from error
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_bytes(SEED_BYTES).hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return load_signer(path, origin)
+
+
+def load_signer(path: Path, origin: str) -> Signer:
+    """The signer of a log that has one; raises ConfigurationError when the file is missing, open to others or damaged."""
+    try:
+        if path.stat().st_mode & OTHERS_MASK:
+            raise ConfigurationError(f"the audit key {path} is readable by others; run: chmod 600 {path}")
+        seed = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise ConfigurationError(f"the audit key {path} can't be read: {error.strerror}") from error
+    except ValueError:
+        seed = b""
+    if len(seed) != SEED_BYTES:
+        raise ConfigurationError(f"the audit key {path} is damaged: it should hold 64 hex digits; restore it from backup")
+    return Signer(origin, seed)
+
+
+def load_verifier(path: Path, origin: str) -> Verifier:
+    """The public key of a log; raises ConfigurationError as `load_signer` does."""
+    return load_signer(path, origin).verifier

@@ -1,0 +1,77 @@
+"""The lock store: the latest signed checkpoint, apart from the ledger database, changed only by compare-and-set.
+
+It is what makes signing two histories impossible by accident: a checkpoint is published only after it stands here, and a
+database that is behind what stands here is a restored backup. Put it where the database's administrators can't write.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from sinks.audit.files import disk, read_note, sync_folders, write_durable
+from sinks.audit.layout import Probe, no_probe
+
+
+class LockStore(Protocol):
+    """Keeps one note. Calls block."""
+
+    def latest(self) -> str | None:
+        """The latest signed checkpoint, None before the first; raises StoreUnavailableError."""
+
+    def swap(self, old: str | None, new: str) -> bool:
+        """Replace `old` by `new`, durably; False, and nothing changed, when something else stands there.
+
+        Raises StoreUnavailableError; the change may then have happened or not.
+        """
+
+
+class FileLockStore:
+    """A LockStore in a file, under an exclusive lock of a second file."""
+
+    def __init__(self, path: Path, probe: Probe = no_probe) -> None:
+        """Nothing is touched before it is needed."""
+        self._path = path
+        self._probe = probe
+
+    def latest(self) -> str | None:
+        """The latest signed checkpoint; raises StoreUnavailableError."""
+        return read_note(self._path)
+
+    def swap(self, old: str | None, new: str) -> bool:
+        """Compare and set, with both files' folder synced; raises StoreUnavailableError."""
+        with disk(self._path), self._locked():
+            if read_note(self._path) != old:
+                return False
+            write_durable(self._path, new.encode("utf-8"), self._probe)
+            sync_folders([self._path.parent])
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._path.with_suffix(".lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class MemoryLockStore:
+    """A LockStore in this process, for tests."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.note: str | None = None
+
+    def latest(self) -> str | None:
+        """The latest signed checkpoint."""
+        return self.note
+
+    def swap(self, old: str | None, new: str) -> bool:
+        """Compare and set."""
+        if self.note != old:
+            return False
+        self.note = new
+        return True
