@@ -10,9 +10,9 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas import limits
@@ -89,6 +89,15 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
+    @model_validator(mode="after")
+    def _requests_end_before_leases(self) -> Self:
+        """A call that outlives its lease would be charged as expired while it runs."""
+        if self.request_timeout_seconds + limits.DELIVERY_TIMEOUT_SECONDS >= self.lease_seconds:
+            raise ValueError("request_timeout_seconds must end before lease_seconds do, with time to record the end")
+        if self.lease_seconds + self.clock_skew_seconds + self.spool_grace_seconds >= self.hold_tombstone_seconds:
+            raise ValueError("hold_tombstone_seconds must outlive a lease, the clock skew and the spool grace")
+        return self
+
 
 def load_settings(data: Path | None = None) -> Settings:
     """The settings of this process; raises ConfigurationError with the field to fix.
@@ -103,7 +112,7 @@ def load_settings(data: Path | None = None) -> Settings:
         return Settings(**{name: value for name, value in values.items() if name not in overridden})
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"]) or "settings"
         raise ConfigurationError(
             f"setting {field!r}: {first['msg']} (set QUAESTOR_{field.upper()} or quaestor.toml)"
         ) from None
