@@ -9,8 +9,8 @@ from api.settings import Settings
 TARGET = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
-Read by entry points only, in this order (the last wins): defaults, `quaestor.toml` in the working directory, the running
-stack's `endpoints.json` in the data directory, environment variables, `--data`. Generated from `api/settings.py`.
+Read by entry points only, in this order (the last wins): defaults, `quaestor.toml` in the working directory, the
+running stack's `endpoints.json` in the data directory, environment variables, `--data`. Generated from the model.
 
 | setting (`quaestor.toml`) | variable | default | what it is |
 |---|---|---|---|
