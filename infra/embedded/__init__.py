@@ -1,1 +1,1 @@
-"""The local stack: real servers from packages, no containers."""
+"""The embedded stack: real servers from ordinary packages, started, watched and stopped on one machine."""
