@@ -1,0 +1,113 @@
+"""Measuring from outside: CPU and memory of process trees, and wrk's closed loop. Loopback only, bounded in time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+WRK_TIMEOUT_EXTRA_SECONDS = 60
+UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Result of a closed loop."""
+
+    requests: int
+    requests_per_second: float
+    p50_milliseconds: float
+    p99_milliseconds: float
+    errors: int
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and everything it started."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process tree so far."""
+    total = 0.0
+    for process in tree(pid):
+        times = process.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def resident_mebibytes(pid: int) -> float:
+    """Resident memory of a process tree (proportional where the kernel tells)."""
+    total = 0
+    for process in tree(pid):
+        memory = process.memory_full_info()
+        total += getattr(memory, "pss", 0) or memory.rss
+    return total / 2**20
+
+
+def wrk(url: str, body: bytes, headers: Mapping[str, str], *, connections: int, seconds: int) -> Closed:
+    """POST the body over so many connections as fast as answers come; raises when wrk is missing or fails."""
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+    script = "\n".join(['wrk.method = "POST"', f"wrk.body = {json.dumps(body.decode())}", *lines])
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "--latency",
+            "--timeout",
+            "30s",
+            "-s",
+            file.name,
+            url,
+        ]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=seconds + WRK_TIMEOUT_EXTRA_SECONDS
+        )
+    return parse_wrk(done.stdout)
+
+
+def parse_wrk(text: str) -> Closed:
+    """The figures of wrk's report."""
+
+    def latency(share: str) -> float:
+        found = re.search(rf"{share}%\s+([\d.]+)(us|ms|s|m)\b", text)
+        return float(found[1]) * UNITS[found[2]] if found else 0.0
+
+    requests = re.search(r"(\d+) requests in", text)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    return Closed(
+        requests=int(requests[1]) if requests else 0,
+        requests_per_second=float(rate[1]) if rate else 0.0,
+        p50_milliseconds=latency("50"),
+        p99_milliseconds=latency("99"),
+        errors=(int(refused[1]) if refused else 0) + (sum(map(int, sockets.groups())) if sockets else 0),
+    )
+
+
+def machine() -> str:
+    """One line on where this was measured."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    memory = psutil.virtual_memory().total / 2**30
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    return f"{psutil.cpu_count()} x {model}, {memory:.0f} GiB, Python {platform.python_version()}, {today}"

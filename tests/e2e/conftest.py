@@ -1,0 +1,20 @@
+"""The whole product, started through its own command line on free ports, shared by every test of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.product import UP_TIMEOUT_SECONDS, Product
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A running product; stopped at the end, with its logs shown when it would not start."""
+    made = Product(tmp_path_factory.mktemp("product") / "data")
+    try:
+        made.run("up", timeout=UP_TIMEOUT_SECONDS)
+        yield made
+    finally:
+        made.run("down", check=False)

@@ -1,0 +1,72 @@
+"""A running product and its command line, as the end-to-end tests use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+QUAESTOR = Path(sys.executable).parent / "quaestor"
+UP_TIMEOUT_SECONDS = 300
+COMMAND_TIMEOUT_SECONDS = 240
+
+
+@dataclass
+class Product:
+    """A running product and its command line."""
+
+    data: Path
+
+    def environment(self) -> dict[str, str]:
+        """What commands run with: this data directory, free ports."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("QUAESTOR_")}
+        return clean | {"QUAESTOR_DATA": str(self.data), "QUAESTOR_PORTS": "auto", "QUAESTOR_SPOOL_GRACE_SECONDS": "5"}
+
+    def run(self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:
+        """Standard output of a command; its standard error stands in the failure."""
+        done = subprocess.run(
+            [str(QUAESTOR), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self.environment(),
+            check=False,
+            cwd=self.data.parent,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"quaestor {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on in the background."""
+        return subprocess.Popen(
+            [str(QUAESTOR), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(),
+            cwd=self.data.parent,
+        )
+
+    def json(self, *arguments: str, check: bool = True) -> Any:
+        """What a command prints with --json."""
+        return json.loads(self.run(*arguments, "--json", check=check))
+
+    def setting(self, name: str) -> str:
+        """A setting of the running stack, for example gateway_url."""
+        return str(json.loads((self.data / "endpoints.json").read_text(encoding="utf-8"))["settings"][name])
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What `status` says of each process."""
+        return {process["name"]: process for process in self.json("status", check=False)["processes"]}
+
+    def key(self, tenant: str, team: str = "red", project: str = "blue") -> str:
+        """A new virtual key."""
+        return str(self.json("key", "create", "--tenant", tenant, "--team", team, "--project", project)["key"])

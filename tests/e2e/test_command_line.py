@@ -1,0 +1,135 @@
+"""The command line as a user meets it, against the running product."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.product import QUAESTOR, Product
+
+
+def test_status_names_every_process(product: Product) -> None:
+    """All parts run, each with lag and freshness where it follows the log."""
+    processes = product.processes()
+
+    expected = {"kafka", "registry", "postgres", "redis", "clickhouse", "gateway", "simulator", "stream-ledger"}
+    expected |= {"stream-budgets", "stream-health", "sink-postgres", "sink-redis", "sink-clickhouse", "sink-audit"}
+    assert expected <= set(processes)
+    assert {"running"} == {process["state"] for process in processes.values()}
+    assert {"name", "pid", "state", "lag_events", "freshness_seconds"} <= set(processes["sink-postgres"])
+
+
+def test_endpoints_carry_no_credentials(product: Product) -> None:
+    """Every URL of the running stack can be shown to anyone."""
+    endpoints = product.run("endpoints", "--json")
+
+    assert "gateway" in endpoints
+    assert "@" not in endpoints
+
+
+def test_up_twice_is_one(product: Product) -> None:
+    """A second `up` on the same data directory changes nothing."""
+    before = {name: process["pid"] for name, process in product.processes().items()}
+
+    product.run("up")
+
+    assert before == {name: process["pid"] for name, process in product.processes().items()}
+
+
+def test_a_revoked_key_is_refused(product: Product) -> None:
+    """A key works, is listed without its secret, and is refused soon after it is revoked."""
+    made = product.json("key", "create", "--tenant", "revoked", "--team", "a", "--project", "b")
+    call = ["load", "--requests", "1", "--key", made["key"], "--json"]
+    assert 1 == json.loads(product.run(*call))["answered"]
+    assert made["key"] not in product.run("key", "list", "--json")
+
+    product.run("key", "revoke", made["id"])
+
+    answer = json.loads(product.run(*call, check=False))
+    assert {"401": 1} == answer["failed"]
+
+
+def test_a_budget_refuses_what_does_not_fit(product: Product) -> None:
+    """With a limit of a millionth of a dollar no call is admitted, and the refusal is an event."""
+    key = product.key("poor")
+    product.run("budget", "set", "--tenant", "poor", "--amount", "0.000001", "--currency", "USD", "--window", "total")
+
+    answer = json.loads(product.run("load", "--requests", "1", "--key", key, "--json", check=False))
+
+    assert {"429": 1} == answer["failed"]
+    events = product.run(
+        "tail",
+        "quaestor.requests",
+        "--from",
+        "beginning",
+        "--tenant",
+        "poor",
+        "--kind",
+        "REFUSED",
+        "--limit",
+        "1",
+        "--json",
+    )
+    assert "budget_exceeded" in events
+
+
+def test_why_tells_the_whole_story(product: Product, tmp_path: Path) -> None:
+    """Every step of a request stands in its story, in order."""
+    answers = tmp_path / "answers.jsonl"
+    product.run("load", "--requests", "1", "--key", product.key("curious"), "--answers", str(answers))
+    request_id = json.loads(answers.read_text(encoding="utf-8"))["request_id"]
+    product.run("verify", "parity")
+
+    story = product.json("why", request_id)
+
+    kinds = [step["kind"] for step in story["steps"]]
+    assert "RECEIVED" == kinds[0]
+    assert {"DECISION", "PLACED", "ATTEMPT", "CHARGE", "COMMITTED", "COMPLETED"} <= set(kinds)
+
+
+def test_why_of_an_unknown_request_says_so(product: Product) -> None:
+    """One line, exit code 1."""
+    done = subprocess.run(
+        [str(QUAESTOR), "why", "01930000-0000-7000-8000-000000000000"],
+        capture_output=True,
+        text=True,
+        env=product.environment(),
+        timeout=60,
+        check=False,
+    )
+
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+
+
+def test_verify_all_is_green_and_speaks_json(product: Product) -> None:
+    """Every check of the shape scripts rely on."""
+    report = product.json("verify", "all")
+
+    assert report["ok"]
+    assert {"name", "ok", "expected", "actual", "first_difference"} <= set(report["checks"][0])
+
+
+def test_the_audit_log_is_laid_out_as_tiles(product: Product) -> None:
+    """`audit info` names a directory with a checkpoint of the size it says."""
+    info = product.json("audit", "info")
+
+    lines = (Path(info["directory"]) / "checkpoint").read_text(encoding="utf-8").split("\n")
+    assert {"origin", "vkey", "directory", "size", "root"} <= set(info)
+    assert info["origin"] == lines[0]
+    assert int(lines[1]) > 0
+
+
+def test_the_trial_balance_balances(product: Product) -> None:
+    """Debits equal credits per currency."""
+    balance = product.json("ledger", "balance")
+
+    assert balance
+
+
+@pytest.mark.parametrize("command", ["up", "status", "key", "verify", "load", "why"])
+def test_every_command_has_help(product: Product, command: str) -> None:
+    """--help explains itself."""
+    assert "Usage" in product.run(command, "--help")
