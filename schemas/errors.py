@@ -108,7 +108,8 @@ class RejectedError(StoreError):
     def __init__(self, rejections: tuple[Rejection, ...]) -> None:
         """Carry every record that was refused, at least one."""
         first = rejections[0]
-        super().__init__(f"{len(rejections)} refused, first {first.topic}/{first.partition}@{first.offset}: {first.detail}")
+        where = f"{first.topic}/{first.partition}@{first.offset}"
+        super().__init__(f"{len(rejections)} refused, first {where}: {first.detail}")
         self.rejections = rejections
 
 

@@ -1,4 +1,4 @@
-"""What every store can say about itself at a barrier, so that stores can be compared with the log and with each other."""
+"""What every store can say about itself at a barrier, so that stores can be compared with the log and each other."""
 
 from __future__ import annotations
 

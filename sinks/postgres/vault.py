@@ -1,8 +1,8 @@
 """The subject vault: who an end user's random handle stands for, until someone asks to be forgotten.
 
-The one store that is not a projection (protocols.md, "Personal data"). A row holds a lookup hash under the tenant's key,
-the random handle that stands in events, and the subject's data key wrapped by the tenant's key. Deleting the row unlinks
-the handle and shreds whatever was sealed under that data key.
+The one store that is not a projection (protocols.md, "Personal data"). A row holds a lookup hash under the tenant's
+key, the random handle that stands in events, and the subject's data key wrapped by the tenant's key. Deleting the row
+unlinks the handle and shreds whatever was sealed under that data key.
 """
 
 from __future__ import annotations

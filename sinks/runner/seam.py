@@ -1,8 +1,8 @@
 """The seam between the runner and a store: what a sink offers, what a batch is, what may be raised.
 
-The runner owns the log side (consuming, decoding, batching, retrying, rebalances, quarantine); a sink owns its store and
-applies batches, each exactly once. `sinks.fake.MemorySink` is the smallest complete sink; tests/contract/test_sink_contract.py
-holds what every sink must pass.
+The runner owns the log side (consuming, decoding, batching, retrying, rebalances, quarantine); a sink owns its store
+and applies batches, each exactly once. `sinks.fake.MemorySink` is the smallest complete sink;
+tests/contract/test_sink_contract.py holds what every sink must pass.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class BatchPolicy:
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
     #: Longest block in one consume, milliseconds.
     poll_milliseconds: int = 50
+    #: How often `heartbeat` is called, milliseconds.
+    heartbeat_milliseconds: int = 1_000
     #: Whether the sink itself stores `Span.poison` within `write` (Postgres in its transaction, audit as commitments).
     #: Otherwise the runner puts poison into the QuarantineStore first and then lets the sink advance past it.
     keeps_poison: bool = False
@@ -133,8 +135,8 @@ class Sink(Protocol):
     async def write(self, batch: Batch) -> None:
         """Apply the batch and advance its cursors: all or nothing, durable on return.
 
-        Spans below the cursor were applied before and are skipped (also in part), so the runner may repeat a batch whose
-        outcome it does not know. Raises
+        Spans below the cursor were applied before and are skipped (also in part), so the runner may repeat a batch
+        whose outcome it does not know. Raises
         - StoreUnavailableError: unknown or nothing applied; the runner repeats this very batch with back-off;
         - FencedError: another owner claimed a partition of the batch; nothing applied;
         - GapError: a span begins above the store's cursor; nothing applied;
@@ -142,6 +144,14 @@ class Sink(Protocol):
         - IntegrityError: stop the partition, a person must look.
         With several spans, the runner repeats them one by one to learn which partition a fault belongs to.
         It may be cancelled at any await and must then leave nothing half applied.
+        """
+
+    async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
+        """Called every `policy.heartbeat_milliseconds`, never beside a write, with the end offsets of what is owned.
+
+        A sink whose store can lose its state without a write noticing looks after it here. Raises StoreUnavailableError
+        (shown, called again later), or FencedError or GapError: the runner then claims everything again and reads from
+        where the store stands. A sink without such needs returns at once.
         """
 
     async def release(self, partitions: Sequence[Partition]) -> None:
@@ -165,7 +175,10 @@ class Progress(Protocol):
     """Where the runner tells how it stands; implemented over streams.monitor by `sinks.runner.progress`."""
 
     def state(self, state: str, detail: str = "") -> None:
-        """running, retrying (the store or registry is away: `detail` says which), stopped, failed."""
+        """running, retrying (the store, the registry or the log is away: `detail` says which), stopped."""
+
+    def broken(self, partitions: Mapping[Partition, str]) -> None:
+        """Every partition that stopped because two things disagree, and why; empty when none is."""
 
     def lag(self, lag_events: int, freshness_seconds: float) -> None:
         """Events not yet applied, and the age of the newest applied one (0 when nothing waits)."""

@@ -1,0 +1,350 @@
+"""The runner: a thread that consumes and decodes, an event loop that writes, one batch ahead of each other.
+
+The thread owns the reader (which is not thread-safe and calls back from within `consume`) and the open batch; the loop
+owns the sink. At most one batch is being written while the next one fills; a full next batch makes the thread wait, and
+after a while pause its partitions, so memory stays bounded whatever the backlog. Where the store stands is asked of the
+store alone (`claim`); Kafka's committed offset is a hint for lag tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from random import Random
+from typing import Any, TypeVar
+
+import structlog
+
+from schemas import limits
+from schemas.errors import FencedError, GapError, LogUnavailableError, StoreUnavailableError
+from sinks.runner.assembler import Assembler, cursors_after
+from sinks.runner.backoff import Backoff
+from sinks.runner.screen import Screen
+from sinks.runner.seam import Batch, Progress, QuarantineStore, Sink
+from sinks.runner.writer import Outcome, Writer
+from streams.codec import Codec
+from streams.log import GroupReader, Partition
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+#: How long work under way may take to end on a revoke or a stop, seconds.
+DRAIN_SECONDS = 20.0
+#: How long a full batch waits for the write before it before fetching is paused, seconds.
+PAUSE_AFTER_SECONDS = 0.5
+#: How long one look at the log's metadata may take, seconds.
+METADATA_SECONDS = 10.0
+#: A partition the group still gives us after another owner fenced us is claimed again after this, seconds: longer than
+#: a session timeout, so that a resumed zombie has learnt of its loss by then.
+RECLAIM_SECONDS = 60.0
+#: Between two looks for a log that is away, and between two polls while fetching is paused, seconds.
+LOG_RETRY_SECONDS = 0.5
+HOLD_POLL_SECONDS = 0.05
+
+
+async def run_sink(
+    sink: Sink,
+    reader: GroupReader,
+    codec: Codec,
+    progress: Progress,
+    stop: asyncio.Event,
+    random: Random,
+    quarantine: QuarantineStore | None = None,
+) -> None:
+    """Drive a sink until `stop` is set; then finish the batch, close the reader and the sink, and return.
+
+    Raises what can't be mended here (IntegrityError of the log, faults of the code): the process should end and be
+    started again. Cancelling it abandons the batch, which is harmless: it is read again.
+    """
+    screen = Screen(codec, sink.projection)
+    writer = Writer(sink, screen, progress, quarantine, random)
+    runner = _Runner(sink, reader, screen, writer, progress, random)
+    await runner.run(stop)
+
+
+class _Runner:
+    """The consuming thread's half, and the run that holds both together."""
+
+    def __init__(
+        self, sink: Sink, reader: GroupReader, screen: Screen, writer: Writer, progress: Progress, random: Random
+    ) -> None:
+        self._sink = sink
+        self._reader = reader
+        self._writer = writer
+        self._progress = progress
+        self._random = random
+        self._assembler = Assembler(screen, sink.policy)
+        self._stopping = threading.Event()
+        self._topic_ids: Mapping[str, str] = {}
+        self._writing: Future[Outcome] | None = None
+        self._written_batch: Batch | None = None
+        #: Owned partitions and where the store stands.
+        self._applied: dict[Partition, int] = {}
+        self._broken: dict[Partition, str] = {}
+        self._reclaim_at: dict[Partition, float] = {}
+        self._troubled = False
+        self._newest_millis = 0
+        self._beat_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix=f"consume-{self._sink.projection}")
+        stopper = asyncio.create_task(self._stop_when(stop))
+        opening = asyncio.create_task(self._writer.retrying(self._sink.open))
+        try:
+            await asyncio.wait([opening, stopper], return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                await opening
+                self._progress.state("running")
+                await self._loop.run_in_executor(executor, self._consume_until_stopped)
+                self._progress.state("stopped")
+        finally:
+            self._stopping.set()
+            for task in (opening, stopper):
+                task.cancel()
+            # The thread ends by itself now; its calls into this loop must still be answered meanwhile.
+            await asyncio.shield(self._loop.run_in_executor(None, executor.shutdown))
+            await self._sink.close()
+
+    async def _stop_when(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._stopping.set()
+
+    # From here on: the consuming thread.
+
+    def _consume_until_stopped(self) -> None:
+        try:
+            self._reader.subscribe(self._sink.topics, self._on_assign, self._on_revoke)
+            while not self._stopping.is_set():
+                self._step()
+            self._drain(list(self._applied))
+        except StoreUnavailableError:
+            if not self._stopping.is_set():
+                raise
+        finally:
+            self._abandon()
+            # Leaves the group, which revokes what is still owned.
+            self._reader.close()
+            self._release(list(self._applied))
+
+    def _step(self) -> None:
+        self._collect()
+        if self._assembler.full and self._writing is not None:
+            self._await_write()
+            return
+        if not self._assembler.undecoded:
+            self._take(self._sink.policy.poll_milliseconds / 1_000)
+        self._decode()
+        if self._writing is None:
+            self._submit_or_beat()
+
+    def _await_write(self) -> None:
+        """Back-pressure: wait a little, then pause so that our place in the group is kept while the store works."""
+        writing = self._writing
+        if writing is not None:
+            concurrent.futures.wait([writing], PAUSE_AFTER_SECONDS)
+            if not writing.done():
+                self._hold(writing.done)
+
+    def _submit_or_beat(self) -> None:
+        now = time.monotonic()
+        if self._assembler.due(now):
+            self._submit()
+        elif now >= self._beat_at:
+            self._beat_at = now + self._sink.policy.heartbeat_milliseconds / 1_000
+            self._beat()
+
+    def _take(self, timeout_seconds: float) -> None:
+        """Consume once."""
+        try:
+            records = self._reader.consume(limits.CONSUME_BATCH_RECORDS, timeout_seconds)
+        except LogUnavailableError as error:
+            self._trouble(str(error))
+            self._stopping.wait(LOG_RETRY_SECONDS)
+            return
+        self._assembler.enqueue(records)
+        self._fine()
+
+    def _decode(self) -> None:
+        """Decode what was consumed; a schema that can't be asked for is waited for, never a reason to quarantine."""
+        backoff = Backoff(self._random)
+        while self._assembler.undecoded and not self._stopping.is_set():
+            try:
+                self._assembler.decode(time.monotonic(), _now_micros())
+                break
+            except LogUnavailableError as error:
+                self._trouble(str(error))
+                again_at = time.monotonic() + backoff.next_seconds()
+                self._hold(lambda at=again_at: time.monotonic() >= at)  # type: ignore[misc]  # a default binds the value
+        if self._assembler.rereads:
+            self._reader.seek(dict(self._assembler.rereads))
+            self._assembler.rereads.clear()
+
+    def _hold(self, until: Callable[[], bool]) -> None:
+        """Keep our place in the group without fetching until a condition holds or we stop."""
+        paused = list(self._assembler.owned)
+        self._reader.pause(paused)
+        try:
+            while not until() and not self._stopping.is_set():
+                self._take(HOLD_POLL_SECONDS)
+        finally:
+            self._reader.resume([partition for partition in paused if partition in self._assembler.owned])
+
+    def _trouble(self, detail: str) -> None:
+        self._troubled = True
+        self._progress.state("retrying", detail)
+
+    def _fine(self) -> None:
+        if self._troubled:
+            self._troubled = False
+            self._progress.state("running")
+
+    def _submit(self) -> None:
+        batch = self._assembler.cut(_now_micros())
+        cursors_after(batch)
+        self._written_batch = batch
+        self._writing = asyncio.run_coroutine_threadsafe(self._writer.write(batch), self._loop)
+
+    def _collect(self) -> None:
+        """Take the outcome of a write that has ended; raises what the sink raised for no good reason."""
+        if self._writing is None or not self._writing.done():
+            return
+        outcome, self._writing, self._written_batch = self._writing.result(), None, None
+        applied = {each: cursor for each, cursor in outcome.applied.items() if each in self._applied}
+        self._applied.update(applied)
+        self._newest_millis = max(self._newest_millis, outcome.newest_millis)
+        if applied:
+            self._reader.commit_hint(applied)
+        for partition, cursor in outcome.seek.items():
+            self._seek(partition, cursor)
+        for partition in outcome.fenced:
+            self._give_up(partition)
+            self._reclaim_at[partition] = time.monotonic() + RECLAIM_SECONDS
+        for partition, why in outcome.broken.items():
+            self._give_up(partition)
+            self._broken[partition] = why
+        if outcome.broken:
+            self._progress.broken(self._broken)
+
+    def _seek(self, partition: Partition, cursor: int) -> None:
+        if partition in self._applied:
+            self._applied[partition] = cursor
+            self._assembler.reread(partition, cursor)
+            self._reader.seek({partition: cursor})
+
+    def _give_up(self, partition: Partition) -> None:
+        if self._applied.pop(partition, None) is not None:
+            self._assembler.drop([partition])
+            self._reader.pause([partition])
+
+    def _beat(self) -> None:
+        """About once a second, beside no write: lag, the sink's own watch, and partitions to claim again."""
+        partitions = list(self._applied)
+        try:
+            ends = self._reader.end_offsets(partitions, METADATA_SECONDS) if partitions else {}
+        except LogUnavailableError as error:
+            self._trouble(str(error))
+            return
+        lag_events = sum(max(0, ends[each] - self._applied[each]) for each in partitions)
+        waited_seconds = max(0.0, time.time() - self._newest_millis / 1_000) if self._newest_millis else 0.0
+        self._progress.lag(lag_events, waited_seconds if lag_events else 0.0)
+        self._watch(ends)
+        due = [each for each, at in self._reclaim_at.items() if at <= time.monotonic()]
+        if due:
+            self._claim_again(due)
+
+    def _watch(self, ends: Mapping[Partition, int]) -> None:
+        try:
+            self._call(self._sink.heartbeat(ends), METADATA_SECONDS)
+        except (FencedError, GapError) as error:
+            log.warning("claiming_again", sink=self._sink.projection, error=str(error))
+            self._claim_again(list(self._applied))
+        except StoreUnavailableError as error:
+            self._trouble(str(error))
+
+    def _claim_again(self, partitions: Sequence[Partition]) -> None:
+        for partition, cursor in self._claim(partitions).items():
+            self._reader.seek({partition: cursor})
+            self._reader.resume([partition])
+
+    def _claim(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Own these from where the store stands; repeats while the store is away, gives up when we stop."""
+        topics = list(dict.fromkeys(partition.topic for partition in partitions))
+        self._topic_ids = {**self._topic_ids, **self._reader.topic_ids(topics, METADATA_SECONDS)}
+        claiming = self._writer.retrying(lambda: self._sink.claim(partitions, self._topic_ids))
+        cursors = dict(self._call(claiming, None))
+        for partition, cursor in cursors.items():
+            self._assembler.own(partition, self._topic_ids[partition.topic], cursor)
+            self._applied[partition] = cursor
+            self._reclaim_at.pop(partition, None)
+            self._broken.pop(partition, None)
+        log.info("partitions_claimed", sink=self._sink.projection, partitions=len(cursors))
+        return cursors
+
+    def _on_assign(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return self._claim(partitions) if partitions else {}
+
+    def _on_revoke(self, partitions: Sequence[Partition]) -> None:
+        """Drain first, fence second: what is under way ends, then the partitions leave."""
+        self._drain(partitions)
+        for partition in partitions:
+            self._applied.pop(partition, None)
+            self._reclaim_at.pop(partition, None)
+            self._broken.pop(partition, None)
+        self._assembler.drop(partitions)
+        self._progress.broken(self._broken)
+        self._release(partitions)
+        log.info("partitions_released", sink=self._sink.projection, partitions=len(partitions))
+
+    def _release(self, partitions: Sequence[Partition]) -> None:
+        with contextlib.suppress(StoreUnavailableError):
+            self._call(self._sink.release(partitions), DRAIN_SECONDS)
+
+    def _drain(self, partitions: Sequence[Partition]) -> None:
+        """End the write under way, then write what waits of these partitions; abandon what takes too long."""
+        until = time.monotonic() + DRAIN_SECONDS
+        self._finish_write(until)
+        if self._assembler.has(partitions) and time.monotonic() < until:
+            self._submit()
+            self._finish_write(until)
+
+    def _finish_write(self, until: float) -> None:
+        if self._writing is None:
+            return
+        concurrent.futures.wait([self._writing], max(0.0, until - time.monotonic()))
+        if self._writing.done():
+            self._collect()
+        else:
+            log.warning("drain_abandoned", sink=self._sink.projection)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Give up the write under way; its partitions are read again from where the store was last known to stand."""
+        if self._writing is None or self._written_batch is None:
+            return
+        self._writing.cancel()
+        for span in self._written_batch.spans:
+            if span.partition in self._applied:
+                self._assembler.reread(span.partition, self._applied[span.partition])
+                self._assembler.rereads[span.partition] = self._applied[span.partition]
+        self._writing = self._written_batch = None
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
+        """Run something on the loop and wait for it; raises what it raises, or StoreUnavailableError when we stop."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        until = time.monotonic() + (timeout_seconds if timeout_seconds is not None else float("inf"))
+        while not future.done():
+            concurrent.futures.wait([future], 0.1)
+            if time.monotonic() > until or (timeout_seconds is None and self._stopping.is_set()):
+                future.cancel()
+                raise StoreUnavailableError("stopped while the store was away")
+        return future.result()
+
+
+def _now_micros() -> int:
+    return time.time_ns() // 1_000
