@@ -16,6 +16,7 @@ from api.load.calls import Call, prompt
 
 #: What the official SDKs do on 408, 409, 429 and 5xx: try again twice, after Retry-After or half a second.
 RETRIES_MAX = 5
+#: Whoever is told to come back later than this gives up at once.
 RETRY_AFTER_SECONDS_MAX = 10.0
 RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
 CALL_TIMEOUT_SECONDS = 330.0
@@ -114,14 +115,12 @@ class Generator:
         return None
 
     def _refused(self, reason: str, response: aiohttp.ClientResponse | None, *, last: bool) -> float | None:
-        if last or (response is not None and response.status not in RETRIED_STATUSES):
+        wait = _retry_after_seconds(response)
+        hopeless = response is not None and response.status not in RETRIED_STATUSES
+        if last or hopeless or wait > RETRY_AFTER_SECONDS_MAX:
             self.summary.failed[reason] += 1
             return None
-        try:
-            wait = float(response.headers.get("Retry-After", "0.5")) if response is not None else 0.5
-        except ValueError:
-            wait = 0.5
-        return min(RETRY_AFTER_SECONDS_MAX, max(0.1, wait))
+        return max(0.1, wait)
 
     def _headers(self, call: Call) -> dict[str, str]:
         key = self._target.keys[call.key_index % len(self._target.keys)]
@@ -165,6 +164,13 @@ class Generator:
             line = {"index": call.index, "request_id": answer["request_id"], "cost": answer["cost"], "usage": usage}
             self._answers.write(json.dumps(line) + "\n")
             self._answers.flush()
+
+
+def _retry_after_seconds(response: aiohttp.ClientResponse | None) -> float:
+    try:
+        return float(response.headers.get("Retry-After", "0.5")) if response is not None else 0.5
+    except ValueError:
+        return 0.5
 
 
 def body_of(call: Call) -> bytes:
