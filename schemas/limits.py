@@ -45,6 +45,12 @@ BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
 ID_HORIZON_DAYS = 7
 
+# The audit log.
+AUDIT_BATCH_AGE_MILLISECONDS = 50
+AUDIT_INTEGRATE_MILLISECONDS = 250
+AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
+AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
+
 # A request must end before its hold's lease does, or the reaper would charge a call that is still running.
 assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
 # PLACED is acknowledged, or given up, well before its overlay entry falls away.
@@ -55,3 +61,5 @@ assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
+# The audit log's writer waits for its tiles before they are too far behind, never before one integration has room.
+assert AUDIT_INTEGRATE_ENTRIES_MAX + BATCH_RECORDS_MAX < AUDIT_UNINTEGRATED_ENTRIES_MAX

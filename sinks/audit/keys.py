@@ -31,7 +31,7 @@ def load_or_make_signer(path: Path, origin: str) -> Signer:
 
 
 def load_signer(path: Path, origin: str) -> Signer:
-    """The signer of a log that has one; raises ConfigurationError when the file is missing, open to others or damaged."""
+    """The signer of a log that has one; raises ConfigurationError when the file is missing, open to others, damaged."""
     try:
         if path.stat().st_mode & OTHERS_MASK:
             raise ConfigurationError(f"the audit key {path} is readable by others; run: chmod 600 {path}")
@@ -41,7 +41,9 @@ def load_signer(path: Path, origin: str) -> Signer:
     except ValueError:
         seed = b""
     if len(seed) != SEED_BYTES:
-        raise ConfigurationError(f"the audit key {path} is damaged: it should hold 64 hex digits; restore it from backup")
+        raise ConfigurationError(
+            f"the audit key {path} is damaged: it should hold 64 hex digits; restore it from backup"
+        )
     return Signer(origin, seed)
 
 

@@ -1,7 +1,7 @@
 """The lock store: the latest signed checkpoint, apart from the ledger database, changed only by compare-and-set.
 
-It is what makes signing two histories impossible by accident: a checkpoint is published only after it stands here, and a
-database that is behind what stands here is a restored backup. Put it where the database's administrators can't write.
+It is what makes signing two histories impossible by accident: a checkpoint is published only after it stands here, and
+a database that is behind what stands here is a restored backup. Put it where the database's administrators can't write.
 """
 
 from __future__ import annotations

@@ -54,6 +54,16 @@ class StoredEntry(NamedTuple):
     amount_nano: int | None
 
 
+class EntryPlace(NamedTuple):
+    """Where an event stands in the log, and in Kafka."""
+
+    seq: int
+    topic: str
+    partition: int
+    offset: int
+    event_id: str
+
+
 class AuditStore(Protocol):
     """The rows of one log. Every call raises StoreUnavailableError when the database is away."""
 
@@ -101,3 +111,9 @@ class AuditStore(Protocol):
 
     async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
         """What the log holds below the barrier, per topic."""
+
+    async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
+        """Entries below the barrier per topic: one per (topic, partition, offset), undecodable ones included."""
+
+    async def of_request(self, request_id: str) -> list[EntryPlace]:
+        """Where the entries of a request are, in the log's order."""

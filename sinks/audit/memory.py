@@ -1,0 +1,139 @@
+"""An AuditStore in this process, for tests: the same refusals as the real one, and hooks to fail it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+
+from processors.audit.entry import Head, Sealed
+from schemas.errors import FencedError, GapError, IntegrityError
+from sinks.audit.layout import Probe, no_probe
+from sinks.audit.store import CursorMove, EntryPlace, LogState, StoredEntry
+from sinks.totals import StoreTotals, totals_of
+from streams.log import Partition
+
+PAGE_ROWS = 4_096
+
+
+class MemoryAuditStore:
+    """Rows of one log in lists and dicts."""
+
+    def __init__(self, probe: Probe = no_probe) -> None:
+        """Empty; `probe` is called before and after every change."""
+        self.log = LogState()
+        self.stored: list[StoredEntry] = []
+        self.checkpoints: dict[int, str] = {}
+        self.positions: dict[Partition, tuple[str, int]] = {}
+        self.tenant_heads: dict[str, Head] = {}
+        self.probe = probe
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to let go."""
+
+    async def claim(self, owner: str, topic_ids: Mapping[Partition, str]) -> LogState:  # noqa: ARG002 - the seam's
+        """Raise the epoch; raises IntegrityError for a re-created topic."""
+        for partition, topic_id in topic_ids.items():
+            known, _ = self.positions.setdefault(partition, (topic_id, 0))
+            if known != topic_id:
+                raise IntegrityError(f"{partition} is of topic {known} in the audit log, of {topic_id} in Kafka")
+        self.log = replace(self.log, epoch=self.log.epoch + 1)
+        return self.log
+
+    async def state(self) -> LogState:
+        """Where the log stands."""
+        return self.log
+
+    async def cursors(self) -> dict[Partition, int]:
+        """Next offset per partition."""
+        return {partition: offset for partition, (_, offset) in self.positions.items()}
+
+    async def heads(self, tenants: Sequence[str] | None = None) -> dict[str, Head]:
+        """Chain heads."""
+        wanted = self.tenant_heads if tenants is None else tenants
+        return {tenant: self.tenant_heads[tenant] for tenant in wanted if tenant in self.tenant_heads}
+
+    async def append(
+        self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
+    ) -> None:
+        """All or nothing; raises FencedError and GapError."""
+        self.probe("append")
+        self._check_epoch(epoch)
+        if sealed and sealed[0].seq != self.log.next_seq:
+            raise GapError("the audit log", self.log.next_seq, sealed[0].seq)
+        for move in moves:
+            if self.positions.get(move.partition) != (move.topic_id, move.first_offset):
+                raise GapError(str(move.partition), self.positions[move.partition][1], move.first_offset)
+        self.positions |= {move.partition: (move.topic_id, move.next_offset) for move in moves}
+        self.stored.extend(map(_row, sealed))
+        self.tenant_heads |= heads
+        self.log = replace(self.log, next_seq=self.log.next_seq + len(sealed))
+        self.probe("appended")
+
+    async def entries(self, first: int, end: int) -> list[tuple[bytes, bytes]]:
+        """(leaf, entry) of a range."""
+        return [(row.leaf, row.entry) for row in self.stored if first <= row.seq < end]
+
+    async def rows(self, first: int, end: int) -> AsyncIterator[list[StoredEntry]]:
+        """Rows of a range, in pages."""
+        found = [row for row in self.stored if first <= row.seq < end]
+        for start in range(0, len(found), PAGE_ROWS):
+            yield found[start : start + PAGE_ROWS]
+
+    async def integrated(self, epoch: int, size: int, root: bytes) -> None:
+        """Move the integrated mark; raises FencedError."""
+        self.probe("mark integrated")
+        self._check_epoch(epoch)
+        self.log = replace(self.log, integrated_size=size, integrated_root=root)
+        self.probe("marked integrated")
+
+    async def checkpointed(self, size: int, note: str) -> None:
+        """Keep a checkpoint."""
+        self.probe("keep checkpoint")
+        self.checkpoints.setdefault(size, note)
+        self.probe("kept checkpoint")
+
+    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+        """Totals below the barrier."""
+        found: dict[str, list[tuple[str, int]]] = {partition.topic: [] for partition in barrier}
+        for row in self.stored:
+            if row.event_id and row.offset < barrier.get(Partition(row.topic, row.partition), 0):
+                found[row.topic].append((row.event_id, row.amount_nano or 0))
+        return {topic: totals_of(pairs) for topic, pairs in found.items()}
+
+    async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
+        """Entries below the barrier."""
+        found = dict.fromkeys((partition.topic for partition in barrier), 0)
+        for row in self.stored:
+            if row.offset < barrier.get(Partition(row.topic, row.partition), 0):
+                found[row.topic] += 1
+        return found
+
+    async def of_request(self, request_id: str) -> list[EntryPlace]:
+        """The entries of a request."""
+        found = [row for row in self.stored if row.request_id == request_id]
+        return [EntryPlace(row.seq, row.topic, row.partition, row.offset, row.event_id) for row in found]
+
+    def _check_epoch(self, epoch: int) -> None:
+        if epoch != self.log.epoch:
+            raise FencedError("the audit log", epoch)
+
+
+def _row(sealed: Sealed) -> StoredEntry:
+    source = sealed.source
+    return StoredEntry(
+        sealed.seq,
+        source.tenant_id,
+        sealed.tseq,
+        sealed.chain,
+        sealed.leaf,
+        sealed.entry,
+        source.topic,
+        source.partition,
+        source.offset,
+        source.event_id,
+        source.request_id,
+        source.amount_nano,
+    )

@@ -1,0 +1,169 @@
+"""Integration and publication: sequenced entries become durable tiles, and the tree's root a signed checkpoint.
+
+The order is fixed (protocols.md, ledgers): tiles durable, the database told, sign, compare-and-set in the lock store,
+publish. A crash after any step leaves a log that verifies, and opening finishes what was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from processors.audit.edge import TreeEdge, load_edge
+from processors.audit.merkle import leaf_hash
+from processors.audit.note import Signer
+from processors.audit.tiles import TILE_WIDTH, tile_of_node
+from schemas.errors import IntegrityError
+from schemas.limits import AUDIT_INTEGRATE_ENTRIES_MAX
+from sinks.audit.files import LogFiles
+from sinks.audit.layout import Probe, no_probe
+from sinks.audit.lock import LockStore
+from sinks.audit.recovery import refuse_rollback
+from sinks.audit.store import AuditStore, LogState
+
+log = structlog.get_logger(__name__)
+
+
+class Publisher:
+    """Keeps files and checkpoint up with the database. One call at a time; only under the sequencer's epoch."""
+
+    def __init__(
+        self, store: AuditStore, files: LogFiles, lock: LockStore, signer: Signer, probe: Probe = no_probe
+    ) -> None:
+        """Call `open` first."""
+        self._store = store
+        self._files = files
+        self._lock = lock
+        self._signer = signer
+        self._probe = probe
+        self._edge = TreeEdge()
+        self._note: str | None = None
+        self._epoch = 0
+        #: Size of the latest signed checkpoint.
+        self.signed_size = 0
+
+    @property
+    def size(self) -> int:
+        """How many entries are in durable tiles."""
+        return self._edge.size
+
+    async def check(self, state: LogState) -> None:
+        """Refuse a rolled-back database before anything is claimed; raises as `open` does."""
+        note = await asyncio.to_thread(self._lock.latest)
+        refuse_rollback(state, note, await asyncio.to_thread(self._files.checkpoint), self._signer.verifier)
+
+    async def open(self, state: LogState) -> None:
+        """Check database, files, lock store and checkpoint against each other, and finish what a crash interrupted.
+
+        Raises IntegrityError, saying what to do, when the database is behind the last signed checkpoint or holds
+        another history; ConfigurationError when the key is not the log's.
+        """
+        self._epoch = state.epoch
+        self._note = await asyncio.to_thread(self._lock.latest)
+        published = await asyncio.to_thread(self._files.checkpoint)
+        signed = refuse_rollback(state, self._note, published, self._signer.verifier)
+        self.signed_size = signed.size
+        self._edge = await self._load(state)
+        await self._check_signed(signed)
+        if self._note is not None and published != self._note:
+            await asyncio.to_thread(self._files.publish, self._note)
+            log.info("audit_checkpoint_published_again", size=signed.size)
+
+    async def _load(self, state: LogState) -> TreeEdge:
+        """The edge at the integrated size; every file is made again from the rows when the directory is gone."""
+        if state.integrated_size == 0 or not self._files.directory.is_dir():
+            return TreeEdge()
+        edge = await asyncio.to_thread(load_edge, state.integrated_size, self._files.read)
+        if edge.root() != state.integrated_root:
+            raise IntegrityError(
+                f"the tiles in {self._files.directory} do not give the root that the database has at "
+                f"{state.integrated_size} entries; run `quaestor audit verify` to see where. To make the tiles again "
+                "from the database, move that directory away and start again"
+            )
+        return edge
+
+    async def _check_signed(self, signed: Checkpoint) -> None:
+        """The last signed checkpoint's tree is the one we hold: its root from the tiles, its last entry from a row."""
+        while self._edge.size < signed.size:
+            await self._integrate_to(signed.size)
+        if signed.size == 0:
+            return
+        root = await asyncio.to_thread(self._root_at, signed.size)
+        rows = await self._store.entries(signed.size - 1, signed.size)
+        leaf = await asyncio.to_thread(self._leaf, signed.size)
+        if root != signed.root or not rows or leaf_hash(rows[0][1]) != leaf:
+            raise IntegrityError(
+                f"the last signed checkpoint ({signed.size} entries) is of another history than the one held "
+                "here: do not run this log. Run `quaestor audit verify`, and restore the database and the log's files together"
+            )
+
+    def _root_at(self, size: int) -> bytes:
+        return load_edge(size, self._files.read).root()
+
+    def _leaf(self, size: int) -> bytes:
+        tile, item, _ = tile_of_node(0, size - 1, size)
+        return self._files.read(tile)[item * 32 : (item + 1) * 32]
+
+    async def integrate(self) -> int:
+        """Put what is sequenced into durable tiles; returns how many entries were added.
+
+        Raises FencedError, StoreUnavailableError, and IntegrityError when a row is missing or not what its leaf says.
+        """
+        return await self._integrate_to(self._edge.size + AUDIT_INTEGRATE_ENTRIES_MAX)
+
+    async def _integrate_to(self, end: int) -> int:
+        first = self._edge.size
+        entries = await self._read(first, min(end, first + AUDIT_INTEGRATE_ENTRIES_MAX))
+        if not entries:
+            if end <= self.signed_size:
+                raise IntegrityError(f"entry {first} is missing from the database; restore it from a newer backup")
+            return 0
+        edge, files = await asyncio.to_thread(self._edge.grow, entries)
+        await asyncio.to_thread(self._files.write, files, self.signed_size)
+        await self._store.integrated(self._epoch, edge.size, edge.root())
+        self._edge = edge
+        if edge.size // TILE_WIDTH > first // TILE_WIDTH:
+            await asyncio.to_thread(self._files.collect, first, edge.size)
+        return len(entries)
+
+    async def _read(self, first: int, end: int) -> list[bytes]:
+        rows = await self._store.entries(first, end)
+        for position, (leaf, entry) in enumerate(rows, first):
+            if leaf_hash(entry) != leaf or int.from_bytes(entry[9:17], "big") != position:
+                raise IntegrityError(f"row {position} of the audit log was changed or lost after it was written")
+        return [entry for _, entry in rows]
+
+    async def publish(self) -> bool:
+        """Sign and publish a checkpoint of what is integrated; False when it has not grown since the last.
+
+        Raises StoreUnavailableError, and IntegrityError when the lock store has a checkpoint that is not ours: someone
+        else signs this log.
+        """
+        if self._edge.size == self.signed_size:
+            return False
+        checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
+        note = sign_checkpoint(checkpoint, self._signer)
+        self._probe("signed")
+        await asyncio.to_thread(self._swap, note)
+        self._probe("locked")
+        await asyncio.to_thread(self._files.publish, note)
+        self._probe("published")
+        await self._store.checkpointed(checkpoint.size, note)
+        return True
+
+    def _swap(self, note: str) -> None:
+        if not self._lock.swap(self._note, note):
+            self._adopt(self._lock.latest())
+            if self._note != note and not self._lock.swap(self._note, note):
+                raise IntegrityError("the lock store changes under this process: another one signs this log")
+        self._note = note
+        self.signed_size = open_checkpoint(note, self._signer.verifier).size
+
+    def _adopt(self, note: str | None) -> None:
+        """Go on from a checkpoint we did not know: of the owner before us, or one whose swap seemed to fail."""
+        found = None if note is None else open_checkpoint(note, self._signer.verifier)
+        if found is None or found.size > self._edge.size or self._root_at(found.size) != found.root:
+            raise IntegrityError("the lock store holds a checkpoint of another history; run `quaestor audit verify`")
+        self._note = note

@@ -1,0 +1,233 @@
+"""The audit log's rows in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import asyncpg
+
+from processors.audit.entry import Head, Sealed
+from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
+from sinks.audit.store import CursorMove, EntryPlace, LogState, StoredEntry
+from sinks.postgres.audit import queries
+from sinks.totals import NO_TOTALS, StoreTotals
+from streams.log import Partition
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+CONNECTIONS_MAX = 3
+COMMAND_SECONDS = 60.0
+PAGE_ROWS = 4_096
+#: Entries per table partition: 16 times the 65,536 that retention moves in.
+PARTITION_ENTRIES = 16 * 65_536
+COLUMNS = (
+    "log",
+    "seq",
+    "tenant_id",
+    "tseq",
+    "chain",
+    "leaf",
+    "entry",
+    "topic",
+    "partition",
+    "offset",
+    "event_id",
+    "request_id",
+    "amount_nano",
+)
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Tell what Postgres raises as faults of the product; all but broken constraints may pass and are tried again."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise IntegrityError(f"the audit log's tables refuse the batch: {error}") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise StoreUnavailableError(f"Postgres: {type(error).__name__}: {error}") from error
+
+
+class PostgresAuditStore:
+    """An AuditStore in Postgres, of one log."""
+
+    def __init__(self, dsn: str, log: str) -> None:
+        """Nothing is connected before `open`."""
+        self._dsn = dsn
+        self._log = log
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        #: End of the last table partition known to exist.
+        self._partitioned_to = 0
+
+    @property
+    def _connections(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            raise StoreUnavailableError("Postgres: not connected")
+        return self._pool
+
+    async def open(self) -> None:
+        """Connect and make the log's row; raises StoreUnavailableError."""
+        with faults():
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn, min_size=1, max_size=CONNECTIONS_MAX, command_timeout=COMMAND_SECONDS
+                )
+            await self._pool.execute(queries.MAKE_LOG, self._log)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    async def claim(self, owner: str, topic_ids: Mapping[Partition, str]) -> LogState:
+        """Raise the epoch, make missing cursors, check topic UUIDs; one transaction."""
+        topics, numbers = _columns(topic_ids)
+        new = (self._log, topics, numbers, list(topic_ids.values()))
+        with faults():
+            async with self._connections.acquire() as connection, connection.transaction():
+                state = _state(await connection.fetchrow(queries.CLAIM, self._log, owner))
+                await connection.execute(queries.MAKE_CURSORS, *new)
+                foreign = await connection.fetchrow(queries.FOREIGN_CURSOR, *new)
+        if foreign is not None:
+            topic, number, known, found = foreign
+            raise IntegrityError(
+                f"{topic}/{number} is of topic {known} in the audit log, of {found} in Kafka: the topic was made anew"
+            )
+        return state
+
+    async def state(self) -> LogState:
+        """Where the log stands."""
+        with faults():
+            return _state(await self._connections.fetchrow(queries.STATE, self._log))
+
+    async def cursors(self) -> dict[Partition, int]:
+        """Next offset per partition."""
+        with faults():
+            rows = await self._connections.fetch(queries.CURSORS, self._log)
+        return {Partition(topic, number): offset for topic, number, offset in rows}
+
+    async def heads(self, tenants: Sequence[str] | None = None) -> dict[str, Head]:
+        """Chain heads of some tenants, or of all."""
+        with faults():
+            if tenants is None:
+                rows = await self._connections.fetch(queries.HEADS, self._log)
+            else:
+                rows = await self._connections.fetch(queries.HEADS_OF, self._log, tenants)
+        return {tenant: Head(tseq, chain) for tenant, tseq, chain in rows}
+
+    async def append(
+        self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
+    ) -> None:
+        """One transaction: position and epoch, cursors, entries by COPY, heads."""
+        partitioned_to, self._partitioned_to = self._partitioned_to, 0  # a partition made by what rolls back is none
+        with faults():
+            async with self._connections.acquire() as connection, connection.transaction():
+                if sealed:
+                    partitioned_to = await self._advance(connection, epoch, sealed, partitioned_to)
+                await self._move_cursors(connection, moves)
+                await connection.copy_records_to_table("audit_entry", columns=COLUMNS, records=self._records(sealed))
+                tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
+                await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
+        self._partitioned_to = partitioned_to
+
+    async def _advance(self, connection: Connection, epoch: int, sealed: Sequence[Sealed], partitioned_to: int) -> int:
+        """Take the positions and make the table partitions they need; returns where partitions end now."""
+        first, end = sealed[0].seq, sealed[-1].seq + 1
+        if await connection.fetchrow(queries.ADVANCE, self._log, epoch, first, end) is None:
+            state = _state(await connection.fetchrow(queries.STATE, self._log))
+            if state.epoch != epoch:
+                raise FencedError(f"audit log {self._log}", epoch)
+            raise GapError(f"audit log {self._log}", state.next_seq, first)
+        while partitioned_to < end:
+            number = max(partitioned_to, first) // PARTITION_ENTRIES
+            partitioned_to = (number + 1) * PARTITION_ENTRIES
+            bounds = {"first": number * PARTITION_ENTRIES, "end": partitioned_to}
+            await connection.execute(queries.MAKE_PARTITION.format(number=number, **bounds))
+        return partitioned_to
+
+    async def _move_cursors(self, connection: Connection, moves: Sequence[CursorMove]) -> None:
+        topics, numbers = _columns(move.partition for move in moves)
+        ids = [move.topic_id for move in moves]
+        firsts, nexts = [move.first_offset for move in moves], [move.next_offset for move in moves]
+        moved = await connection.fetch(queries.MOVE_CURSORS, self._log, topics, numbers, ids, firsts, nexts)
+        if len(moved) != len(moves):
+            raise GapError("a cursor of the audit log", -1, firsts[0])
+
+    def _records(self, sealed: Sequence[Sealed]) -> Iterator[tuple[object, ...]]:
+        log = self._log
+        for seq, tseq, chain, leaf, entry, source in sealed:
+            yield (
+                log,
+                seq,
+                source.tenant_id,
+                tseq,
+                chain,
+                leaf,
+                entry,
+                source.topic,
+                source.partition,
+                source.offset,
+                source.event_id or None,
+                source.request_id or None,
+                source.amount_nano,
+            )
+
+    async def entries(self, first: int, end: int) -> list[tuple[bytes, bytes]]:
+        """(leaf, entry) of a range."""
+        with faults():
+            rows = await self._connections.fetch(queries.ENTRIES, self._log, first, end)
+        return [(leaf, entry) for leaf, entry in rows]
+
+    async def rows(self, first: int, end: int) -> AsyncIterator[list[StoredEntry]]:
+        """Rows of a range, a page at a time."""
+        for start in range(first, end, PAGE_ROWS):
+            with faults():
+                found = await self._connections.fetch(queries.ROWS, self._log, start, min(start + PAGE_ROWS, end))
+            yield [StoredEntry(*row) for row in found]
+
+    async def integrated(self, epoch: int, size: int, root: bytes) -> None:
+        """Move the integrated mark under the epoch."""
+        with faults():
+            if await self._connections.fetchrow(queries.INTEGRATED, self._log, epoch, size, root) is None:
+                raise FencedError(f"audit log {self._log}", epoch)
+
+    async def checkpointed(self, size: int, note: str) -> None:
+        """Keep a checkpoint."""
+        with faults():
+            await self._connections.execute(queries.KEEP_CHECKPOINT, self._log, size, note)
+
+    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+        """Totals below the barrier."""
+        with faults():
+            rows = await self._connections.fetch(
+                queries.TOTALS, self._log, *_columns(barrier), list(barrier.values()), timeout=None
+            )
+        found = {topic: StoreTotals(records, int(digest), int(amount)) for topic, records, digest, amount in rows}
+        return {partition.topic: NO_TOTALS for partition in barrier} | found
+
+    async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
+        """Entries below the barrier per topic: one per (topic, partition, offset), undecodable ones included."""
+        with faults():
+            rows = await self._connections.fetch(
+                queries.COUNTS, self._log, *_columns(barrier), list(barrier.values()), timeout=None
+            )
+        return {partition.topic: 0 for partition in barrier} | {row[0]: row[1] for row in rows}
+
+    async def of_request(self, request_id: str) -> list[EntryPlace]:
+        """Where the entries of a request are, in the log's order."""
+        with faults():
+            rows = await self._connections.fetch(queries.OF_REQUEST, self._log, request_id)
+        return [EntryPlace(*row) for row in rows]
+
+
+def _state(row: asyncpg.Record | None) -> LogState:
+    if row is None:
+        return LogState()
+    return LogState(*row)
+
+
+def _columns(partitions: Iterable[Partition]) -> tuple[list[str], list[int]]:
+    listed = list(partitions)
+    return [partition.topic for partition in listed], [partition.number for partition in listed]
