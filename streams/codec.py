@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -81,6 +81,11 @@ class Codec:
         self._prefixes: dict[str, bytes] = {}
         self._writers: dict[int, tuple[Any, Any]] = {}
 
+    def prepare(self, topics: Iterable[str] = tuple(EVENT_TYPES)) -> None:
+        """Ask for every schema id now, so that no encoding waits for the registry later; raises as the source does."""
+        for topic in topics:
+            self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
+
     def encode(self, event: Event) -> bytes:
         """The record value of an event; raises what the source raises when the schema's id is not known yet."""
         topic = TOPIC_BY_TYPE[type(event)].name
@@ -108,7 +113,8 @@ class Codec:
         try:
             fields = fastavro.schemaless_reader(buffer, writer, reader)
         except Exception as error:  # fastavro raises whatever Python raises on bad bytes
-            raise UndecodableError(f"the body is not {topic} under schema {schema_id}: {type(error).__name__}") from error
+            reason = f"the body is not {topic} under schema {schema_id}: {type(error).__name__}"
+            raise UndecodableError(reason) from error
         if buffer.tell() != len(value):
             raise UndecodableError(f"{len(value) - buffer.tell()} bytes follow the body")
         return cast("dict[str, Any]", fields)

@@ -127,4 +127,13 @@ class GroupReader(LogReader, Protocol):
         """
 
     def commit_hint(self, cursors: Mapping[Partition, int]) -> None:
-        """Tell Kafka where we stand, for lag tools only; never read back as truth. Does not block."""
+        """Tell Kafka where we stand; does not block, and close makes the last one stick when Kafka can be reached.
+
+        A store with a cursor of its own never reads it back as truth: for it this serves lag tools only.
+        """
+
+    def committed(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
+        """What the group committed last, without partitions it never committed; raises LogUnavailableError. Blocks.
+
+        Only for what has no store of its own and may repeat work: the stream runtime, whose ids are deterministic.
+        """

@@ -1,0 +1,108 @@
+"""librdkafka configurations and the meaning of its errors; every bound comes from schemas.limits."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.errors import LogError, LogUnavailableError, RecordRefusedError
+from schemas.limits import (
+    CONSUME_BATCH_RECORDS,
+    DELIVERY_TIMEOUT_SECONDS,
+    PRODUCER_QUEUE_RECORDS_MAX,
+    RECORD_BYTES_MAX,
+)
+
+RECORD_OVERHEAD_BYTES = 4_096
+PRODUCER_QUEUE_KIBIBYTES = 128 * 1024
+READER_QUEUE_KIBIBYTES = 16 * 1024
+READER_QUEUE_RECORDS = 20 * CONSUME_BATCH_RECORDS
+SESSION_TIMEOUT_MILLISECONDS = 10_000
+#: Longest time between two calls of consume before the group takes a member's partitions away.
+POLL_INTERVAL_MILLISECONDS_MAX = 120_000
+ASSIGN_ONLY_GROUP = "quaestor-assign-only"
+#: Errors that no repetition cures.
+REFUSALS = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def common(bootstrap: str, client_id: str) -> dict[str, Any]:
+    """What every client has."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": client_id,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "socket.nagle.disable": True,
+        "logger": logging.getLogger("quaestor.kafka"),
+    }
+
+
+def producer(bootstrap: str, client_id: str, linger_milliseconds: float) -> dict[str, Any]:
+    """A producer that loses nothing it acknowledged and keeps the order per key."""
+    return common(bootstrap, client_id) | {
+        "acks": "all",
+        "enable.idempotence": True,
+        # Faust and the JVM clients hash so; librdkafka's own default would send equal keys elsewhere.
+        "partitioner": "murmur2_random",
+        "linger.ms": linger_milliseconds,
+        "compression.type": "lz4",
+        "message.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1_000,
+        "request.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1_000 // 2,
+        "retry.backoff.ms": 50,
+        "retry.backoff.max.ms": 500,
+        "message.max.bytes": RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES,
+        "queue.buffering.max.messages": PRODUCER_QUEUE_RECORDS_MAX,
+        "queue.buffering.max.kbytes": PRODUCER_QUEUE_KIBIBYTES,
+    }
+
+
+def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
+    """A consumer that only does what it is told: commits nothing, resets nothing, creates nothing."""
+    return common(bootstrap, client_id) | {
+        "group.id": ASSIGN_ONLY_GROUP,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # An offset that is gone is an error here, never a silent jump.
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+        "enable.partition.eof": False,
+        "queued.min.messages": READER_QUEUE_RECORDS,
+        "queued.max.messages.kbytes": READER_QUEUE_KIBIBYTES,
+    }
+
+
+def group_reader(bootstrap: str, client_id: str, group: str) -> dict[str, Any]:
+    """A consumer that shares its topics with its group, and keeps what it has while others come and go."""
+    return reader(bootstrap, client_id) | {
+        "group.id": group,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": SESSION_TIMEOUT_MILLISECONDS,
+        "heartbeat.interval.ms": SESSION_TIMEOUT_MILLISECONDS // 5,
+        "max.poll.interval.ms": POLL_INTERVAL_MILLISECONDS_MAX,
+    }
+
+
+def fault_of(error: KafkaError) -> LogError:
+    """Our fault for librdkafka's: refused for good, or unavailable for now."""
+    if error.code() in REFUSALS:
+        return RecordRefusedError(error.str())
+    return LogUnavailableError(error.str())
+
+
+def fault_of_exception(exception: KafkaException) -> LogError:
+    """Our fault for an exception of confluent-kafka."""
+    error = exception.args[0] if exception.args else None
+    return fault_of(error) if isinstance(error, KafkaError) else LogUnavailableError(str(exception))

@@ -1,0 +1,117 @@
+"""KafkaReader: reads what it is told to, from where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError
+from streams.kafka import admin, configuration
+from streams.log import LogRecord, Partition
+
+GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
+
+
+class KafkaReader:
+    """LogReader on Kafka."""
+
+    def __init__(self, bootstrap: str, client_id: str = "quaestor", consumer: Mapping[str, Any] | None = None) -> None:
+        """Connect in the background; `consumer` is the librdkafka configuration when it is not a plain reader's."""
+        self._bootstrap = bootstrap
+        self._consumer = Consumer(dict(consumer or configuration.reader(bootstrap, client_id)))
+        self._fault: QuaestorError | None = None
+
+    def assign(self, cursors: Mapping[Partition, int]) -> None:
+        """As the seam says."""
+        self._fault = None
+        self._consumer.assign([TopicPartition(at.topic, at.number, offset) for at, offset in cursors.items()])
+
+    def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
+        """As the seam says."""
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        try:
+            messages = self._consumer.consume(records_max, timeout_seconds)
+        except KafkaException as error:
+            raise configuration.fault_of_exception(error) from error
+        return [record for message in messages if (record := self._record(message)) is not None]
+
+    def _record(self, message: Any) -> LogRecord | None:
+        error = message.error()
+        if error is not None:
+            self._note(message, error)
+            return None
+        return LogRecord(
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            message.timestamp()[1],
+            message.key(),
+            message.value(),
+            tuple(message.headers() or ()),
+        )
+
+    def _note(self, message: Any, error: KafkaError) -> None:
+        """Keep a fault for the next call, so that the records read with it are not lost."""
+        if error.code() in GONE:
+            self._fault = IntegrityError(f"{message.topic()}/{message.partition()}: {error.str()}")
+        elif not error.retriable():
+            self._fault = self._fault or configuration.fault_of(error)
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """As the seam says."""
+        self._consumer.pause([TopicPartition(*at) for at in partitions])
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """As the seam says."""
+        self._consumer.resume([TopicPartition(*at) for at in partitions])
+
+    def end_offsets(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
+        """As the seam says."""
+        return self._offsets(dict.fromkeys(partitions, OFFSET_END), timeout_seconds)
+
+    def begin_offsets(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
+        """As the seam says."""
+        return self._offsets(dict.fromkeys(partitions, OFFSET_BEGINNING), timeout_seconds)
+
+    def offsets_at(
+        self, time_millis: int, partitions: Sequence[Partition], timeout_seconds: float
+    ) -> dict[Partition, int]:
+        """As the seam says."""
+        found = self._offsets(dict.fromkeys(partitions, time_millis), timeout_seconds)
+        later = [at for at, offset in found.items() if offset < 0]
+        return found | (self.end_offsets(later, timeout_seconds) if later else {})
+
+    def _offsets(self, times: Mapping[Partition, int], timeout_seconds: float) -> dict[Partition, int]:
+        """Kafka's ListOffsets: one round for all partitions of a broker; begin and end are special times."""
+        asked = [TopicPartition(at.topic, at.number, time) for at, time in times.items()]
+        try:
+            answers = self._consumer.offsets_for_times(asked, timeout_seconds)
+        except KafkaException as error:
+            raise configuration.fault_of_exception(error) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise LogUnavailableError(f"{answer.topic}/{answer.partition}: {answer.error.str()}")
+        return {Partition(answer.topic, answer.partition): answer.offset for answer in answers}
+
+    def partitions(self, topics: Sequence[str], timeout_seconds: float) -> list[Partition]:
+        """As the seam says."""
+        try:
+            found = self._consumer.list_topics(timeout=timeout_seconds).topics
+        except KafkaException as error:
+            raise configuration.fault_of_exception(error) from error
+        missing = [topic for topic in topics if topic not in found or found[topic].error is not None]
+        if missing:
+            raise LogUnavailableError(f"no such topics: {', '.join(missing)}")
+        return [Partition(topic, number) for topic in topics for number in sorted(found[topic].partitions)]
+
+    def topic_ids(self, topics: Sequence[str], timeout_seconds: float) -> dict[str, str]:
+        """As the seam says."""
+        return admin.topic_ids(self._bootstrap, topics, timeout_seconds)
+
+    def close(self) -> None:
+        """As the seam says."""
+        self._consumer.close()

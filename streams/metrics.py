@@ -1,0 +1,106 @@
+"""Every metric of the product, in one table; docs/reference/metrics.md lists it and a test compares.
+
+A process makes one `Metrics` and hands it down; there is no global registry. A name that is not in the table does not
+type-check, and raises KeyError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+CounterName = Literal[
+    "quaestor_records_published_total",  # records acknowledged by Kafka
+    "quaestor_publish_failures_total",  # groups of records that Kafka did not acknowledge
+    "quaestor_records_consumed_total",  # records taken from the log
+    "quaestor_records_quarantined_total",  # records set aside
+    "quaestor_batches_written_total",  # batches a sink applied
+    "quaestor_store_retries_total",  # batches a sink had to try again
+    "quaestor_requests_total",  # requests answered by the gateway
+    "quaestor_attempts_total",  # calls to providers
+    "quaestor_holds_total",  # holds asked for
+]
+GaugeName = Literal[
+    "quaestor_lag_events",  # records between the cursor and the end of a partition
+    "quaestor_freshness_seconds",  # age of the newest record applied, when it was applied
+    "quaestor_requests_in_flight",  # requests in the gateway now
+    "quaestor_spool_bytes",  # bytes waiting in the spool
+    "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
+    "quaestor_partitions_owned",  # partitions this process works on
+]
+HistogramName = Literal[
+    "quaestor_record_seconds",  # events handed over to all acknowledged
+    "quaestor_batch_seconds",  # one batch of a sink, begin to applied
+    "quaestor_request_seconds",  # a request's arrival to its end
+    "quaestor_attempt_seconds",  # a provider call, sent to its end
+]
+#: 0.5 ms to 60 s.
+BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its meaning, with the unit, and its labels."""
+
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+COUNTERS: dict[CounterName, Metric] = {
+    "quaestor_records_published_total": Metric("Records acknowledged by Kafka.", ("topic",)),
+    "quaestor_publish_failures_total": Metric("Groups of records that Kafka did not acknowledge."),
+    "quaestor_records_consumed_total": Metric("Records taken from the log.", ("topic",)),
+    "quaestor_records_quarantined_total": Metric("Records set aside.", ("topic", "reason")),
+    "quaestor_batches_written_total": Metric("Batches a sink applied.", ("projection",)),
+    "quaestor_store_retries_total": Metric("Batches a sink had to try again.", ("projection",)),
+    "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
+    "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
+    "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),
+}
+GAUGES: dict[GaugeName, Metric] = {
+    "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),
+    "quaestor_freshness_seconds": Metric("Age of the newest record applied, when it was applied, seconds."),
+    "quaestor_requests_in_flight": Metric("Requests in the gateway now."),
+    "quaestor_spool_bytes": Metric("Bytes waiting in the spool."),
+    "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
+    "quaestor_partitions_owned": Metric("Partitions this process works on."),
+}
+HISTOGRAMS: dict[HistogramName, Metric] = {
+    "quaestor_record_seconds": Metric("Events handed over to all acknowledged, seconds."),
+    "quaestor_batch_seconds": Metric("One batch of a sink, begin to applied, seconds.", ("projection",)),
+    "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
+    "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),
+}
+
+
+class Metrics:
+    """The metrics of one process, made when first asked for."""
+
+    def __init__(self) -> None:
+        """Start with an empty registry."""
+        self.registry = CollectorRegistry()
+        self._made: dict[str, Counter | Gauge | Histogram] = {}
+
+    def counter(self, name: CounterName) -> Counter:
+        """A counter; raises KeyError for a name that is not in the table."""
+        metric, made = COUNTERS[name], self._made.get(name)
+        if not isinstance(made, Counter):
+            made = self._made[name] = Counter(name, metric.meaning, metric.labels, registry=self.registry)
+        return made
+
+    def gauge(self, name: GaugeName) -> Gauge:
+        """A gauge; raises KeyError for a name that is not in the table."""
+        metric, made = GAUGES[name], self._made.get(name)
+        if not isinstance(made, Gauge):
+            made = self._made[name] = Gauge(name, metric.meaning, metric.labels, registry=self.registry)
+        return made
+
+    def histogram(self, name: HistogramName) -> Histogram:
+        """A histogram; raises KeyError for a name that is not in the table."""
+        metric, made = HISTOGRAMS[name], self._made.get(name)
+        if not isinstance(made, Histogram):
+            made = Histogram(name, metric.meaning, metric.labels, registry=self.registry, buckets=BUCKETS_SECONDS)
+            self._made[name] = made
+        return made

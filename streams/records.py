@@ -1,0 +1,71 @@
+"""Records of events: key, framed value and the CloudEvents attributes in headers (Kafka binding, binary mode).
+
+Tools that know neither Avro nor us can route by `ce_type` (`<topic>` or `<topic>.<kind>`), `ce_source` (the actor) and
+`ce_id`; a W3C `traceparent` passes through.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from schemas.errors import UndecodableError
+from schemas.events import Event, QuarantinedRecord
+from schemas.topics import TOPIC_BY_NAME, TOPIC_BY_TYPE
+from streams.codec import Codec
+from streams.log import Headers, LogRecord, OutgoingRecord
+
+MICROS_PER_SECOND = 1_000_000
+SPECIFICATION = ("ce_specversion", b"1.0")
+CONTENT_TYPE = ("content-type", b"application/avro")
+TRACEPARENT = "traceparent"
+NAMES_CACHED_MAX = 1_024
+
+
+def outgoing(codec: Codec, event: Event, traceparent: bytes | None = None) -> OutgoingRecord:
+    """The record of an event; raises CodecError when the event does not fit its schema."""
+    topic = TOPIC_BY_TYPE[type(event)]
+    key = topic.key_of(event).encode() if topic.key_of else original_key(event)
+    seconds, micros = divmod(event.occurred_at, MICROS_PER_SECOND)
+    headers = (
+        *_constant_headers(topic.name, getattr(event, "kind", None), event.actor),
+        ("ce_id", event.event_id.encode()),
+        ("ce_time", b"%b.%06dZ" % (_second(seconds), micros)),
+    )
+    if traceparent is not None:
+        headers = (*headers, (TRACEPARENT, traceparent))
+    return OutgoingRecord(topic.name, key, codec.encode(event), headers)
+
+
+def original_key(event: Any) -> bytes:
+    """The key of a quarantined record: that of the record it keeps."""
+    quarantined: QuarantinedRecord = event
+    return quarantined.key_bytes or b""
+
+
+def traceparent_of(headers: Headers) -> bytes | None:
+    """The traceparent of a record, or None."""
+    return next((value for name, value in headers if name == TRACEPARENT), None)
+
+
+def event_of(codec: Codec, record: LogRecord) -> Event:
+    """The event of a record; raises UndecodableError also when the record's key is not what its fields demand."""
+    if record.value is None:
+        raise UndecodableError("the record has no value")
+    event = codec.decode_event(record.topic, record.value)
+    topic = TOPIC_BY_NAME[record.topic]
+    if topic.key_of is not None and topic.key_of(event).encode() != record.key:
+        raise UndecodableError("the record's key is not the key of its fields")
+    return event
+
+
+@lru_cache(maxsize=NAMES_CACHED_MAX)
+def _constant_headers(topic: str, kind: str | None, actor: str) -> Headers:
+    name = f"{topic}.{kind}" if kind else topic
+    return (SPECIFICATION, CONTENT_TYPE, ("ce_type", name.encode()), ("ce_source", b"/" + actor.encode()))
+
+
+@lru_cache(maxsize=NAMES_CACHED_MAX)
+def _second(seconds: int) -> bytes:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}".encode()
