@@ -1,0 +1,58 @@
+"""Names of everything Quaestor keeps in Redis. The part in braces is the hash slot: one tenant's money is in one slot."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from processors.budgets.fold import hour_of
+from schemas.events import HoldLeg
+
+BUDGETS = "budgets@v1"
+HEALTH = "health@v1"
+HEALTH_CURSOR = f"{HEALTH}:{{health}}:cursor"
+HEALTH_INDEX = f"{HEALTH}:{{health}}:index"
+
+
+class SlotKeys(NamedTuple):
+    """The keys of one tenant's slot."""
+
+    #: Hash: generation, open, cursor, epoch, topic_id, and the applied sums p:<counter> (posted) and h:<counter> (held).
+    state: str
+    #: Hash: open holds the log has confirmed, hold id to body (`counter amount ...`).
+    holds: str
+    #: Hash: holds the log has not confirmed, hold id to status (o open, p pinned, d dropped) and body; sums =<counter>.
+    overlay: str
+    #: Sorted set: when an unpinned overlay entry falls away, or a dropped one is forgotten, milliseconds.
+    leases: str
+    #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired, f refused.
+    done: str
+
+    def done_of(self, hold_id: str) -> str:
+        """The key that remembers how this hold ended."""
+        return f"{self.done}{hour_of(hold_id)}"
+
+
+def slot_keys(tenant_id: str) -> SlotKeys:
+    """The keys of a tenant."""
+    prefix = f"{BUDGETS}:{{{tenant_id}}}:"
+    return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "leases", prefix + "done:")
+
+
+def gate_key(partition: int) -> str:
+    """The gate of a budgets partition: generation, open, cursor, epoch, topic_id, applied_at_millis, end_offset, lag."""
+    return f"{BUDGETS}:gate:{{p{partition}}}"
+
+
+def tenants_key(partition: int) -> str:
+    """The tenants of a budgets partition with the cursor of each."""
+    return f"{BUDGETS}:tenants:{{p{partition}}}"
+
+
+def health_key(name: str) -> str:
+    """The last closed window of <provider>/<model>/<region>."""
+    return f"{HEALTH}:{{health}}:last:{name}"
+
+
+def counter_text(leg: HoldLeg) -> str:
+    """The counter of a leg as the slot names it; equal to str(counter_of(leg)), without the tuple."""
+    return f"{leg.limit_id}|{leg.currency}|{leg.window_start}|{leg.window_end}"

