@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import (
-    RESOURCE_TOPIC,  # type: ignore[attr-defined] # the package's own documentation imports it from here
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # its documentation imports them from here
+    RESOURCE_TOPIC,
     AdminClient,
-    ConfigResource,  # type: ignore[attr-defined] # likewise
-    NewTopic,  # type: ignore[attr-defined] # likewise
+    ConfigResource,
+    NewTopic,
 )
 
 from schemas.errors import ConfigurationError, LogUnavailableError
