@@ -9,6 +9,7 @@ docs/reference/audit-format.md has the table.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ KIND_UNDECODABLE = "UNDECODABLE"
 _FIXED = struct.Struct(">9sQQ32sIQqI32s?q")
 _LENGTH = struct.Struct(">H")
 _TEXTS = 7
+TEXTS_CACHED_MAX = 10_000
 
 
 class EntryError(IntegrityError):
@@ -99,43 +101,26 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def _encode(seq: int, tseq: int, prev_chain: bytes, source: Source) -> bytes:
-    (
-        tenant,
-        topic,
-        topic_id,
-        partition,
-        offset,
-        micros,
-        schema_id,
-        commit,
-        amount,
-        currency,
-        event_id,
-        request_id,
-        kind,
-    ) = source
+    (tenant, topic, topic_id, part, offset, micros, schema, commit, amount, currency, event_id, request_id, kind) = (
+        source
+    )
+    priced = amount is not None
     try:
-        parts = [
-            _FIXED.pack(
-                MAGIC,
-                seq,
-                tseq,
-                prev_chain,
-                partition,
-                offset,
-                micros,
-                schema_id,
-                commit,
-                amount is not None,
-                amount or 0,
-            )
-        ]
-        for text in (tenant, topic, topic_id, currency, event_id, request_id, kind):
-            encoded = text.encode("utf-8")
-            parts.extend((_LENGTH.pack(len(encoded)), encoded))
+        fixed = _FIXED.pack(MAGIC, seq, tseq, prev_chain, part, offset, micros, schema, commit, priced, amount or 0)
+        return fixed + _texts_shared(tenant, topic, topic_id, currency, kind) + _text(event_id) + _text(request_id)
     except (struct.error, UnicodeEncodeError) as error:
-        raise ValueError(f"the record at {topic}/{partition}@{offset} does not fit an entry: {error}") from error
-    return b"".join(parts)
+        raise ValueError(f"the record at {topic}/{part}@{offset} does not fit an entry: {error}") from error
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8")
+    return _LENGTH.pack(len(encoded)) + encoded
+
+
+@lru_cache(maxsize=TEXTS_CACHED_MAX)
+def _texts_shared(*texts: str) -> bytes:
+    """The texts that many entries have in common."""
+    return b"".join(map(_text, texts))
 
 
 def decode_entry(data: bytes) -> Entry:
@@ -143,7 +128,7 @@ def decode_entry(data: bytes) -> Entry:
     if len(data) < _FIXED.size or not data.startswith(MAGIC):
         raise EntryError("the bytes do not begin as an entry of version 1")
     (_, seq, tseq, prev_chain, partition, offset, micros, schema_id, commit, priced, amount) = _FIXED.unpack_from(data)
-    tenant, topic, topic_id, currency, event_id, request_id, kind = _texts(data)
+    tenant, topic, topic_id, currency, kind, event_id, request_id = _texts(data)
     if data[_FIXED.size - 9] > 1 or (amount and not priced):
         raise EntryError("an amount without its mark")
     return Entry(

@@ -96,7 +96,7 @@ class Publisher:
         if root != signed.root or not rows or leaf_hash(rows[0][1]) != leaf:
             raise IntegrityError(
                 f"the last signed checkpoint ({signed.size} entries) is of another history than the one held "
-                "here: do not run this log. Run `quaestor audit verify`, and restore the database and the log's files together"
+                "here: do not run this log. Run `quaestor audit verify`, and restore database and files together"
             )
 
     def _root_at(self, size: int) -> bytes:

@@ -58,6 +58,7 @@ class AuditSink:
 
     async def _claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
         await self._stop_background()
+        self._fault = None
         state = await self._sequencer.claim({partition: topic_ids[partition.topic] for partition in partitions})
         await self._publisher.open(state)
         cursors = await self._sequencer.cursors()
