@@ -6,6 +6,7 @@ Nothing here decides what is allowed; `guard` asks the engine's own parser for t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from infra.embedded.clickhouse_front.faults import NOT_IMPLEMENTED, SYNTAX_ERROR, FrontError
@@ -47,9 +48,8 @@ class _Word:
     bare: bool
 
 
-def _tokens(text: bytes, limit: int) -> list[_Word]:
-    """Tokens up to a limit of bytes, with their depth in brackets."""
-    found = []
+def _tokens(text: bytes, limit: int) -> Iterator[_Word]:
+    """Tokens up to a limit of bytes, with their depth in brackets; lazy, since the data of an INSERT is no SQL."""
     depth = 0
     position = 0
     while position < min(len(text), limit):
@@ -62,9 +62,8 @@ def _tokens(text: bytes, limit: int) -> list[_Word]:
             continue
         token = match.group()
         depth -= token in {b")", b"]", b"}"}
-        found.append(_Word(token.upper() if kind == "word" else token, match.start(), match.end(), depth, kind == "word"))
+        yield _Word(token.upper() if kind == "word" else token, match.start(), match.end(), depth, kind == "word")
         depth += token in {b"(", b"[", b"{"}
-    return found
 
 
 def read_statement(text: bytes, body: bytes | None, sql_bytes_max: int) -> Statement:
@@ -81,18 +80,13 @@ def read_statement(text: bytes, body: bytes | None, sql_bytes_max: int) -> State
 
 
 def _first_word(text: bytes) -> bytes:
-    position = 0
-    while (match := TOKEN.match(text, position)) is not None:
-        if match.lastgroup == "word":
-            return match.group().upper()
-        if match.lastgroup not in {"skip", "other"} or match.group() not in {b"("} and match.lastgroup == "other":
-            return b""
-        position = match.end()
-    return b""
+    """The first keyword, in capitals; brackets before it are passed over."""
+    token = next((token for token in _tokens(text, len(text)) if token.text != b"("), None)
+    return token.text if token is not None and token.bare else b""
 
 
 def _read_query(text: bytes, keyword: str) -> Statement:
-    tokens = _tokens(text, len(text))
+    tokens = list(_tokens(text, len(text)))
     for index in range(len(tokens) - 2, 0, -1):
         token = tokens[index]
         if token.text == b"FORMAT" and token.bare and token.depth == 0 and tokens[index + 1].bare:
@@ -104,15 +98,15 @@ def _read_query(text: bytes, keyword: str) -> Statement:
 
 
 def _read_insert(text: bytes, body: bytes | None, sql_bytes_max: int) -> Statement:
-    for index, token in enumerate(tokens := _tokens(text, sql_bytes_max)):
-        if not token.bare or token.depth or not index:
+    tokens = _tokens(text, sql_bytes_max)
+    for token in tokens:
+        if not token.bare or token.depth:
             continue
         if token.text in SELECTING:
             return _insert_select(text, body)
         if token.text == b"VALUES":
             return Statement(text[: token.start], "Values", "INSERT", text[token.end :] + (body or b""))
-        if token.text == b"FORMAT" and index + 1 < len(tokens) and tokens[index + 1].bare:
-            name = tokens[index + 1]
+        if token.text == b"FORMAT" and (name := next(tokens, None)) is not None and name.bare:
             data = _data_after(text, name.end)
             return Statement(text[: token.start], text[name.start : name.end].decode(), "INSERT", data + (body or b""))
     if body is None:
