@@ -1,8 +1,8 @@
 """Files from package repositories that the Python index does not have: pinned, verified, cached for ever.
 
-`artifacts.lock.json` names every file with version and sha256 (`python -m infra.embedded.lock` writes it). A bundle is a
-folder of the cache that holds all files of one server; it appears by one rename when everything in it was verified, so a
-folder that exists is whole, and nothing asks the network once it exists.
+`artifacts.lock.json` names every file with version and sha256 (`python -m infra.embedded.lock` writes it). A bundle is
+a folder of the cache that holds all files of one server; it appears by one rename when everything in it was verified, so
+a folder that exists is whole, and nothing asks the network once it exists.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ class _Counter:
 class ArtifactCache:
     """The folder that keeps bundles; safe to use from several processes at once."""
 
-    def __init__(
-        self, root: Path | None = None, *, fetch: Fetch = fetch_with_jgo, lock_file: Path = LOCK_FILE
-    ) -> None:
+    def __init__(self, root: Path | None = None, *, fetch: Fetch = fetch_with_jgo, lock_file: Path = LOCK_FILE) -> None:
         """Keep bundles under `root` (the user's cache folder when None)."""
         self.root = (root or default_cache()).absolute()
         self._fetch = fetch
