@@ -14,9 +14,11 @@ from processors.budgets.events import (
 )
 from processors.budgets.fold import BudgetFold, BudgetState, Counter, OpenHold, Sums, counter_of, evolve
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
+from processors.budgets.sound import AMOUNT_NANO_MAX, check_limit, problem_of
 from processors.budgets.windows import LimitLike, applicable_limits, legs_for, window_of
 
 __all__ = [
+    "AMOUNT_NANO_MAX",
     "BudgetFold",
     "BudgetState",
     "Counter",
@@ -26,6 +28,7 @@ __all__ = [
     "OpenHold",
     "Sums",
     "applicable_limits",
+    "check_limit",
     "committed_event",
     "counter_of",
     "evolve",
@@ -35,6 +38,7 @@ __all__ = [
     "legs_for",
     "overage_event",
     "placed_event",
+    "problem_of",
     "refused_event",
     "released_event",
     "window_of",

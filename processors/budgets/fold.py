@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from processors.budgets.sound import problem_of
 from schemas import limits
 from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from schemas.ids import uuid7_millis
@@ -85,7 +86,9 @@ def counter_of(leg: HoldLeg) -> Counter:
 
 
 def effect(status: OpenHold | ClosedHold | None, event: BudgetEvent) -> Effect | None:
-    """What the event does to a hold of this status (None: unknown), or None when it changes nothing."""
+    """What the event does to a hold of this status (None: unknown), or None when it changes nothing or is unsound."""
+    if problem_of(event) is not None:
+        return None
     if isinstance(status, OpenHold):
         rule = _ON_OPEN.get(event.kind)
         return rule(status, event) if rule else None

@@ -1,7 +1,7 @@
 """RedisClient: keeps a pipelined connection alive, knows the server's run id, and calls scripts.
 
-Every new connection asks for the run id before anything else is sent on it: a server that restarted or took over is told
-apart, and whoever guards a generation compares (docs/concepts/budgets.md).
+Every new connection asks for the run id before anything else is sent on it: a server that restarted or
+took over is told apart, and whoever guards a generation compares (docs/concepts/budgets.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One pipelined connection to Redis: many callers await, one write per turn of the event loop carries all their commands.
+"""One pipelined connection to Redis: many callers await, one write per turn of the loop carries their commands.
 
 Two calls per request sit on the gateway's hot path; this costs a few microseconds of client time per call where a
 connection pool costs tens (docs/decisions/0051). Replies come in the order of the commands, so nothing is matched up.
@@ -79,7 +79,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._pending.append((future, self._loop.time()))
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(hiredis.pack_command(command))
+        self._outgoing.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows one word
         return future
 
     def waiting_seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Names of everything Quaestor keeps in Redis. The part in braces is the hash slot: one tenant's money is in one slot."""
+"""Names of everything Quaestor keeps in Redis. The part in braces is the hash slot, one per tenant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEALTH_INDEX = f"{HEALTH}:{{health}}:index"
 class SlotKeys(NamedTuple):
     """The keys of one tenant's slot."""
 
-    #: Hash: generation, open, cursor, epoch, topic_id, and the applied sums p:<counter> (posted) and h:<counter> (held).
+    #: Hash: generation, open, cursor, epoch, topic_id, and applied sums p:<counter> (posted), h:<counter> (held).
     state: str
     #: Hash: open holds the log has confirmed, hold id to body (`counter amount ...`).
     holds: str
@@ -39,7 +39,7 @@ def slot_keys(tenant_id: str) -> SlotKeys:
 
 
 def gate_key(partition: int) -> str:
-    """The gate of a budgets partition: generation, open, cursor, epoch, topic_id, applied_at_millis, end_offset, lag."""
+    """The gate of a partition: generation, open, cursor, epoch, topic_id, applied_at_millis, end_offset, lag."""
     return f"{BUDGETS}:gate:{{p{partition}}}"
 
 

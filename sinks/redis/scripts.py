@@ -1,4 +1,4 @@
-"""The Lua scripts, read from sinks/redis/lua once per process, called by their SHA-1 and sent whole when a server lacks one."""
+"""The Lua scripts, read once per process, called by their SHA-1, sent whole when a server lacks one."""
 
 from __future__ import annotations
 

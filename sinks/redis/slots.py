@@ -1,0 +1,138 @@
+"""The sink's side of a tenant's slot: claiming, opening, closing it, applying events to it, by scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from processors.budgets.sound import MOVING
+from schemas import limits
+from schemas.errors import FencedError, GapError
+from sinks.redis.client import RedisClient
+from sinks.redis.connection import texts
+from sinks.redis.keys import SlotKeys, slot_keys
+from sinks.redis.scripts import script
+
+#: Events of one script call: it blocks the server, and every admission with it, for a few milliseconds at most.
+EVENTS_PER_CALL = 500
+
+
+class Slot(NamedTuple):
+    """What a slot says of itself; the cursor is None when there is no slot."""
+
+    cursor: int | None
+    generation: str
+
+
+class Ownership(NamedTuple):
+    """Under what a sink writes."""
+
+    epoch: int
+    generation: str
+    topic_id: str
+    #: Whether a slot that is made now may admit holds at once.
+    is_open: bool
+
+
+class SlotEvent(NamedTuple):
+    """A record of quaestor.budgets as the slot needs it."""
+
+    offset: int
+    kind: str
+    hold_id: str
+    #: counter, amount, counter, amount, ... as texts.
+    legs: list[str]
+
+
+def slot_event(offset: int, fields: Mapping[str, Any]) -> SlotEvent | None:
+    """The movement in a decoded record, or None when its kind moves nothing."""
+    if fields["kind"] not in MOVING:
+        return None
+    legs: list[str] = []
+    for leg in fields["legs"]:
+        counter = f"{leg['limit_id']}|{leg['currency']}|{leg['window_start']}|{leg['window_end']}"
+        legs += (counter, str(leg["amount_nano"]))
+    return SlotEvent(offset, fields["kind"], fields["hold_id"], legs)
+
+
+class Slots:
+    """Writes tenants' slots of one server. Raises StoreUnavailableError, FencedError and GapError."""
+
+    def __init__(self, client: RedisClient, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
+        """`tombstone_seconds`: how long a resolved hold is remembered."""
+        self._client = client
+        self._tombstone_seconds = tombstone_seconds
+        self._apply = script("apply")
+        self._slot = script("slot")
+
+    async def claim(
+        self,
+        tenant_id: str,
+        owner: Ownership,
+        *,
+        generation: str = "",
+        open_word: str = "",
+        new_cursor: int | None = None,
+    ) -> Slot:
+        """Fence earlier owners of the slot; set its generation and gate ('0', '1') where given; make it if asked.
+
+        Another generation than before empties the overlay. `new_cursor` None leaves a missing slot missing.
+        """
+        keys = slot_keys(tenant_id)
+        cursor = "" if new_cursor is None else str(new_cursor)
+        arguments = (str(owner.epoch), generation, open_word, owner.topic_id, cursor)
+        answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay, keys.leases), arguments))
+        if answer[0] == "F":
+            raise FencedError(f"slot {tenant_id}", owner.epoch)
+        return Slot(int(answer[1]) if answer[1] else None, answer[2])
+
+    async def apply(
+        self, tenant_id: str, events: Sequence[SlotEvent], owner: Ownership, believed_cursor: int, next_cursor: int
+    ) -> int:
+        """Fold the events in and move the cursor with them, atomically per EVENTS_PER_CALL; answers the cursor.
+
+        Events below the slot's cursor are passed over. Raises GapError when the cursor is below `believed_cursor`:
+        the slot lost what it had.
+        """
+        keys = slot_keys(tenant_id)
+        cursor = believed_cursor
+        for first in range(0, len(events), EVENTS_PER_CALL):
+            part = events[first : first + EVENTS_PER_CALL]
+            following = next_cursor if first + EVENTS_PER_CALL >= len(events) else part[-1].offset + 1
+            cursor = await self._apply_part(tenant_id, keys, part, owner, cursor, following)
+        return cursor
+
+    async def _apply_part(
+        self,
+        tenant_id: str,
+        keys: SlotKeys,
+        events: Sequence[SlotEvent],
+        owner: Ownership,
+        believed: int,
+        following: int,
+    ) -> int:
+        done: dict[str, int] = {}
+        packed = []
+        for event in events:
+            index = done.setdefault(keys.done_of(event.hold_id), len(done) + 1)
+            packed.append((event.offset, event.kind, event.hold_id, index, event.legs))
+        arguments = (
+            str(owner.epoch),
+            owner.generation,
+            "1" if owner.is_open else "0",
+            str(believed),
+            str(following),
+            owner.topic_id,
+            str(self._tombstone_seconds),
+            msgspec.msgpack.encode(packed),
+        )
+        answer = texts(await self._client.evaluate(self._apply, (*keys[:4], *done), arguments))
+        if answer[0] == "F":
+            raise FencedError(f"slot {tenant_id}", owner.epoch)
+        if answer[0] == "G":
+            raise GapError(f"slot {tenant_id}", int(answer[1]), believed)
+        if answer[0] == "N":
+            raise GapError(f"slot {tenant_id} of another generation", 0, believed)
+        return int(answer[1])
