@@ -10,7 +10,7 @@ import asyncpg
 
 from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
-from sinks.audit.store import CursorMove, EntryPlace, LogState, StoredEntry
+from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
 from sinks.postgres.audit import queries
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
@@ -102,20 +102,28 @@ class PostgresAuditStore:
         with faults():
             return _state(await self._connections.fetchrow(queries.STATE, self._log))
 
+    async def snapshot(self) -> Snapshot:
+        """State, heads and cursors in one repeatable-read transaction."""
+        with faults():
+            async with (
+                self._connections.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                state = _state(await connection.fetchrow(queries.STATE, self._log))
+                heads = _heads(await connection.fetch(queries.HEADS, self._log))
+                return Snapshot(state, heads, _cursors(await connection.fetch(queries.CURSORS, self._log)))
+
     async def cursors(self) -> dict[Partition, int]:
         """Next offset per partition."""
         with faults():
-            rows = await self._connections.fetch(queries.CURSORS, self._log)
-        return {Partition(topic, number): offset for topic, number, offset in rows}
+            return _cursors(await self._connections.fetch(queries.CURSORS, self._log))
 
     async def heads(self, tenants: Sequence[str] | None = None) -> dict[str, Head]:
         """Chain heads of some tenants, or of all."""
         with faults():
             if tenants is None:
-                rows = await self._connections.fetch(queries.HEADS, self._log)
-            else:
-                rows = await self._connections.fetch(queries.HEADS_OF, self._log, tenants)
-        return {tenant: Head(tseq, chain) for tenant, tseq, chain in rows}
+                return _heads(await self._connections.fetch(queries.HEADS, self._log))
+            return _heads(await self._connections.fetch(queries.HEADS_OF, self._log, tenants))
 
     async def append(
         self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
@@ -226,6 +234,14 @@ def _state(row: asyncpg.Record | None) -> LogState:
     if row is None:
         return LogState()
     return LogState(*row)
+
+
+def _heads(rows: Sequence[asyncpg.Record]) -> dict[str, Head]:
+    return {tenant: Head(tseq, chain) for tenant, tseq, chain in rows}
+
+
+def _cursors(rows: Sequence[asyncpg.Record]) -> dict[Partition, int]:
+    return {Partition(topic, number): offset for topic, number, offset in rows}
 
 
 def _columns(partitions: Iterable[Partition]) -> tuple[list[str], list[int]]:

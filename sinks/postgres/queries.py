@@ -1,0 +1,166 @@
+"""Every statement of the Postgres sink and its reads, named."""
+
+# ruff: noqa: S608 - table and column names come from our own schemas, never from input
+from __future__ import annotations
+
+from sinks.postgres.tables import SCHEMA, EventTable
+
+# Cursors. Rows are taken in one order everywhere, so that two owners never wait for each other in a ring.
+CLAIM = """
+INSERT INTO quaestor.stream_cursor AS held (projection, topic, partition, topic_id, owner)
+SELECT $1, topic, partition, topic_id, $2
+FROM unnest($3::text[], $4::integer[], $5::text[]) AS given (topic, partition, topic_id)
+ORDER BY topic, partition
+ON CONFLICT (projection, topic, partition)
+DO UPDATE SET epoch = held.epoch + 1, owner = excluded.owner, claimed_at = now()
+RETURNING topic, partition, topic_id, next_offset, epoch
+"""
+ADVANCE = """
+UPDATE quaestor.stream_cursor AS held
+SET next_offset = given.next_offset, applied_at = now()
+FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS given (topic, partition, first_offset, next_offset, epoch)
+WHERE held.projection = $1
+    AND held.topic = given.topic
+    AND held.partition = given.partition
+    AND held.epoch = given.epoch
+    AND held.next_offset = given.first_offset
+"""
+CURSORS = """
+SELECT topic, partition, next_offset, epoch
+FROM quaestor.stream_cursor
+WHERE projection = $1
+"""
+
+ENSURE_MONTH = "SELECT quaestor.ensure_month($1, $2)"
+
+
+def stage_table(table: EventTable) -> str:
+    """Where a batch's rows of one table are copied first; lives as long as the connection."""
+    return f"CREATE TEMPORARY TABLE {stage(table)} (LIKE {SCHEMA}.{table.name}) ON COMMIT DELETE ROWS"
+
+
+def stage(table: EventTable) -> str:
+    """Name of the staging table."""
+    return f"stage_{table.name}"
+
+
+def insert_staged(table: EventTable) -> str:
+    """Move staged rows into an event table; rows whose id is there already are left out."""
+    columns = ", ".join(table.columns)
+    into = f"INSERT INTO {SCHEMA}.{table.name} ({columns}) SELECT {columns} FROM pg_temp.{stage(table)}"
+    return f"{into} ON CONFLICT (tenant_id, event_id, occurred_at) DO NOTHING"
+
+
+def conflicting(table: EventTable) -> str:
+    """A staged row whose id stands in the table with other bytes."""
+    return f"""
+SELECT staged.event_id
+FROM pg_temp.{stage(table)} AS staged
+JOIN {SCHEMA}.{table.name} AS kept USING (tenant_id, event_id, occurred_at)
+WHERE kept.content_hash <> staged.content_hash
+LIMIT 1
+"""
+
+
+def insert_transfers(table: EventTable) -> str:
+    """Move staged transfers and add the net of the new ones to their accounts; answers how many were new."""
+    return f"""
+WITH inserted AS (
+    {insert_staged(table)}
+    RETURNING tenant_id, kind, debit_account, credit_account, amount_nano, currency
+),
+deltas AS (
+    SELECT
+        tenant_id,
+        account,
+        currency,
+        coalesce(sum(pending) FILTER (WHERE is_debit), 0) AS debits_pending,
+        coalesce(sum(posted) FILTER (WHERE is_debit), 0) AS debits_posted,
+        coalesce(sum(pending) FILTER (WHERE NOT is_debit), 0) AS credits_pending,
+        coalesce(sum(posted) FILTER (WHERE NOT is_debit), 0) AS credits_posted
+    FROM inserted
+    CROSS JOIN LATERAL (VALUES (debit_account, true), (credit_account, false)) AS side (account, is_debit)
+    CROSS JOIN LATERAL (
+        VALUES (
+            CASE WHEN kind = 'PENDING' THEN amount_nano WHEN kind IN ('POST', 'VOID') THEN -amount_nano ELSE 0 END,
+            CASE WHEN kind IN ('POST', 'DIRECT') THEN amount_nano ELSE 0 END
+        )
+    ) AS effect (pending, posted)
+    GROUP BY tenant_id, account, currency
+),
+moved AS (
+    INSERT INTO {SCHEMA}.account_balance AS held (
+        tenant_id, account, currency,
+        debits_pending_nano, debits_posted_nano, credits_pending_nano, credits_posted_nano
+    )
+    SELECT tenant_id, account, currency, debits_pending, debits_posted, credits_pending, credits_posted
+    FROM deltas
+    ORDER BY tenant_id, account, currency
+    ON CONFLICT (tenant_id, account, currency) DO UPDATE SET
+        debits_pending_nano = held.debits_pending_nano + excluded.debits_pending_nano,
+        debits_posted_nano = held.debits_posted_nano + excluded.debits_posted_nano,
+        credits_pending_nano = held.credits_pending_nano + excluded.credits_pending_nano,
+        credits_posted_nano = held.credits_posted_nano + excluded.credits_posted_nano
+)
+SELECT count(*) FROM inserted
+"""
+
+
+def insert_control(table: EventTable) -> str:
+    """Move staged control events and keep the last word on each entity; answers how many were new."""
+    return f"""
+WITH inserted AS (
+    {insert_staged(table)}
+    RETURNING
+        tenant_id, entity_kind, entity_id, action, before, after, occurred_at, actor, event_id, log_offset
+),
+latest AS (
+    SELECT DISTINCT ON (tenant_id, entity_kind, entity_id) *
+    FROM inserted
+    ORDER BY tenant_id, entity_kind, entity_id, log_offset DESC
+),
+kept AS (
+    INSERT INTO {SCHEMA}.control_entity AS held (
+        tenant_id, entity_kind, entity_id, state, last_state, removed, changed_at, changed_by, event_id, log_offset
+    )
+    SELECT
+        tenant_id, entity_kind, entity_id, after::jsonb, coalesce(after, before)::jsonb,
+        action = 'REMOVED', occurred_at, actor, event_id, log_offset
+    FROM latest
+    ON CONFLICT (tenant_id, entity_kind, entity_id) DO UPDATE SET
+        state = excluded.state,
+        last_state = coalesce(excluded.last_state, held.last_state),
+        removed = excluded.removed,
+        changed_at = excluded.changed_at,
+        changed_by = excluded.changed_by,
+        event_id = excluded.event_id,
+        log_offset = excluded.log_offset
+    WHERE held.log_offset < excluded.log_offset
+)
+SELECT count(*) FROM inserted
+"""
+
+
+# The quarantine outbox.
+KEEP_POISON = """
+INSERT INTO quaestor.quarantine_outbox
+    (event_id, sink, source_topic, source_topic_id, source_partition, source_offset, reason, fingerprint, body)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (event_id) DO NOTHING
+"""
+UNPUBLISHED = """
+SELECT body FROM quaestor.quarantine_outbox WHERE published_at IS NULL ORDER BY kept_at LIMIT $1
+"""
+MARK_PUBLISHED = """
+UPDATE quaestor.quarantine_outbox SET published_at = now() WHERE event_id = ANY($1::uuid[]) AND published_at IS NULL
+"""
+
+# The subject vault.
+FIND_SUBJECT = "SELECT handle, wrapped_key FROM quaestor.subject WHERE tenant_id = $1 AND lookup_hash = $2"
+MAKE_SUBJECT = """
+INSERT INTO quaestor.subject (tenant_id, lookup_hash, handle, wrapped_key)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, lookup_hash) DO NOTHING
+"""
+FORGET_SUBJECT = "DELETE FROM quaestor.subject WHERE tenant_id = $1 AND lookup_hash = $2"

@@ -1,0 +1,305 @@
+"""The Postgres sink: a batch is one transaction that begins with the compare-and-set of its cursors.
+
+Protocol (sinks.md 1.1): claiming bumps the epoch of the cursor row; the first statement of a batch moves the cursors
+under that epoch from exactly where the batch begins, or nothing happens; rows go by COPY into a staging table and from
+there into their event table, leaving out ids that are there; balances and entities move with them; then one commit.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import structlog
+
+from schemas.errors import (
+    FencedError,
+    GapError,
+    IntegrityError,
+    QuaestorError,
+    RejectedError,
+    Rejection,
+    StoreUnavailableError,
+)
+from schemas.topics import CONTROL, LEDGER, TOPICS
+from sinks.postgres import quarantine, queries
+from sinks.postgres.connect import APP_ROLE, connect, passing_errors, use_log_types
+from sinks.postgres.months import has_month, months_of
+from sinks.postgres.tables import TABLES, EventTable, Row
+from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
+from streams.log import Partition
+
+log = structlog.get_logger()
+
+PROJECTION = "postgres@v1"
+#: How often a batch is trimmed to where the store stands before the runner is asked to try again.
+TRIMS_MAX = 3
+#: What a record's own values cause: in Postgres, or in the client while it encodes them.
+RECORD_FAULTS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
+
+
+class PostgresSink(Sink):
+    """Projects every topic into its event table, and what follows from events into balances and entities."""
+
+    def __init__(self, dsn: str, owner: str, policy: BatchPolicy | None = None) -> None:
+        """`owner` says who holds a partition, for people; the epoch is what fences."""
+        self.projection = PROJECTION
+        self.topics = tuple(topic.name for topic in TOPICS)
+        self.policy = policy or BatchPolicy(keeps_poison=True)
+        self._dsn = dsn
+        self._owner = owner
+        self._connection: asyncpg.Connection | None = None
+        self._epochs: dict[Partition, int] = {}
+        self._months: dict[str, set[Any]] = {name: set() for name in TABLES}
+
+    async def open(self) -> None:
+        """As the seam says."""
+        await self._connected()
+
+    async def close(self) -> None:
+        """As the seam says."""
+        self._drop()
+
+    async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """As the seam says; waits for a transaction an earlier owner has open, and so sees what it commits."""
+        given = sorted(partitions)
+        topics, numbers = [each.topic for each in given], [each.number for each in given]
+        async with self._transaction() as connection:
+            ids = [topic_ids[topic] for topic in topics]
+            rows = await connection.fetch(queries.CLAIM, PROJECTION, self._owner, topics, numbers, ids)
+            for row in rows:
+                if row["topic_id"] != topic_ids[row["topic"]]:
+                    where = f"{row['topic']}/{row['partition']}"
+                    raise IntegrityError(f"{where}: the cursor belongs to an earlier topic of this name")
+        held = {Partition(row["topic"], row["partition"]): row for row in rows}
+        self._epochs.update({partition: row["epoch"] for partition, row in held.items()})
+        return {partition: row["next_offset"] for partition, row in held.items()}
+
+    async def write(self, batch: Batch) -> None:
+        """As the seam says."""
+        spans = batch.spans
+        for _ in range(TRIMS_MAX):
+            self._refuse(spans)
+            try:
+                applied = await self._apply(spans)
+            except asyncpg.CheckViolationError as error:
+                # The only check an event meets is that its month has a partition: retention took it meanwhile.
+                self._forget_months()
+                raise StoreUnavailableError(f"Postgres: {error}") from error
+            except RECORD_FAULTS as fault:
+                raise await self._explained(spans, fault) from fault
+            if applied or not spans:
+                return
+            spans = await self._unapplied(spans)
+        raise StoreUnavailableError("the cursors keep moving under this batch")
+
+    async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
+        """Nothing to look after: Postgres does not lose what it committed without saying so."""
+
+    async def release(self, partitions: Sequence[Partition]) -> None:
+        """As the seam says."""
+        for partition in partitions:
+            self._epochs.pop(partition, None)
+
+    async def _apply(self, spans: Sequence[Span]) -> bool:
+        """Apply spans in one transaction; False when a cursor is not where its span begins, or not ours."""
+        await self._ensure_months(spans)
+        try:
+            await self._commit(spans)
+        except _MisplacedError:
+            return False
+        return True
+
+    async def _commit(self, spans: Sequence[Span]) -> None:
+        async with self._transaction() as connection:
+            await self._advance(connection, spans)
+            for topic, of_topic in Batch(list(spans), 0).by_topic().items():
+                table = TABLES[topic]
+                await self._insert(connection, table, [row for span in of_topic for row in _rows(table, span)])
+            poison = [each.event for span in spans for each in span.poison]
+            if poison:
+                await quarantine.keep(connection, poison)
+
+    async def _advance(self, connection: asyncpg.Connection, spans: Sequence[Span]) -> None:
+        ordered = sorted(spans, key=lambda span: span.partition)
+        status = await connection.execute(
+            queries.ADVANCE,
+            PROJECTION,
+            [span.partition.topic for span in ordered],
+            [span.partition.number for span in ordered],
+            [span.first_offset for span in ordered],
+            [span.next_offset for span in ordered],
+            [self._epochs.get(span.partition, 0) for span in ordered],
+        )
+        if _count(status) != len(ordered):
+            raise _MisplacedError
+
+    async def _insert(self, connection: asyncpg.Connection, table: EventTable, rows: list[Row]) -> None:
+        """Insert rows into their table; raises IntegrityError when an id is there with other bytes."""
+        if not rows:
+            return
+        await connection.copy_records_to_table(queries.stage(table), records=rows, columns=table.columns)
+        if table.topic == LEDGER.name:
+            inserted = await connection.fetchval(queries.insert_transfers(table))
+        elif table.topic == CONTROL.name:
+            inserted = await connection.fetchval(queries.insert_control(table))
+        else:
+            inserted = _count(await connection.execute(queries.insert_staged(table)))
+        if inserted != len(rows):
+            event_id = await connection.fetchval(queries.conflicting(table))
+            if event_id is not None:
+                raise IntegrityError(f"{table.topic}: event {event_id} was met before with other bytes")
+            log.info("duplicate_events_left_out", topic=table.topic, records=len(rows) - inserted)
+
+    async def _unapplied(self, spans: Sequence[Span]) -> list[Span]:
+        """What of these spans the store has not applied; raises FencedError or GapError."""
+        async with self._transaction() as connection:
+            rows = await connection.fetch(queries.CURSORS, PROJECTION)
+        held = {Partition(row["topic"], row["partition"]): row for row in rows}
+        remaining = []
+        for span in spans:
+            row, epoch = held.get(span.partition), self._epochs.get(span.partition, 0)
+            if row is None or row["epoch"] != epoch:
+                raise FencedError(f"{PROJECTION} {span.partition}", epoch)
+            if row["next_offset"] < span.first_offset:
+                raise GapError(f"{PROJECTION} {span.partition}", row["next_offset"], span.first_offset)
+            if row["next_offset"] < span.next_offset:
+                remaining.append(span.after(row["next_offset"]))
+        return remaining
+
+    def _refuse(self, spans: Sequence[Span]) -> None:
+        """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
+        refused = [rejection for span in spans for rejection in _refusals(span)]
+        if refused:
+            raise RejectedError(tuple(refused))
+
+    async def _explained(self, spans: Sequence[Span], fault: BaseException) -> QuaestorError:
+        """The records a fault is about, found by halving; IntegrityError when each record alone is taken."""
+        rejections = []
+        for span in spans:
+            rejections += await self._culprits(span.partition, _rows(TABLES[span.partition.topic], span))
+        if rejections:
+            return RejectedError(tuple(rejections))
+        return IntegrityError(f"a batch is refused though each of its records is taken: {_worded(fault)}")
+
+    async def _culprits(self, partition: Partition, rows: list[Row]) -> list[Rejection]:
+        fault = await self._fault_of(TABLES[partition.topic], rows)
+        if fault is None:
+            return []
+        if len(rows) == 1:
+            return [Rejection(*partition, rows[0][1], _worded(fault))]
+        half = len(rows) // 2
+        return await self._culprits(partition, rows[:half]) + await self._culprits(partition, rows[half:])
+
+    async def _fault_of(self, table: EventTable, rows: list[Row]) -> BaseException | None:
+        """What Postgres says to these rows alone; nothing stays."""
+        try:
+            async with self._transaction() as connection:
+                trial = connection.transaction()
+                await trial.start()
+                try:
+                    await self._insert(connection, table, rows)
+                finally:
+                    await trial.rollback()
+        except RECORD_FAULTS as fault:
+            return fault
+        except IntegrityError:
+            return None
+        return None
+
+    async def _ensure_months(self, spans: Sequence[Span]) -> None:
+        for topic, of_topic in Batch(list(spans), 0).by_topic().items():
+            times = (record.fields["occurred_at"] for span in of_topic for record in span.records)
+            for month in sorted(months_of(times) - self._months[topic]):
+                connection = await self._connected()
+                with passing_errors():
+                    await connection.execute(queries.ENSURE_MONTH, TABLES[topic].name, month)
+                self._months[topic].add(month)
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._drop()
+            connection = await connect(self._dsn, APP_ROLE)
+            with passing_errors():
+                await use_log_types(connection)
+                await connection.execute(";".join(map(queries.stage_table, TABLES.values())))
+            self._connection = connection
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction on the one connection; after anything unexpected, cancellation too, the connection goes.
+
+        Dropping the connection makes the server roll back what it had not been told to commit.
+        """
+        connection = await self._connected()
+        try:
+            with passing_errors():
+                async with connection.transaction():
+                    yield connection
+        except (QuaestorError, _MisplacedError, *RECORD_FAULTS) as error:
+            if isinstance(error, StoreUnavailableError):
+                self._drop()
+                self._forget_months()
+            raise
+        except BaseException:
+            self._drop()
+            raise
+
+    def _forget_months(self) -> None:
+        """Retention may have dropped a partition meanwhile."""
+        for months in self._months.values():
+            months.clear()
+
+
+class _MisplacedError(Exception):
+    """Ends a transaction whose cursors did not fit."""
+
+
+def _rows(table: EventTable, span: Span) -> list[Row]:
+    return table.rows(span.partition.number, span.records)
+
+
+def _count(status: str) -> int:
+    return int(status.rsplit(" ", 1)[1])
+
+
+def _refusals(span: Span) -> Iterator[Rejection]:
+    for record in span.records:
+        if not has_month(record.fields["occurred_at"]):
+            detail = "occurred_at is outside of the years 2020 to 2099"
+            yield Rejection(*span.partition, record.offset, detail, semantic=True)
+        elif span.partition.topic == CONTROL.name and not _has_json(record.fields):
+            yield Rejection(*span.partition, record.offset, "the entity is not JSON", semantic=True)
+
+
+def _has_json(fields: Mapping[str, Any]) -> bool:
+    try:
+        for name in ("before", "after"):
+            json.loads(fields[name] or "null")
+    except ValueError:
+        return False
+    return True
+
+
+def _worded(fault: BaseException) -> str:
+    """One line without record content."""
+    column = getattr(fault, "column_name", None)
+    return f"{type(fault).__name__}{f' in column {column}' if column else ''}"
