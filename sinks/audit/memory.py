@@ -8,7 +8,7 @@ from dataclasses import replace
 from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.audit.layout import Probe, no_probe
-from sinks.audit.store import CursorMove, EntryPlace, LogState, StoredEntry
+from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
 from sinks.totals import StoreTotals, totals_of
 from streams.log import Partition
 
@@ -45,6 +45,10 @@ class MemoryAuditStore:
     async def state(self) -> LogState:
         """Where the log stands."""
         return self.log
+
+    async def snapshot(self) -> Snapshot:
+        """All of it, now."""
+        return Snapshot(self.log, dict(self.tenant_heads), await self.cursors())
 
     async def cursors(self) -> dict[Partition, int]:
         """Next offset per partition."""

@@ -64,6 +64,15 @@ class EntryPlace(NamedTuple):
     event_id: str
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything small about a log, read at one moment."""
+
+    state: LogState
+    heads: dict[str, Head]
+    cursors: dict[Partition, int]
+
+
 class AuditStore(Protocol):
     """The rows of one log. Every call raises StoreUnavailableError when the database is away."""
 
@@ -81,6 +90,9 @@ class AuditStore(Protocol):
 
     async def state(self) -> LogState:
         """Where the log stands, without claiming it."""
+
+    async def snapshot(self) -> Snapshot:
+        """State, heads and cursors of one moment."""
 
     async def cursors(self) -> dict[Partition, int]:
         """The next offset of every partition the log has taken records of."""

@@ -1,0 +1,77 @@
+"""Walks a log's entries in order and finds the first thing that is not as it must be, of each kind.
+
+Trusts nothing but the entries' own bytes: positions, chains and offsets are derived again. The first difference of each
+kind is kept, in words; a later one may only follow from it.
+"""
+
+from __future__ import annotations
+
+from processors.audit.entry import NO_HEAD, Entry, EntryError, Head, chain_hash, decode_entry
+from processors.audit.merkle import leaf_hash
+
+PartitionKey = tuple[str, str, int]
+
+
+class Differences:
+    """The first difference of each kind."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.first: dict[str, str] = {}
+
+    def add(self, kind: str, words: str) -> None:
+        """Keep it, when it is the first of its kind."""
+        self.first.setdefault(kind, words)
+
+
+class EntryWalk:
+    """Takes entries one after the other; knows every chain and every partition's position."""
+
+    def __init__(self, differences: Differences) -> None:
+        """Start before the first entry."""
+        self._differences = differences
+        self.position = 0
+        #: Tenant to the head its entries give.
+        self.heads: dict[str, Head] = {}
+        #: (topic, topic UUID, partition) to the offset after its last entry.
+        self.next_offsets: dict[PartitionKey, int] = {}
+
+    def take(self, data: bytes, where: str) -> tuple[Entry | None, bytes, bytes]:
+        """The entry (None when its bytes are none), its leaf hash, and the chain after it."""
+        position, self.position = self.position, self.position + 1
+        leaf = leaf_hash(data)
+        try:
+            entry = decode_entry(data)
+        except EntryError as error:
+            self._differences.add("entries", f"entry {position} ({where}): {error}")
+            return None, leaf, b""
+        if entry.seq != position:
+            self._differences.add("entries", f"entry {position} ({where}) says that it is entry {entry.seq}")
+        chain = chain_hash(entry.prev_chain, leaf)
+        self._check_chain(position, entry, chain)
+        self._check_offset(position, entry)
+        return entry, leaf, chain
+
+    def _check_chain(self, position: int, entry: Entry, chain: bytes) -> None:
+        tenant = entry.source.tenant_id
+        head = self.heads.get(tenant, NO_HEAD)
+        self.heads[tenant] = Head(entry.tseq, chain)
+        if entry.tseq != head.tseq + 1:
+            self._differences.add(
+                "chains", f"entry {position}: {tenant} goes from its entry {head.tseq} to its entry {entry.tseq}"
+            )
+        if entry.prev_chain != head.chain:
+            self._differences.add(
+                "chains", f"entry {position}: does not continue the chain of {tenant} after its entry {head.tseq}"
+            )
+
+    def _check_offset(self, position: int, entry: Entry) -> None:
+        source = entry.source
+        key = (source.topic, source.topic_id, source.partition)
+        expected = self.next_offsets.get(key, source.offset)
+        self.next_offsets[key] = source.offset + 1
+        if source.offset != expected:
+            self._differences.add(
+                "offsets",
+                f"entry {position}: {source.topic}/{source.partition} goes on at {source.offset}, not {expected}",
+            )
