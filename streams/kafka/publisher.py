@@ -48,7 +48,7 @@ class KafkaPublisher:
         delivered, produce = group.delivered, self._producer.produce
         for index, (topic, key, value, headers) in enumerate(records):
             try:
-                produce(topic, value, key, on_delivery=delivered, headers=headers)
+                produce(topic, value, key, on_delivery=delivered, headers=list(headers))
             except (BufferError, KafkaException) as error:
                 self._refuse(group, total - index, error)
                 return
