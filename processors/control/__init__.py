@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from processors.control.check import CURRENCY, Refusal, RefusalCode
 from processors.control.decide import (
     Origin,
-    Refusal,
-    RefusalCode,
     add_provider,
     create_key,
     publish_prices,
@@ -20,6 +19,7 @@ from processors.control.entities import Limit, Provider, Route, RouteCandidate, 
 from processors.control.state import ControlState, evolve, evolve_all
 
 __all__ = [
+    "CURRENCY",
     "ControlState",
     "Limit",
     "Origin",

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
+from processors.control import check
+from processors.control.check import Refusal, RefusalCode
 from processors.control.entities import Limit, Provider, Route, VirtualKey
 from processors.control.state import ControlState
 from processors.pricing.prices import PriceBook
-from schemas.events import ControlEvent
+from schemas.events import ControlAction, ControlEvent, EntityKind
+from schemas.limits import RECORD_BYTES_MAX
+from schemas.topics import SYSTEM_TENANT
 
-
-class RefusalCode(StrEnum):
-    """Why a change was refused."""
-
-    INVALID_NAME = "INVALID_NAME"
-    INVALID_URL = "INVALID_URL"
-    INVALID_REFERENCE = "INVALID_REFERENCE"
-    INVALID_AMOUNT = "INVALID_AMOUNT"
-    INVALID_PRICE = "INVALID_PRICE"
-    INVALID_VALUE = "INVALID_VALUE"
-    TOO_MANY = "TOO_MANY"
-    TAKEN = "TAKEN"
-    UNKNOWN_KEY = "UNKNOWN_KEY"
-    UNKNOWN_PROVIDER = "UNKNOWN_PROVIDER"
-    UNKNOWN_ROUTE = "UNKNOWN_ROUTE"
-    UNKNOWN_LIMIT = "UNKNOWN_LIMIT"
-    UNCHANGED = "UNCHANGED"
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """A change that is not made."""
-
-    #: Why.
-    code: RefusalCode
-    #: One line for people: what is wrong and what to do.
-    message: str
+#: What a record has besides before and after: flat fields, frame and headers.
+RECORD_OVERHEAD_BYTES = 4_096
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,48 +30,170 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class _Place(msgspec.Struct, frozen=True):
+    """Which entity changes."""
+
+    kind: EntityKind
+    tenant_id: str
+    entity_id: str
+
+
 def create_key(state: ControlState, key: VirtualKey, origin: Origin) -> ControlEvent | Refusal:
     """A new virtual key; created_at is set from the origin."""
-    raise NotImplementedError
+    wrong = (
+        check.tenant(key.tenant_id)
+        or check.names(key=key.key_id, team=key.team_id, project=key.project_id)
+        or check.models(key.allowed_models, check.MODELS_PER_KEY_MAX)
+        or check.text("name", key.name)
+    )
+    if wrong:
+        return wrong
+    if key.key_id in state.keys or key.key_hash in state.keys_by_hash:
+        return Refusal(RefusalCode.TAKEN, f"key {key.key_id} exists already")
+    created = msgspec.structs.replace(key, created_at=origin.now_micros, revoked_at=None)
+    return _changed(_Place(EntityKind.KEY, key.tenant_id, key.key_id), None, created, origin)
 
 
 def revoke_key(state: ControlState, key_id: str, origin: Origin) -> ControlEvent | Refusal:
-    """End a key; it stays known as revoked."""
-    raise NotImplementedError
+    """End a key; it stays known as revoked, so that a call with it is refused by name."""
+    key = state.keys.get(key_id)
+    if key is None:
+        return Refusal(RefusalCode.UNKNOWN_KEY, f"there is no key {key_id!r}; `quaestor key list` shows them")
+    if key.revoked:
+        return Refusal(RefusalCode.UNCHANGED, f"key {key_id} is revoked already")
+    place = _Place(EntityKind.KEY, key.tenant_id, key_id)
+    revoked = msgspec.structs.replace(key, revoked_at=origin.now_micros)
+    return _changed(place, key, revoked, origin, action=ControlAction.REMOVED)
 
 
 def add_provider(
-    state: ControlState, provider: Provider, origin: Origin, *, insecure: bool = False
+    state: ControlState, provider: Provider, origin: Origin, *, insecure: bool = False, replace: bool = False
 ) -> ControlEvent | Refusal:
-    """Add or change a provider. Plain http to a public address needs `insecure`."""
-    raise NotImplementedError
+    """Add a provider, or change it with `replace`. Plain http to a public address needs `insecure`."""
+    wrong = (
+        check.names(provider=provider.provider_id)
+        or check.base_url(provider.base_url, insecure=insecure)
+        or check.secret_reference(provider.secret_ref)
+        or check.text("region", provider.region)
+        or check.models((*provider.models, *provider.models.values()), 2 * check.MODELS_PER_PROVIDER_MAX)
+    )
+    if wrong:
+        return wrong
+    if not 0 < provider.timeout_seconds <= check.TIMEOUT_SECONDS_MAX:
+        return Refusal(
+            RefusalCode.INVALID_VALUE, f"the timeout is above 0, at most {check.TIMEOUT_SECONDS_MAX} seconds"
+        )
+    before = state.provider(provider.provider_id)
+    provider = msgspec.structs.replace(provider, base_url=provider.base_url.rstrip("/"))
+    if before is not None and before != provider and not replace:
+        return Refusal(RefusalCode.TAKEN, f"provider {provider.provider_id!r} exists already; --replace changes it")
+    return _changed(_Place(EntityKind.PROVIDER, SYSTEM_TENANT, provider.provider_id), before, provider, origin)
 
 
 def remove_provider(state: ControlState, provider_id: str, origin: Origin) -> ControlEvent | Refusal:
     """Remove a provider; routes that name it pass it over."""
-    raise NotImplementedError
+    before = state.provider(provider_id)
+    if before is None:
+        return _unknown_provider(provider_id)
+    return _changed(_Place(EntityKind.PROVIDER, SYSTEM_TENANT, provider_id), before, None, origin)
 
 
 def set_route(state: ControlState, route: Route, origin: Origin) -> ControlEvent | Refusal:
     """Set where an alias goes."""
-    raise NotImplementedError
+    wrong = check.names(alias=route.alias, tenant=route.tenant_id) or _wrong_candidates(state, route)
+    if wrong:
+        return wrong
+    before = state.routes.get((route.tenant_id, route.alias))
+    return _changed(_Place(EntityKind.ROUTE, route.tenant_id, route.alias), before, route, origin)
+
+
+def _wrong_candidates(state: ControlState, route: Route) -> Refusal | None:
+    if not 0 < len(route.candidates) <= check.CANDIDATES_PER_ROUTE_MAX:
+        return Refusal(RefusalCode.TOO_MANY, f"a route has 1 to {check.CANDIDATES_PER_ROUTE_MAX} candidates")
+    if len(set(route.candidates)) < len(route.candidates):
+        return Refusal(RefusalCode.INVALID_VALUE, "a candidate is named twice")
+    for candidate in route.candidates:
+        provider = state.provider(candidate.provider_id)
+        if provider is None:
+            return _unknown_provider(candidate.provider_id)
+        if provider.resolve(candidate.model) is None:
+            message = f"provider {candidate.provider_id!r} does not serve {candidate.model!r}"
+            return Refusal(RefusalCode.INVALID_VALUE, message)
+    return check.models((candidate.model for candidate in route.candidates), check.CANDIDATES_PER_ROUTE_MAX)
 
 
 def remove_route(state: ControlState, tenant_id: str, alias: str, origin: Origin) -> ControlEvent | Refusal:
     """Remove an alias."""
-    raise NotImplementedError
+    before = state.routes.get((tenant_id, alias))
+    if before is None:
+        return Refusal(RefusalCode.UNKNOWN_ROUTE, f"there is no route {alias!r}; `quaestor route list` shows them")
+    return _changed(_Place(EntityKind.ROUTE, tenant_id, alias), before, None, origin)
 
 
 def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent | Refusal:
     """Set or change a limit."""
-    raise NotImplementedError
+    wrong = check.tenant(limit.tenant_id) or check.limit_amount(limit.amount_nano) or check.currency(limit.currency)
+    if wrong:
+        return wrong
+    if limit.scope == "key":
+        key = state.keys.get(limit.scope_id)
+        if key is None or key.tenant_id != limit.tenant_id:
+            message = f"tenant {limit.tenant_id!r} has no key {limit.scope_id!r}; `quaestor key list` shows them"
+            return Refusal(RefusalCode.UNKNOWN_KEY, message)
+    elif limit.scope_id != limit.tenant_id:
+        return Refusal(RefusalCode.INVALID_VALUE, "a tenant's limit stands on the tenant itself")
+    before = state.limits.get(limit.limit_id)
+    return _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
 
 
 def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlEvent | Refusal:
-    """Remove a limit."""
-    raise NotImplementedError
+    """Remove a limit; what was spent under it stays in the ledger and counts again if it is set anew."""
+    before = state.limits.get(limit_id)
+    if before is None:
+        return Refusal(RefusalCode.UNKNOWN_LIMIT, f"there is no limit {limit_id!r}; `quaestor budget list` shows them")
+    return _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, None, origin)
 
 
 def publish_prices(state: ControlState, book: PriceBook, origin: Origin) -> ControlEvent | Refusal:
-    """Put a provider's price book in force."""
-    raise NotImplementedError
+    """Put a provider's price book in force; the provider may be added later."""
+    wrong = check.names(provider=book.provider_id) or check.price_book(book)
+    if wrong:
+        return wrong
+    before = state.books.get(book.provider_id)
+    return _changed(_Place(EntityKind.PRICE_BOOK, SYSTEM_TENANT, book.provider_id), before, book, origin)
+
+
+def _unknown_provider(provider_id: str) -> Refusal:
+    message = f"there is no provider {provider_id!r}; `quaestor provider list` shows them"
+    return Refusal(RefusalCode.UNKNOWN_PROVIDER, message)
+
+
+def _changed(
+    place: _Place,
+    before: msgspec.Struct | None,
+    after: msgspec.Struct | None,
+    origin: Origin,
+    action: ControlAction | None = None,
+) -> ControlEvent | Refusal:
+    if before == after:
+        return Refusal(RefusalCode.UNCHANGED, f"{place.entity_id} is so already")
+    texts = (_json(before), _json(after))
+    if sum(len((text or "").encode()) for text in texts) > RECORD_BYTES_MAX - RECORD_OVERHEAD_BYTES:
+        return Refusal(RefusalCode.TOO_MANY, f"{place.entity_id} is too large for one record of the log")
+    usual = ControlAction.REMOVED if after is None else ControlAction.UPDATED
+    return ControlEvent(
+        event_id=origin.event_id,
+        occurred_at=origin.now_micros,
+        tenant_id=place.tenant_id,
+        actor=origin.actor,
+        entity_kind=place.kind,
+        entity_id=place.entity_id,
+        action=action or (ControlAction.CREATED if before is None else usual),
+        before=texts[0],
+        after=texts[1],
+        reason=origin.reason,
+    )
+
+
+def _json(entity: msgspec.Struct | None) -> str | None:
+    return None if entity is None else msgspec.json.encode(entity, order="deterministic").decode()

@@ -1,0 +1,182 @@
+"""What values the control plane accepts; each check answers a refusal or None."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from itertools import pairwise
+
+import msgspec
+
+from processors.pricing.prices import Price, PriceBook
+from schemas.ids import is_name
+from schemas.limits import LIMIT_UNITS_MAX
+from schemas.money import NANO_PER_UNIT, PICO_PER_UNIT
+
+#: The one currency until exchange rates come; amounts and prices in others are refused.
+CURRENCY = "USD"
+MODELS_PER_KEY_MAX = 100
+MODELS_PER_PROVIDER_MAX = 1_000
+CANDIDATES_PER_ROUTE_MAX = 16
+PRICES_PER_BOOK_MAX = 2_000
+MODEL_CHARACTERS_MAX = 256
+TEXT_CHARACTERS_MAX = 256
+URL_CHARACTERS_MAX = 1_024
+TIMEOUT_SECONDS_MAX = 300.0
+#: A hundred units of currency for one token: no price is near it.
+RATE_PICO_MAX = 100 * PICO_PER_UNIT
+
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::(?P<port>\d{1,5}))?(?P<path>/[^\s?#]*)?"
+)
+_ENVIRONMENT = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}")
+_FILE = re.compile(r"file:[^\x00-\x1f]{1,1024}")
+_MODEL = re.compile(r"[!-~]{1,256}")
+_DAY = re.compile(r"(\d{4}-\d{2}-\d{2})?")
+
+
+class RefusalCode(StrEnum):
+    """Why a change was refused."""
+
+    INVALID_NAME = "INVALID_NAME"
+    INVALID_URL = "INVALID_URL"
+    INVALID_REFERENCE = "INVALID_REFERENCE"
+    INVALID_AMOUNT = "INVALID_AMOUNT"
+    INVALID_PRICE = "INVALID_PRICE"
+    INVALID_VALUE = "INVALID_VALUE"
+    TOO_MANY = "TOO_MANY"
+    TAKEN = "TAKEN"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    UNKNOWN_PROVIDER = "UNKNOWN_PROVIDER"
+    UNKNOWN_ROUTE = "UNKNOWN_ROUTE"
+    UNKNOWN_LIMIT = "UNKNOWN_LIMIT"
+    UNCHANGED = "UNCHANGED"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A change that is not made."""
+
+    #: Why.
+    code: RefusalCode
+    #: One line for people: what is wrong and what to do.
+    message: str
+
+
+def names(**values: str) -> Refusal | None:
+    """Whether each value may name a thing."""
+    for what, value in values.items():
+        if not is_name(value):
+            text = f"{value!r} can't be a {what}: use letters, digits and _ . : - (at most 128, no leading punctuation)"
+            return Refusal(RefusalCode.INVALID_NAME, text)
+    return None
+
+
+def tenant(value: str) -> Refusal | None:
+    """Whether the value may name a tenant of people; names that begin with _ are the system's."""
+    if value.startswith("_"):
+        return Refusal(
+            RefusalCode.INVALID_NAME, f"{value!r} can't be a tenant: names that begin with _ are the system's"
+        )
+    return names(tenant=value)
+
+
+def models(values: Iterable[str], most: int) -> Refusal | None:
+    """Whether each value may name a model, and whether there are not too many."""
+    listed = list(values)
+    if len(listed) > most:
+        return Refusal(RefusalCode.TOO_MANY, f"{len(listed)} models are more than the {most} allowed here")
+    for value in listed:
+        if not _MODEL.fullmatch(value):
+            message = (
+                f"{value[:40]!r} can't be a model's name: visible ASCII, at most {MODEL_CHARACTERS_MAX} characters"
+            )
+            return Refusal(RefusalCode.INVALID_NAME, message)
+    return None
+
+
+def text(what: str, value: str) -> Refusal | None:
+    """Whether a free text is printable and short."""
+    if len(value) <= TEXT_CHARACTERS_MAX and (not value or value.isprintable()):
+        return None
+    return Refusal(RefusalCode.INVALID_VALUE, f"the {what} must be printable, at most {TEXT_CHARACTERS_MAX} characters")
+
+
+def base_url(url: str, *, insecure: bool) -> Refusal | None:
+    """Whether the URL is https (http only within a private network), without credentials or query."""
+    if "@" in url:
+        return Refusal(
+            RefusalCode.INVALID_URL, "the base URL must not carry credentials: use --secret env:NAME or file:PATH"
+        )
+    match = _URL.fullmatch(url) if len(url) <= URL_CHARACTERS_MAX else None
+    if match is None or int(match["port"] or 1) not in range(1, 65_536):
+        return Refusal(RefusalCode.INVALID_URL, "give a base URL such as https://api.example.com/v1, without query or fragment")
+    if match["scheme"] == "http" and not insecure and not _private(match["host"]):
+        message = (
+            f"http:// to {match['host']} would send keys and prompts in the clear: use https, or --insecure to allow it"
+        )
+        return Refusal(RefusalCode.INVALID_URL, message)
+    return None
+
+
+def _private(host: str) -> bool:
+    """Whether a host is this machine or in a private network; a name without a dot is no public name."""
+    host = host.strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(".localhost")
+    return address.is_private or address.is_loopback
+
+
+def secret_reference(reference: str | None) -> Refusal | None:
+    """Whether it points at a secret; the message never repeats it, since it might be the secret itself."""
+    if reference is None or _ENVIRONMENT.fullmatch(reference) or _FILE.fullmatch(reference):
+        return None
+    return Refusal(RefusalCode.INVALID_REFERENCE, "a secret is given by reference only: env:NAME or file:PATH")
+
+
+def currency(code: str) -> Refusal | None:
+    """Whether amounts of this currency can be held."""
+    if code == CURRENCY:
+        return None
+    return Refusal(RefusalCode.INVALID_VALUE, f"{code!r}: only {CURRENCY} is supported, exchange rates come later")
+
+
+def limit_amount(amount_nano: int) -> Refusal | None:
+    """Whether a limit's amount can be compared exactly everywhere."""
+    if 0 <= amount_nano <= LIMIT_UNITS_MAX * NANO_PER_UNIT:
+        return None
+    message = f"a limit is from 0 to {LIMIT_UNITS_MAX:,} units of currency per window"
+    return Refusal(RefusalCode.INVALID_AMOUNT, message)
+
+
+def price(value: Price, provider_id: str) -> Refusal | None:
+    """Whether a price may stand in the book of this provider."""
+    place = f"price of {value.model[:60]!r}"
+    wrong = models((value.model,), 1) or currency(value.currency) or text(f"source of the {place}", value.source)
+    if wrong:
+        return wrong
+    rates = [rate for tier in (value.rates, *(tier.rates for tier in value.tiers)) for rate in tier.all()]
+    bounds = [0, *(tier.above_input_tokens for tier in value.tiers)]
+    tokens = [bound for bound in (value.max_output_tokens, value.context_tokens) if bound is not None]
+    home = (provider_id, f"{provider_id}/{value.model}")
+    faults = {
+        "rates must be from 0 to 100 units of currency per token": min(rates) < 0 or max(rates) > RATE_PICO_MAX,
+        "tiers must begin above 0 input tokens and rise": any(low >= high for low, high in pairwise(bounds)),
+        "bounds of tokens must be positive": min(tokens, default=1) < 1,
+        "it belongs to another provider": (value.provider_id, value.price_id) != home,
+        "the date must be YYYY-MM-DD": not _DAY.fullmatch(value.dated),
+    }
+    fault = next((message for message, broken in faults.items() if broken), None)
+    return Refusal(RefusalCode.INVALID_PRICE, f"{place}: {fault}") if fault else None
+
+
+def price_book(book: PriceBook) -> Refusal | None:
+    """Whether every price of the book may stand, and whether there are not too many."""
+    if len(book.prices) > PRICES_PER_BOOK_MAX:
+        return Refusal(
+            RefusalCode.TOO_MANY, f"{len(book.prices)} prices are more than the {PRICES_PER_BOOK_MAX} of one provider"
+        )
+    return next((wrong for value in book.prices if (wrong := price(value, book.provider_id))), None)
