@@ -145,6 +145,10 @@ class MemoryReader:
         self._cursors = dict(cursors)
         self._paused.clear()
 
+    def seek(self, cursors: Mapping[Partition, int]) -> None:
+        """As the seam says."""
+        self._cursors.update({at: cursor for at, cursor in cursors.items() if at in self._cursors})
+
     def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
         """As the seam says."""
         with self.log.lock:

@@ -28,6 +28,14 @@ class KafkaReader:
         self._fault = None
         self._consumer.assign([TopicPartition(at.topic, at.number, offset) for at, offset in cursors.items()])
 
+    def seek(self, cursors: Mapping[Partition, int]) -> None:
+        """As the seam says."""
+        try:
+            for at, cursor in cursors.items():
+                self._consumer.seek(TopicPartition(at.topic, at.number, cursor))
+        except KafkaException as error:
+            raise configuration.fault_of_exception(error) from error
+
     def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
         """As the seam says."""
         if self._fault is not None:
