@@ -64,27 +64,33 @@ class MemoryWorld:
     """The store in memory, with a clock that tests move."""
 
     def __init__(self) -> None:
+        """No tenant is open yet."""
         self._clock_millis = time.time_ns() // 1_000_000
         self._generations = itertools.count(2)
         self._memory = MemoryHoldStore(lambda: self._clock_millis)
         self.store: HoldStore = self._memory
 
     async def open_tenant(self, tenant_id: str = TENANT) -> None:
+        """As the protocol says."""
         self._memory.open_tenant(tenant_id)
 
     async def apply(self, event: BudgetEvent) -> None:
+        """As the protocol says."""
         self._memory.apply(event.tenant_id, event)
 
     async def new_generation(self, *, is_open: bool) -> None:
+        """As the protocol says."""
         generation = f"memory:{next(self._generations)}"
         self._memory.close_tenant(TENANT, generation)
         if is_open:
             self._memory.open_tenant(TENANT, generation)
 
     async def pass_overlay_time(self) -> None:
+        """As the protocol says."""
         self._clock_millis += 11_000
 
     def hold(self, number: int) -> str:
+        """As the protocol says."""
         return hold_id(number, self._clock_millis * MILLIS)
 
 
@@ -92,6 +98,7 @@ class RedisWorld:
     """The store on a real Valkey, whose clock passes by itself: entries live for a few milliseconds on demand."""
 
     def __init__(self, url: str) -> None:
+        """Connect nothing yet."""
         self._url = url
         self._client = RedisClient(url)
         self._slots = Slots(self._client)
@@ -105,10 +112,11 @@ class RedisWorld:
         return store
 
     async def start(self) -> None:
+        """Connect and open the gate."""
         await self._client.open()
         partition = partition_of(TENANT.encode(), BUDGETS.partitions)
         self._gate = (gate_key(partition), tenants_key(partition))
-        epoch = int(texts(await self._client.run("gate_claim", self._gate, "topic"))[0])
+        epoch = int(texts(await self._client.run("gate_claim", self._gate))[0])
         self._owner = Ownership(epoch, "", "topic", is_open=True)
         await self._begin()
         await self.store.open()
@@ -122,17 +130,20 @@ class RedisWorld:
         await self._client.run("gate_write", self._gate, epoch, self._owner.generation, "0", word, now, "0")
 
     async def open_tenant(self, tenant_id: str = TENANT) -> None:
+        """As the protocol says."""
         await self._slots.claim(
             tenant_id, self._owner, generation=self._owner.generation, open_word="1", new_cursor=self._offset
         )
 
     async def apply(self, event: BudgetEvent) -> None:
+        """As the protocol says."""
         movement = slot_event(self._offset, fields_of(event))
         assert movement is not None
         await self._slots.apply(TENANT, [movement], self._owner, self._offset, self._offset + 1)
         self._offset += 1
 
     async def new_generation(self, *, is_open: bool) -> None:
+        """As the protocol says."""
         await self._begin(is_open=is_open)
         word = "1" if is_open else "0"
         await self._slots.claim(TENANT, self._owner, generation=self._owner.generation, open_word=word)
@@ -146,9 +157,11 @@ class RedisWorld:
             await self._client.call("ZADD", keys.leases, 1, member)
 
     def hold(self, number: int) -> str:
+        """As the protocol says."""
         return hold_id(number, time.time_ns() // 1_000)
 
     async def stop(self) -> None:
+        """Let go of every connection."""
         for store in self._stores:
             await store.close()
         await self._client.close()

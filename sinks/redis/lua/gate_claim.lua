@@ -1,5 +1,5 @@
 -- Takes ownership of a budgets partition: a new epoch fences every earlier owner.
--- KEYS: gate, tenants   ARGV: topic id
+-- KEYS: gate, tenants
 -- Answers {epoch, generation, open, cursor, topic id, tenants as name, cursor, ...}; '' for what is not there.
 local gate = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'open', 'cursor', 'topic_id')
 local clock = redis.call('TIME')

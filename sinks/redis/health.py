@@ -1,0 +1,80 @@
+"""Keeps the last closed window of every provider, model and region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from schemas.errors import FencedError, GapError, IntegrityError
+from sinks.redis.client import RedisClient
+from sinks.redis.connection import texts
+from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, health_key
+from sinks.redis.scripts import script
+from sinks.runner.seam import Span
+
+#: Fields of ProviderHealth that are kept, all but those every event has.
+FIELDS: Final = (
+    "provider_id",
+    "model",
+    "region",
+    "state",
+    "window_start",
+    "window_end",
+    "attempts",
+    "errors",
+    "timeouts",
+    "latency_p50_micros",
+    "latency_p95_micros",
+    "first_chunk_p50_micros",
+)
+EVENTS_PER_CALL = 500
+
+
+class HealthWriter:
+    """The one partition of quaestor.health. Raises StoreUnavailableError, FencedError, GapError and IntegrityError."""
+
+    def __init__(self, client: RedisClient) -> None:
+        """Share the sink's connection."""
+        self._client = client
+        self._epoch = 0
+        self._cursor = 0
+
+    async def claim(self, topic_id: str) -> int:
+        """Fence earlier owners; answers the next offset."""
+        answer = texts(await self._client.run("health_claim", (HEALTH_CURSOR,), topic_id))
+        if answer[2] not in {"", topic_id}:
+            raise IntegrityError(f"health in Redis is of topic {answer[2]}, the log has {topic_id}")
+        self._epoch, self._cursor = int(answer[0]), int(answer[1] or 0)
+        return self._cursor
+
+    async def write(self, span: Span) -> None:
+        """Apply a span; raises GapError when the server lost what it had, after forgetting where we stood."""
+        if span.first_offset > self._cursor:
+            raise GapError(str(span.partition), self._cursor, span.first_offset)
+        packed = [(record.offset, *_values(record.fields)) for record in span.after(self._cursor).records]
+        for first in range(0, len(packed) or 1, EVENTS_PER_CALL):
+            part = packed[first : first + EVENTS_PER_CALL]
+            following = span.next_offset if first + EVENTS_PER_CALL >= len(packed) else part[-1][0] + 1
+            await self._apply(span, part, following)
+
+    async def _apply(self, span: Span, part: list[tuple[int, str, int, list[str]]], following: int) -> None:
+        keys = (HEALTH_CURSOR, HEALTH_INDEX, *(health_key(event[1]) for event in part))
+        packed = msgspec.msgpack.encode(part)
+        arguments = (str(self._epoch), str(self._cursor), str(following), span.topic_id, packed)
+        answer = texts(await self._client.evaluate(script("health"), keys, arguments))
+        if answer[0] == "F":
+            raise FencedError(str(span.partition), self._epoch)
+        if answer[0] == "G":
+            expected, self._cursor = self._cursor, int(answer[1])
+            raise GapError(str(span.partition), self._cursor, expected)
+        self._cursor = int(answer[1])
+
+
+def _values(fields: Mapping[str, Any]) -> tuple[str, int, list[str]]:
+    name = f"{fields['provider_id']}/{fields['model']}/{fields['region']}"
+    pairs: list[str] = []
+    for field in FIELDS:
+        pairs += (field, "" if fields[field] is None else str(fields[field]))
+    return name, fields["window_end"], pairs

@@ -1,0 +1,3 @@
+-- One tenant's whole slot at one moment.
+-- KEYS: state, holds, overlay   Answers the three hashes as field, value, ...
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[3])}

@@ -1,0 +1,320 @@
+"""RedisSink: the only writer of applied budgets, and the owner of generations; also keeps each provider's last health.
+
+Of quaestor.budgets, each tenant's events go into its slot by one script per batch; the partition's gate follows. A slot
+or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, everything
+applied from where the oldest slot stands up to a barrier of end offsets taken after closing, then opened again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from processors.budgets.sound import problem_of_fields
+from schemas import limits
+from schemas.errors import (
+    ConfigurationError,
+    FencedError,
+    GapError,
+    IntegrityError,
+    RejectedError,
+    Rejection,
+    StoreUnavailableError,
+)
+from schemas.topics import BUDGETS, HEALTH, SYSTEM_TENANT
+from sinks.redis.client import RedisClient
+from sinks.redis.gate import Gates, GateState
+from sinks.redis.health import HealthWriter
+from sinks.redis.slots import Ownership, Slot, SlotEvent, Slots, slot_event
+from sinks.runner.seam import Batch, BatchPolicy, Span
+from streams.log import Partition
+from streams.partitioner import partition_of
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+#: Scripts sent at once when many slots are claimed, opened or written.
+SLOTS_AT_ONCE = 200
+POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200)
+
+
+@dataclass(slots=True)
+class _Owned:
+    """A budgets partition in this process."""
+
+    number: int
+    owner: Ownership
+    #: Next offset to apply.
+    cursor: int
+    #: Next offset of each tenant's slot as last written here.
+    tenants: dict[str, int]
+    #: End offset to reach before opening; None until one is taken after closing.
+    barrier: int | None = None
+    end_offset: int = 0
+    #: The server's time as last heard, milliseconds.
+    heard_millis: int = 0
+    #: A moment of the server's clock, and an end offset taken after it: what was acknowledged by then is below it.
+    mark: tuple[int, int] | None = None
+    #: Everything acknowledged by this moment is applied.
+    applied_at_millis: int = 0
+    named: set[str] = field(default_factory=set)
+
+    def reached_mark(self) -> None:
+        """Move `applied_at_millis` on when the mark's offset is applied."""
+        if self.mark is not None and self.cursor >= self.mark[1]:
+            self.applied_at_millis = max(self.applied_at_millis, self.mark[0])
+            self.mark = None
+
+
+class RedisSink:
+    """The seam of sinks/runner on Redis."""
+
+    def __init__(self, url: str, *, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
+        """Connect nothing yet."""
+        self.projection = "redis@v1"
+        self.topics: tuple[str, ...] = (BUDGETS.name, HEALTH.name)
+        self.policy = POLICY
+        self._client = RedisClient(url, name="quaestor-sink", call_timeout_seconds=10.0)
+        self._slots = Slots(self._client, tombstone_seconds)
+        self._gates = Gates(self._client)
+        self._health = HealthWriter(self._client)
+        self._health_claimed = False
+        self._owned: dict[int, _Owned] = {}
+        #: Tenants that quaestor.control named, by budgets partition: they get slots before their first hold.
+        self._named: dict[int, set[str]] = {}
+
+    async def open(self) -> None:
+        """Connect; raises StoreUnavailableError, and ConfigurationError when the server may evict what it is given."""
+        await self._client.open()
+        if not self._client.connected:
+            raise StoreUnavailableError("Redis is away")
+        if self._client.eviction not in {"", "noeviction"}:
+            raise ConfigurationError(
+                f"Redis evicts ({self._client.eviction}): a hold could vanish; set maxmemory-policy to noeviction"
+            )
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._client.close()
+
+    def name_tenants(self, tenants: Iterable[str]) -> None:
+        """Give these tenants slots where they have none; the next write or heartbeat does it."""
+        for tenant_id in tenants:
+            if tenant_id != SYSTEM_TENANT:
+                number = partition_of(tenant_id.encode(), BUDGETS.partitions)
+                self._named.setdefault(number, set()).add(tenant_id)
+
+    async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """Take ownership; begins a generation for every partition whose state was lost."""
+        cursors: dict[Partition, int] = {}
+        for partition in partitions:
+            topic_id = topic_ids[partition.topic]
+            if partition.topic == HEALTH.name:
+                cursors[partition] = await self._health.claim(topic_id)
+                self._health_claimed = True
+            else:
+                cursors[partition] = (await self._claim(partition.number, topic_id)).cursor
+        return cursors
+
+    async def write(self, batch: Batch) -> None:
+        """Apply each span; every slot carries its own cursor, so a repeated batch changes nothing."""
+        _reject_unsound(batch)
+        for span in batch.spans:
+            if span.partition.topic == HEALTH.name:
+                await self._health.write(span)
+            else:
+                await self._write(span)
+
+    async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
+        """Say how far we are and open what has caught up; raises GapError when the server lost its state."""
+        for partition, end_offset in end_offsets.items():
+            owned = self._owned.get(partition.number) if partition.topic == BUDGETS.name else None
+            if owned is not None:
+                await self._beat(owned, end_offset)
+
+    async def release(self, partitions: Sequence[Partition]) -> None:
+        """Forget these partitions."""
+        for partition in partitions:
+            if partition.topic == BUDGETS.name:
+                self._owned.pop(partition.number, None)
+
+    async def _beat(self, owned: _Owned, end_offset: int) -> None:
+        self._check_run(owned)
+        owned.end_offset = end_offset
+        if not owned.owner.is_open and owned.barrier is None:
+            owned.barrier = end_offset
+        if owned.mark is None and owned.heard_millis:
+            owned.mark = (owned.heard_millis, end_offset)
+        await self._settle(owned, {})
+
+    def _check_run(self, owned: _Owned) -> None:
+        if not self._client.connected:
+            raise StoreUnavailableError("Redis is away")
+        if not owned.owner.generation.startswith(self._client.run_id):
+            raise GapError(f"gate {owned.number}: the server was started again or another took over", 0, owned.cursor)
+
+    async def _settle(self, owned: _Owned, moved: Mapping[str, int]) -> None:
+        """Bring the gate to where the slots are; open slots and gate when the barrier is reached."""
+        await self._open_named(owned)
+        owned.reached_mark()
+        opening = owned.barrier is not None and owned.cursor >= owned.barrier
+        if opening:
+            owned.owner = owned.owner._replace(is_open=True)
+            await self._each_slot(owned, sorted(owned.tenants), open_word="1")
+        owned.heard_millis = await self._gates.write(
+            owned.number,
+            owned.owner.epoch,
+            owned.owner.generation,
+            owned.cursor,
+            max(owned.end_offset, owned.cursor),
+            open_word="1" if opening else "",
+            applied_at_millis=owned.applied_at_millis,
+            moved=moved,
+        )
+        if opening:
+            owned.barrier = None
+            log.info("budgets_opened", partition=owned.number, generation=owned.owner.generation)
+
+    async def _open_named(self, owned: _Owned) -> None:
+        missing = self._named.get(owned.number, set()) - owned.tenants.keys()
+        if missing:
+            word = "1" if owned.owner.is_open else "0"
+            await self._each_slot(owned, sorted(missing), open_word=word, new_cursor=owned.cursor)
+
+    async def _each_slot(
+        self, owned: _Owned, tenants: Sequence[str], *, open_word: str, new_cursor: int | None = None
+    ) -> None:
+        """Bring these slots to the partition's generation, open or closed, and remember their cursors."""
+        generation = owned.owner.generation
+
+        async def one(tenant_id: str) -> Slot:
+            return await self._slots.claim(
+                tenant_id, owned.owner, generation=generation, open_word=open_word, new_cursor=new_cursor
+            )
+
+        slots = await _in_groups(tenants, one)
+        for tenant_id, slot in zip(tenants, slots, strict=True):
+            if slot.cursor is None:
+                raise GapError(f"slot {tenant_id} is gone", 0, owned.cursor)
+            owned.tenants[tenant_id] = slot.cursor
+
+    async def _write(self, span: Span) -> None:
+        number = span.partition.number
+        owned = self._owned.get(number)
+        if owned is None:
+            raise FencedError(str(span.partition), 0)
+        if span.first_offset > owned.cursor:
+            raise GapError(str(span.partition), owned.cursor, span.first_offset)
+        try:
+            self._check_run(owned)
+            await self._apply(owned, span.after(owned.cursor))
+        except GapError as error:
+            # The runner seeks to where we stand then; claiming finds out what was lost.
+            log.warning("budgets_state_lost", partition=number, detail=str(error))
+            owned = await self._claim(number, span.topic_id)
+            raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
+
+    async def _apply(self, owned: _Owned, span: Span) -> None:
+        by_tenant: dict[str, list[SlotEvent]] = {}
+        for record in span.records:
+            event = slot_event(record.offset, record.fields)
+            if event is not None:
+                by_tenant.setdefault(record.fields["tenant_id"], []).append(event)
+        following = span.next_offset
+
+        async def one(tenant_id: str) -> int:
+            believed = owned.tenants.get(tenant_id, 0)
+            return await self._slots.apply(tenant_id, by_tenant[tenant_id], owned.owner, believed, following)
+
+        tenants = sorted(by_tenant)
+        moved = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
+        owned.tenants.update(moved)
+        owned.cursor = max(owned.cursor, following)
+        if span.records:
+            # Records stand in the order they were acknowledged; never later than the server's own clock.
+            newest_millis = min(span.records[-1].record.timestamp_millis, owned.heard_millis)
+            owned.applied_at_millis = max(owned.applied_at_millis, newest_millis)
+        await self._settle(owned, moved)
+
+    async def _claim(self, number: int, topic_id: str) -> _Owned:
+        """Fence earlier owners and see whether the state is as it was left; begin a generation when not."""
+        gate = await self._gates.claim(number)
+        if gate.topic_id not in {"", topic_id}:
+            raise IntegrityError(f"budgets in Redis are of topic {gate.topic_id}, the log has {topic_id}")
+        before = self._owned.get(number)
+        known = set(gate.tenants) | set(before.tenants if before else ()) | self._named.get(number, set())
+        owner = Ownership(gate.epoch, gate.generation, topic_id, is_open=gate.is_open)
+        tenants = sorted(known)
+
+        async def one(tenant_id: str) -> Slot:
+            return await self._slots.claim(tenant_id, owner)
+
+        slots = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
+        lost = self._loss(gate, before, slots)
+        if lost:
+            return await self._begin(number, gate, owner, slots, lost)
+        there = {tenant_id: slot.cursor for tenant_id, slot in slots.items() if slot.cursor is not None}
+        owned = _Owned(number, owner, gate.cursor or 0, there)
+        self._owned[number] = owned
+        return owned
+
+    def _loss(self, gate: GateState, before: _Owned | None, slots: Mapping[str, Slot]) -> str:
+        """What tells that the server is not as it was left; empty when nothing does."""
+        if not gate.generation or gate.cursor is None:
+            return "no gate"
+        if not gate.generation.startswith(self._client.run_id):
+            return "another run of the server"
+        if before is not None and gate.cursor < before.cursor:
+            return f"the gate went back from {before.cursor} to {gate.cursor}"
+        for tenant_id, slot in slots.items():
+            stood = max(gate.tenants.get(tenant_id, 0), before.tenants.get(tenant_id, 0) if before else 0)
+            if (slot.cursor or 0) < stood or (slot.cursor is None and before and tenant_id in before.tenants):
+                return f"slot {tenant_id} went back from {stood} to {slot.cursor}"
+            if slot.cursor is not None and slot.generation != gate.generation:
+                return f"slot {tenant_id} is of another generation"
+        return ""
+
+    async def _begin(
+        self, number: int, gate: GateState, owner: Ownership, slots: Mapping[str, Slot], why: str
+    ) -> _Owned:
+        """A new generation, closed; applied again from the gate, or from the oldest slot that is behind it."""
+        behind = [slots[name].cursor or 0 for name, at in gate.tenants.items() if (slots[name].cursor or 0) < at]
+        start = min([gate.cursor or 0, *behind])
+        generation = await self._gates.begin(number, owner.epoch, start, owner.topic_id)
+        owner = owner._replace(generation=generation, is_open=False)
+        owned = _Owned(number, owner, start, {})
+        # Ours only once every slot is closed: the barrier is taken by the first heartbeat after this.
+        await self._each_slot(owned, sorted(slots), open_word="0", new_cursor=start)
+        self._owned[number] = owned
+        log.warning("budgets_generation", partition=number, generation=generation, reason=why, start=start)
+        return owned
+
+
+async def _in_groups(items: Sequence[str], call: Callable[[str], Awaitable[T]]) -> list[T]:
+    """The results of `call`, a bounded number under way at once; when some fail, all end and the gravest is raised."""
+    results: list[T] = []
+    for first in range(0, len(items), SLOTS_AT_ONCE):
+        group = await asyncio.gather(*map(call, items[first : first + SLOTS_AT_ONCE]), return_exceptions=True)
+        faults = [outcome for outcome in group if isinstance(outcome, BaseException)]
+        for kind in (FencedError, GapError, BaseException):
+            for fault in faults:
+                if isinstance(fault, kind):
+                    raise fault
+        results += [outcome for outcome in group if not isinstance(outcome, BaseException)]
+    return results
+
+
+def _reject_unsound(batch: Batch) -> None:
+    rejections = [
+        Rejection(span.partition.topic, span.partition.number, record.offset, problem, semantic=True)
+        for span in batch.spans
+        if span.partition.topic == BUDGETS.name
+        for record in span.records
+        if (problem := problem_of_fields(record.fields)) is not None
+    ]
+    if rejections:
+        raise RejectedError(tuple(rejections))
