@@ -39,7 +39,7 @@ def source_of(
         and isinstance(occurred_at, int)
         and is_name(tenant_id)
         and is_uuid(event_id)
-        and (request_id is None or is_uuid(request_id))
+        and (request_id is None or is_name(request_id))
         and (amount is None or -_INT64_END <= amount < _INT64_END)
         and -_INT64_END <= occurred_at < _INT64_END
         and len(currency) <= CURRENCY_CHARACTERS_MAX

@@ -6,6 +6,8 @@ kind is kept, in words; a later one may only follow from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from processors.audit.entry import NO_HEAD, Entry, EntryError, Head, chain_hash, decode_entry
 from processors.audit.merkle import leaf_hash
 
@@ -27,26 +29,29 @@ class Differences:
 class EntryWalk:
     """Takes entries one after the other; knows every chain and every partition's position."""
 
-    def __init__(self, differences: Differences) -> None:
-        """Start before the first entry."""
+    def __init__(self, differences: Differences, where: Callable[[int], str]) -> None:
+        """Start before the first entry; `where` names the file or row that a position's bytes are from."""
         self._differences = differences
+        self.where = where
         self.position = 0
         #: Tenant to the head its entries give.
         self.heads: dict[str, Head] = {}
         #: (topic, topic UUID, partition) to the offset after its last entry.
         self.next_offsets: dict[PartitionKey, int] = {}
 
-    def take(self, data: bytes, where: str) -> tuple[Entry | None, bytes, bytes]:
+    def take(self, data: bytes) -> tuple[Entry | None, bytes, bytes]:
         """The entry (None when its bytes are none), its leaf hash, and the chain after it."""
         position, self.position = self.position, self.position + 1
         leaf = leaf_hash(data)
         try:
             entry = decode_entry(data)
         except EntryError as error:
-            self._differences.add("entries", f"entry {position} ({where}): {error}")
+            self._differences.add("entries", f"entry {position} ({self.where(position)}): {error}")
             return None, leaf, b""
         if entry.seq != position:
-            self._differences.add("entries", f"entry {position} ({where}) says that it is entry {entry.seq}")
+            self._differences.add(
+                "entries", f"entry {position} ({self.where(position)}) says that it is entry {entry.seq}"
+            )
         chain = chain_hash(entry.prev_chain, leaf)
         self._check_chain(position, entry, chain)
         self._check_offset(position, entry)

@@ -14,14 +14,14 @@ from sinks.audit.layout import AUDITED_TOPICS
 from sinks.audit.publisher import Publisher
 from sinks.audit.sequencer import Sequencer
 from sinks.audit.store import AuditStore
-from sinks.runner.seam import Batch, BatchPolicy
+from sinks.runner.seam import Batch, BatchPolicy, Sink
 from streams.log import Partition
 
 log = structlog.get_logger(__name__)
 PERIOD_SECONDS = limits.AUDIT_INTEGRATE_MILLISECONDS / 1_000
 
 
-class AuditSink:
+class AuditSink(Sink):
     """One log's sink, in the runner's seam. One sequencer per log: the newest claim wins, the others are fenced."""
 
     projection = "audit@v1"
@@ -70,6 +70,9 @@ class AuditSink:
         await self._wait_for_room()
         with self._remembering_faults():
             await self._sequencer.append(batch.spans)
+
+    async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
+        """Nothing to look after: the publisher does it in the background."""
 
     async def release(self, partitions: Sequence[Partition]) -> None:
         """Nothing to forget: cursors are the log's, and a newer owner fences us."""

@@ -101,7 +101,7 @@ class _Verification:
                 f"the database has {snapshot.state.next_seq} entries, the checkpoint {signed.size}: an older backup?"
             )
             self.differences.add("rows", words)
-        self.walk = EntryWalk(self.differences)
+        self.walk = EntryWalk(self.differences, _bundle_of)
         for stop in sorted({signed.size, held.size}):
             await self._walk_files(stop, max(snapshot.state.next_seq, held.size))
             for checkpoint, name in ((signed, "root"), (held, "lock")):
@@ -180,7 +180,7 @@ class _Verification:
     def _compare_rows(self, entries: list[bytes], rows: dict[int, StoredEntry]) -> None:
         for data in entries:
             position = self.walk.position
-            entry, leaf, chain = self.walk.take(data, _bundle_of(position))
+            entry, leaf, chain = self.walk.take(data)
             row = rows.get(position)
             if row is None:
                 self.differences.add("rows", f"entry {position} has no row in the database")
@@ -200,10 +200,11 @@ class _Verification:
 
     async def _walk_tail(self, end: int) -> None:
         """Rows that are sequenced but not published yet."""
+        self.walk.where = lambda _position: "its row"
         async for page in self.store.rows(self.walk.position, end):
             for row in page:
                 position = self.walk.position
-                entry, leaf, chain = self.walk.take(row.entry, "row")
+                entry, leaf, chain = self.walk.take(row.entry)
                 if row != _row(position, entry, leaf, chain, row.entry):
                     self.differences.add("rows", _row_words(position, row, entry, leaf, chain, row.entry))
         if self.walk.position < end:

@@ -12,15 +12,13 @@ from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
 from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
 from sinks.postgres.audit import queries
+from sinks.postgres.connect import APP_ROLE, create_pool, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy
 CONNECTIONS_MAX = 3
-COMMAND_SECONDS = 60.0
 PAGE_ROWS = 4_096
-#: Entries per table partition: 16 times the 65,536 that retention moves in.
-PARTITION_ENTRIES = 16 * 65_536
 COLUMNS = (
     "log",
     "seq",
@@ -40,28 +38,28 @@ COLUMNS = (
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Tell what Postgres raises as faults of the product; all but broken constraints may pass and are tried again."""
+    """Tell what Postgres raises as faults of the product: what passes, and constraints that refuse for good."""
     try:
-        yield
-    except asyncpg.IntegrityConstraintViolationError as error:
+        with passing_errors():
+            yield
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         raise IntegrityError(f"the audit log's tables refuse the batch: {error}") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise StoreUnavailableError(f"Postgres: {type(error).__name__}: {error}") from error
 
 
 class PostgresAuditStore:
     """An AuditStore in Postgres, of one log."""
 
-    def __init__(self, dsn: str, log: str) -> None:
-        """Nothing is connected before `open`."""
+    def __init__(self, dsn: str, log: str, role: str = APP_ROLE) -> None:
+        """Nothing is connected before `open`; the reader role can't write."""
         self._dsn = dsn
+        self._role = role
         self._log = log
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: asyncpg.Pool | None = None
         #: End of the last table partition known to exist.
         self._partitioned_to = 0
 
     @property
-    def _connections(self) -> asyncpg.Pool[asyncpg.Record]:
+    def _connections(self) -> asyncpg.Pool:
         if self._pool is None:
             raise StoreUnavailableError("Postgres: not connected")
         return self._pool
@@ -70,10 +68,9 @@ class PostgresAuditStore:
         """Connect and make the log's row; raises StoreUnavailableError."""
         with faults():
             if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self._dsn, min_size=1, max_size=CONNECTIONS_MAX, command_timeout=COMMAND_SECONDS
-                )
-            await self._pool.execute(queries.MAKE_LOG, self._log)
+                self._pool = await create_pool(self._dsn, self._role, CONNECTIONS_MAX)
+            if self._role == APP_ROLE:
+                await self._pool.execute(queries.MAKE_LOG, self._log)
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -135,7 +132,9 @@ class PostgresAuditStore:
                 if sealed:
                     partitioned_to = await self._advance(connection, epoch, sealed, partitioned_to)
                 await self._move_cursors(connection, moves)
-                await connection.copy_records_to_table("audit_entry", columns=COLUMNS, records=self._records(sealed))
+                await connection.copy_records_to_table(
+                    "audit_entry", schema_name="quaestor", columns=COLUMNS, records=self._records(sealed)
+                )
                 tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                 await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
         self._partitioned_to = partitioned_to
@@ -149,10 +148,7 @@ class PostgresAuditStore:
                 raise FencedError(f"audit log {self._log}", epoch)
             raise GapError(f"audit log {self._log}", state.next_seq, first)
         while partitioned_to < end:
-            number = max(partitioned_to, first) // PARTITION_ENTRIES
-            partitioned_to = (number + 1) * PARTITION_ENTRIES
-            bounds = {"first": number * PARTITION_ENTRIES, "end": partitioned_to}
-            await connection.execute(queries.MAKE_PARTITION.format(number=number, **bounds))
+            partitioned_to = await connection.fetchval(queries.MAKE_PARTITION, max(partitioned_to, first))
         return partitioned_to
 
     async def _move_cursors(self, connection: Connection, moves: Sequence[CursorMove]) -> None:
