@@ -1,0 +1,196 @@
+"""What OpenAI-compatible answers say: usage, ends, ids, errors. Reads as little as needed, at msgspec's speed.
+
+Providers differ in what they leave out or add; whatever is of an unexpected type is taken as missing, and only an
+answer without its main part (choices, or data) is garbage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from api.providers.errors import UpstreamGarbageError
+from processors.pricing import Usage, checked_usage
+from schemas.events import Operation
+
+_SAFE_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_NULL = b"null"
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _UsageBody(msgspec.Struct):
+    """Usage as OpenAI writes it, and the names that others use for the same."""
+
+    prompt_tokens: int
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Text(msgspec.Struct):
+    """A message or a delta: the parts that a model wrote."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+    def size(self) -> int:
+        """Characters written, tool calls by their JSON."""
+        size = len(self.content) if self.content else 0
+        if self.reasoning_content:
+            size += len(self.reasoning_content)
+        if self.refusal:
+            size += len(self.refusal)
+        return size + (len(bytes(self.tool_calls)) if self.tool_calls else 0)
+
+
+class _Choice(msgspec.Struct):
+    delta: _Text | None = None
+    message: _Text | None = None
+    finish_reason: str | None = None
+
+
+class _ChatAnswer(msgspec.Struct):
+    """A completion, or a chunk of one."""
+
+    choices: list[_Choice] | None = None
+    id: Any = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+class _EmbeddingsAnswer(msgspec.Struct):
+    data: list[msgspec.Raw]
+    id: Any = None
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+class Reading(msgspec.Struct):
+    """What a whole answer, or one chunk of a stream, says."""
+
+    #: Provider's id of the answer.
+    response_id: str | None = None
+    #: Usage as reported; None when it is missing or can't be read.
+    usage: Usage | None = None
+    #: finish_reason of the first choice that has one.
+    finish_reason: str | None = None
+    #: Choices that finished in it.
+    finished: int = 0
+    #: Whether it has no choices: a chunk that only reports.
+    bare: bool = False
+    #: Characters the model wrote in it: for estimates only.
+    written: int = 0
+    #: A safe word for the provider's error; None when there is none.
+    error: str | None = None
+
+
+_usage = msgspec.json.Decoder(_UsageBody)
+_chat = msgspec.json.Decoder(_ChatAnswer)
+_embeddings = msgspec.json.Decoder(_EmbeddingsAnswer)
+
+
+def read_usage(raw: bytes) -> Usage | None:
+    """Usage as reported, its parts made to fit their totals; None when there is none or it can't be read."""
+    if not raw or raw == _NULL:
+        return None
+    try:
+        body = _usage.decode(raw)
+    except msgspec.MsgspecError:
+        return None
+    details = body.prompt_tokens_details or _InputDetails()
+    output = body.completion_tokens_details
+    usage = Usage(
+        input_tokens=body.prompt_tokens,
+        cached_input_tokens=_first(details.cached_tokens, body.cache_read_input_tokens, body.prompt_cache_hit_tokens),
+        cache_write_tokens=_first(
+            details.cache_write_tokens, details.cache_creation_tokens, body.cache_creation_input_tokens
+        ),
+        output_tokens=body.completion_tokens or 0,
+        reasoning_tokens=(output.reasoning_tokens or 0) if output else 0,
+    )
+    return checked_usage(usage)[0]
+
+
+def _first(*counts: int | None) -> int:
+    return next((count for count in counts if count is not None), 0)
+
+
+def read_answer(operation: Operation, body: bytes) -> Reading:
+    """What a whole answer says; raises UpstreamGarbageError when it is none."""
+    try:
+        if operation is Operation.EMBEDDINGS:
+            embeddings = _embeddings.decode(body)
+            return Reading(response_id=_id(embeddings.id), usage=read_usage(bytes(embeddings.usage)))
+        chat = _chat.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamGarbageError("the answer is not the JSON it should be") from error
+    if chat.choices is None:
+        raise UpstreamGarbageError("the answer has no choices")
+    return _reading(chat, [choice.message for choice in chat.choices])
+
+
+def read_chunk(data: bytes) -> Reading:
+    """What one chunk of a stream says; raises UpstreamGarbageError when it is none."""
+    try:
+        chunk = _chat.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UpstreamGarbageError("a chunk of the stream is not the JSON it should be") from error
+    return _reading(chunk, [choice.delta for choice in chunk.choices or ()])
+
+
+def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
+    error = bytes(answer.error)
+    reasons = [choice.finish_reason for choice in answer.choices or () if choice.finish_reason]
+    return Reading(
+        response_id=_id(answer.id),
+        usage=read_usage(bytes(answer.usage)),
+        finish_reason=reasons[0] if reasons else None,
+        finished=len(reasons),
+        bare=not answer.choices,
+        written=sum([text.size() for text in texts if text]),
+        error=_error_word(error) if error and error != _NULL else None,
+    )
+
+
+def _id(value: Any) -> str | None:
+    return value[:256] if isinstance(value, str) else None
+
+
+def _error_word(raw: bytes) -> str:
+    """The provider's own word for an error, where it is one that can hold nothing of the caller's."""
+    try:
+        error = msgspec.json.decode(raw)
+    except msgspec.MsgspecError:
+        return "error"
+    if isinstance(error, dict):
+        for name in ("code", "type"):
+            word = error.get(name)
+            if isinstance(word, str) and _SAFE_WORD.fullmatch(word):
+                return word
+    return "error"
+
+
+def read_error(body: bytes) -> tuple[str | None, bool]:
+    """The safe word of an error body, and whether the body has OpenAI's shape, so that it may be passed through."""
+    try:
+        answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError):
+        return None, False
+    error = bytes(answer.get("error", b""))
+    return (_error_word(error), error.startswith(b"{")) if error else (None, False)
