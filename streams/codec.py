@@ -17,14 +17,17 @@ from typing import Any, Protocol, cast
 import fastavro
 import msgspec
 
-from schemas.errors import SchemaUnknownError, UndecodableError
+from schemas.errors import CodecError, SchemaUnknownError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
+from streams.encoder import compile_encoder
 
 AVRO_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
 MAGIC = 0
 HEADER = struct.Struct(">bI")
 SCHEMAS_CACHED_MAX = 1_000
+#: What a compiled encoder raises for an event with a field of the wrong type or range.
+MISFITS = (AttributeError, KeyError, OverflowError, TypeError, ValueError, struct.error)
 
 
 class SchemaSource(Protocol):
@@ -78,6 +81,7 @@ class Codec:
         """Nothing is asked of the source before it is needed."""
         self._source = source
         self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
+        self._encoders = {topic: compile_encoder(schema) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
         self._writers: dict[int, tuple[Any, Any]] = {}
 
@@ -87,16 +91,18 @@ class Codec:
             self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
 
     def encode(self, event: Event) -> bytes:
-        """The record value of an event; raises what the source raises when the schema's id is not known yet."""
+        """The record value of an event; raises CodecError when it does not fit its schema.
+
+        Also raises what the source raises when the schema's id is not known yet.
+        """
         topic = TOPIC_BY_TYPE[type(event)].name
         prefix = self._prefixes.get(topic)
         if prefix is None:
             prefix = self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
-        buffer = BytesIO()
-        buffer.write(prefix)
-        body = msgspec.to_builtins(event, builtin_types=(bytes,))
-        fastavro.schemaless_writer(buffer, self._local[topic], body)
-        return buffer.getvalue()
+        try:
+            return prefix + self._encoders[topic](event)
+        except MISFITS as error:
+            raise CodecError(f"the event does not fit {topic}: {error}") from error
 
     def decode(self, topic: str, value: bytes) -> dict[str, Any]:
         """The fields of a record value as this release's schema reads them.
