@@ -100,9 +100,8 @@ class _Runner:
             await asyncio.wait([opening, stopper], return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 await opening
-                self._progress.state("running")
+                self._progress.running()
                 await self._loop.run_in_executor(executor, self._consume_until_stopped)
-                self._progress.state("stopped")
         finally:
             self._stopping.set()
             for task in (opening, stopper):
@@ -197,12 +196,12 @@ class _Runner:
 
     def _trouble(self, detail: str) -> None:
         self._troubled = True
-        self._progress.state("retrying", detail)
+        self._progress.waiting(detail)
 
     def _fine(self) -> None:
         if self._troubled:
             self._troubled = False
-            self._progress.state("running")
+            self._progress.running()
 
     def _submit(self) -> None:
         batch = self._assembler.cut(_now_micros())
@@ -250,9 +249,9 @@ class _Runner:
         except LogUnavailableError as error:
             self._trouble(str(error))
             return
-        lag_events = sum(max(0, ends[each] - self._applied[each]) for each in partitions)
+        lag_events = {each: max(0, ends[each] - self._applied[each]) for each in partitions}
         waited_seconds = max(0.0, time.time() - self._newest_millis / 1_000) if self._newest_millis else 0.0
-        self._progress.lag(lag_events, waited_seconds if lag_events else 0.0)
+        self._progress.lag(lag_events, waited_seconds if any(lag_events.values()) else 0.0)
         self._watch(ends)
         due = [each for each, at in self._reclaim_at.items() if at <= time.monotonic()]
         if due:

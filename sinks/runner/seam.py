@@ -174,14 +174,17 @@ class QuarantineStore(Protocol):
 class Progress(Protocol):
     """Where the runner tells how it stands; implemented over streams.monitor by `sinks.runner.progress`."""
 
-    def state(self, state: str, detail: str = "") -> None:
-        """running, retrying (the store, the registry or the log is away: `detail` says which), stopped."""
+    def running(self) -> None:
+        """All is well."""
+
+    def waiting(self, detail: str) -> None:
+        """The store, the registry or the log is away: `detail` says which and why."""
 
     def broken(self, partitions: Mapping[Partition, str]) -> None:
         """Every partition that stopped because two things disagree, and why; empty when none is."""
 
-    def lag(self, lag_events: int, freshness_seconds: float) -> None:
-        """Events not yet applied, and the age of the newest applied one (0 when nothing waits)."""
+    def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
+        """Events not yet applied of each owned partition, and the age of the newest applied one (0 when none waits)."""
 
     def batch(self, records: int, write_seconds: float) -> None:
         """A batch was applied."""
@@ -189,5 +192,5 @@ class Progress(Protocol):
     def retry(self) -> None:
         """A write is repeated."""
 
-    def quarantined(self, records: int) -> None:
+    def quarantined(self, records: Sequence[QuarantinedRecord]) -> None:
         """Records went to quarantine."""

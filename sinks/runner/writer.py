@@ -68,12 +68,12 @@ class Writer:
             except StoreUnavailableError as error:
                 delay_seconds = backoff.next_seconds()
                 self._progress.retry()
-                self._progress.state("retrying", str(error))
+                self._progress.waiting(str(error))
                 log.warning("store_unavailable", sink=self._sink.projection, error=str(error), retry_in=delay_seconds)
                 await asyncio.sleep(delay_seconds)
             else:
                 if backoff.failures:
-                    self._progress.state("running")
+                    self._progress.running()
                 return result
 
     async def _settle(self, batch: Batch, outcome: Outcome) -> None:
@@ -108,15 +108,14 @@ class Writer:
         await self._sink.write(batch)
 
     def _note_applied(self, batch: Batch, outcome: Outcome) -> None:
-        poison_count = 0
         for span in batch.spans:
             outcome.applied[span.partition] = span.next_offset
-            poison_count += len(span.poison)
             if span.records:
                 outcome.newest_millis = max(outcome.newest_millis, span.records[-1].record.timestamp_millis)
-        if poison_count:
-            self._progress.quarantined(poison_count)
-            log.warning("records_quarantined", sink=self._sink.projection, records=poison_count)
+        poison = batch.quarantined()
+        if poison:
+            self._progress.quarantined(poison)
+            log.warning("records_quarantined", sink=self._sink.projection, records=len(poison))
 
     def _note(self, batch: Batch, error: FencedError | GapError | IntegrityError, outcome: Outcome) -> None:
         partition = batch.spans[0].partition

@@ -1,0 +1,159 @@
+"""The ledger's invariants as queries: each answers how many things disagree and one of them (ledgers.md 5.4).
+
+Every query gives rows of (difference) text, best a handful; none means the invariant holds. They read one snapshot.
+"""
+
+# ruff: noqa: S608 - the schema's name is ours
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sinks.postgres.tables import SCHEMA
+
+DIFFERENCES_MAX = 5
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One thing that must hold."""
+
+    name: str
+    claim: str
+    #: Rows of one text column `difference`; none when it holds.
+    sql: str
+
+
+#: Costs of an attempt, corrections included.
+_COSTS = f"""
+SELECT tenant_id, attempt_id, currency, sum(amount_nano) AS amount_nano
+FROM {SCHEMA}.cost
+GROUP BY tenant_id, attempt_id, currency
+"""
+#: The one resolution of a hold that counts: the first by offset, and a COMMITTED that came late after EXPIRED.
+_RESOLVED = f"""
+SELECT DISTINCT ON (tenant_id, hold_id) tenant_id, hold_id, currency, amount_nano, kind
+FROM {SCHEMA}.budget_event
+WHERE kind IN ('COMMITTED', 'RELEASED', 'EXPIRED')
+ORDER BY tenant_id, hold_id, (kind = 'COMMITTED') DESC, log_offset
+"""
+
+INVARIANTS: tuple[Invariant, ...] = (
+    Invariant(
+        "debits_equal_credits",
+        "Per currency, debits equal credits, pending and posted apart.",
+        f"""
+SELECT format('%s: pending %s/%s, posted %s/%s', currency, sum(debits_pending_nano), sum(credits_pending_nano),
+    sum(debits_posted_nano), sum(credits_posted_nano)) AS difference
+FROM {SCHEMA}.account_balance
+GROUP BY currency
+HAVING sum(debits_pending_nano) <> sum(credits_pending_nano) OR sum(debits_posted_nano) <> sum(credits_posted_nano)
+""",
+    ),
+    Invariant(
+        "balances_are_the_fold",
+        "Every balance is the sum of its transfers.",
+        f"""
+WITH fold AS (
+    SELECT tenant_id, account, currency,
+        coalesce(sum(pending_nano) FILTER (WHERE is_debit), 0) AS debits_pending_nano,
+        coalesce(sum(posted_nano) FILTER (WHERE is_debit), 0) AS debits_posted_nano,
+        coalesce(sum(pending_nano) FILTER (WHERE NOT is_debit), 0) AS credits_pending_nano,
+        coalesce(sum(posted_nano) FILTER (WHERE NOT is_debit), 0) AS credits_posted_nano
+    FROM {SCHEMA}.transfer_side
+    GROUP BY tenant_id, account, currency
+)
+SELECT format('%s %s %s', tenant_id, account, currency) AS difference
+FROM fold FULL JOIN {SCHEMA}.account_balance AS kept USING (tenant_id, account, currency)
+WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_nano, fold.credits_posted_nano)
+    IS DISTINCT FROM
+    (kept.debits_pending_nano, kept.debits_posted_nano, kept.credits_pending_nano, kept.credits_posted_nano)
+""",
+    ),
+    Invariant(
+        "pending_resolved_within_bounds",
+        "A pending transfer is posted at most once, and posts and voids never exceed it.",
+        f"""
+SELECT format('%s: pending %s, posted %s in %s, voided %s', pending.event_id, pending.amount_nano,
+    coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
+    count(*) FILTER (WHERE resolver.kind = 'POST'),
+    coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0)) AS difference
+FROM {SCHEMA}.transfer AS resolver
+JOIN {SCHEMA}.transfer AS pending
+    ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id
+GROUP BY pending.tenant_id, pending.event_id, pending.amount_nano
+HAVING sum(resolver.amount_nano) > pending.amount_nano
+    OR count(*) FILTER (WHERE resolver.kind = 'POST') > 1
+    OR count(*) FILTER (WHERE resolver.kind = 'VOID') > 1
+""",
+    ),
+    Invariant(
+        "resolutions_have_a_pending",
+        "A post or void points at a pending transfer of the same accounts and currency.",
+        f"""
+SELECT format('%s %s', resolver.kind, resolver.event_id) AS difference
+FROM {SCHEMA}.transfer AS resolver
+LEFT JOIN {SCHEMA}.transfer AS pending
+    ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id AND pending.kind = 'PENDING'
+WHERE resolver.kind IN ('POST', 'VOID')
+    AND (pending.debit_account, pending.credit_account, pending.currency)
+        IS DISTINCT FROM (resolver.debit_account, resolver.credit_account, resolver.currency)
+""",
+    ),
+    Invariant(
+        "committed_equals_costs",
+        "What a hold was charged is the sum of its attempt's costs, late commits and corrections netted.",
+        f"""
+SELECT format('attempt %s: charged %s, costs %s %s', hold_id, coalesce(resolved.amount_nano, 0),
+    coalesce(costs.amount_nano, 0), coalesce(resolved.currency, costs.currency)) AS difference
+FROM ({_RESOLVED}) AS resolved
+FULL JOIN ({_COSTS}) AS costs
+    ON costs.tenant_id = resolved.tenant_id AND costs.attempt_id = resolved.hold_id
+    AND costs.currency = resolved.currency
+WHERE CASE WHEN resolved.kind = 'RELEASED' THEN 0 ELSE coalesce(resolved.amount_nano, 0) END
+    <> coalesce(costs.amount_nano, 0)
+""",
+    ),
+    Invariant(
+        "entries_have_a_source",
+        "Every transfer derives from an event that is here too.",
+        f"""
+SELECT format('%s from %s %s', entry.event_id, entry.source_topic, entry.source_event_id) AS difference
+FROM {SCHEMA}.transfer AS entry
+WHERE NOT EXISTS (
+        SELECT FROM {SCHEMA}.budget_event AS source
+        WHERE source.tenant_id = entry.tenant_id AND source.event_id = entry.source_event_id)
+    AND NOT EXISTS (
+        SELECT FROM {SCHEMA}.cost AS source
+        WHERE source.tenant_id = entry.tenant_id AND source.event_id = entry.source_event_id)
+""",
+    ),
+    Invariant(
+        "one_row_per_id",
+        "An event id stands once per tenant, whatever its time.",
+        f"""
+SELECT format('%s %s', tenant_id, event_id) AS difference
+FROM {SCHEMA}.transfer
+GROUP BY tenant_id, event_id
+HAVING count(*) > 1
+""",
+    ),
+    Invariant(
+        "amounts_are_not_negative",
+        "A transfer's amount is never negative, and it moves between two different accounts.",
+        f"""
+SELECT event_id::text AS difference
+FROM {SCHEMA}.transfer
+WHERE amount_nano < 0 OR debit_account = credit_account
+""",
+    ),
+)
+
+
+def limited(invariant: Invariant) -> str:
+    """The query with its differences counted and the first few shown."""
+    return f"""
+SELECT count(*) OVER () AS differences, difference
+FROM ({invariant.sql}) AS found
+ORDER BY difference
+LIMIT {DIFFERENCES_MAX}
+"""

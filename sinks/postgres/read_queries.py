@@ -1,0 +1,85 @@
+"""The statements behind sinks.postgres.reads; ledger checks are in invariants.py."""
+
+# ruff: noqa: S608 - table and column names come from our own schemas, never from input
+from __future__ import annotations
+
+from sinks.postgres.tables import SCHEMA, EventTable
+
+
+def totals(table: EventTable) -> str:
+    """Records, digest and money of one topic over rows below a barrier of (partition, end) pairs."""
+    amount = "min(amount_nano)" if table.has_amount else "0::bigint"
+    return f"""
+SELECT
+    count(*) AS records,
+    coalesce(sum(('x' || substr(md5(event_id::text), 1, 15))::bit(60)::bigint), 0) AS id_digest,
+    coalesce(sum(amount_nano), 0) AS amount_nano
+FROM (
+    SELECT event_id, {amount} AS amount_nano
+    FROM {SCHEMA}.{table.name}
+    JOIN unnest($1::integer[], $2::bigint[]) AS barrier (log_partition, log_end) USING (log_partition)
+    WHERE log_offset < barrier.log_end
+    GROUP BY event_id
+) AS distinct_events
+"""
+
+
+def story(table: EventTable) -> str:
+    """Everything one topic has about a request, as JSON."""
+    return f"""
+SELECT
+    log_partition, log_offset, event_id::text, occurred_at, tenant_id,
+    to_jsonb(found) - 'content_hash' - 'log_partition' - 'log_offset' AS fields
+FROM {SCHEMA}.{table.name} AS found
+WHERE request_id = $1
+"""
+
+
+CURSORS = "SELECT topic, partition, next_offset FROM quaestor.stream_cursor WHERE projection = $1"
+QUARANTINED = """
+SELECT count(*) FROM quaestor.quarantine_outbox WHERE $1::text IS NULL OR sink = $1
+"""
+BALANCES = f"""
+SELECT
+    tenant_id, account, currency,
+    debits_pending_nano::text, debits_posted_nano::text, credits_pending_nano::text, credits_posted_nano::text
+FROM {SCHEMA}.account_balance
+WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR account LIKE $2)
+ORDER BY tenant_id, currency, account
+LIMIT $3
+"""
+STATEMENT = f"""
+SELECT
+    transfer.event_id::text, transfer.occurred_at, transfer.kind, transfer.debit_account, transfer.credit_account,
+    transfer.amount_nano, transfer.currency, transfer.memo, transfer.request_id, transfer.source_event_id::text
+FROM {SCHEMA}.transfer
+WHERE transfer.tenant_id = $1 AND (transfer.debit_account = $2 OR transfer.credit_account = $2)
+ORDER BY transfer.occurred_at DESC, transfer.log_partition, transfer.log_offset DESC
+LIMIT $3
+"""
+RECENT_REQUESTS = f"""
+SELECT
+    request_id, tenant_id, kind AS state, occurred_at, key_id, team_id, model_requested, provider_id, model_served,
+    status_code, input_tokens, output_tokens, amount_nano, currency, duration_micros
+FROM {SCHEMA}.request_event
+WHERE kind <> 'RECEIVED' AND ($1::text IS NULL OR tenant_id = $1)
+ORDER BY occurred_at DESC
+LIMIT $2
+"""
+KEYS = f"""
+SELECT tenant_id, key_id, team_id, project_id, models::text, revoked, changed_at, changed_by
+FROM {SCHEMA}.virtual_key
+WHERE $1::text IS NULL OR tenant_id = $1
+ORDER BY tenant_id, changed_at
+LIMIT $2
+"""
+SPENDING = f"""
+SELECT
+    coalesce(team_id, '-') AS team_id, provider_id, model, currency,
+    sum(amount_nano)::text AS amount_nano, count(DISTINCT attempt_id) AS attempts
+FROM {SCHEMA}.cost
+WHERE $1::text IS NULL OR tenant_id = $1
+GROUP BY 1, 2, 3, 4
+ORDER BY sum(amount_nano) DESC
+LIMIT $2
+"""

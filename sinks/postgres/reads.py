@@ -1,0 +1,205 @@
+"""What others ask of Postgres: totals at a barrier, a request's story, balances, the ledger's checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from schemas.topics import TOPICS
+from sinks.postgres import read_queries as queries
+from sinks.postgres.connect import READER_ROLE, create_pool, passing_errors
+from sinks.postgres.invariants import INVARIANTS, Invariant, limited
+from sinks.postgres.sink import PROJECTION
+from sinks.postgres.tables import TABLES
+from sinks.totals import StoreTotals
+from streams.log import Partition
+
+CONNECTIONS_MAX = 4
+ROWS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One event as it stands in its table."""
+
+    topic: str
+    partition: int
+    offset: int
+    event_id: str
+    tenant_id: str
+    #: Microseconds since the epoch.
+    occurred_at: int
+    #: Every column; times as ISO 8601 text.
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AccountBalance:
+    """The four sums of one account in one currency, nano-units."""
+
+    tenant_id: str
+    account: str
+    currency: str
+    debits_pending_nano: int
+    debits_posted_nano: int
+    credits_pending_nano: int
+    credits_posted_nano: int
+
+
+@dataclass(frozen=True)
+class StatementLine:
+    """One transfer as one of its accounts sees it."""
+
+    event_id: str
+    occurred_at: int
+    kind: str
+    debit_account: str
+    credit_account: str
+    amount_nano: int
+    currency: str
+    memo: str
+    request_id: str | None
+    source_event_id: str
+
+
+@dataclass(frozen=True)
+class InvariantResult:
+    """Whether one invariant of the ledger holds."""
+
+    name: str
+    claim: str
+    differences: int
+    #: One of the differences; empty when it holds.
+    first_difference: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it holds."""
+        return self.differences == 0
+
+
+#: In the order in which a story is told when two events have the same time.
+STORY_ORDER = (
+    "quaestor.requests",
+    "quaestor.decisions",
+    "quaestor.budgets",
+    "quaestor.attempts",
+    "quaestor.costs",
+    "quaestor.ledger",
+)
+
+
+class PostgresReads:
+    """Reads under the reader role, over a small pool; all of it raises StoreUnavailableError while Postgres is away."""
+
+    def __init__(self, dsn: str) -> None:
+        """Connects at first use."""
+        self._dsn = dsn
+        self._pool: asyncpg.Pool | None = None
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+
+    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+        """Per topic of the barrier: distinct ids, their digest and their money, over rows below it."""
+        ends: dict[str, dict[int, int]] = {}
+        for partition, end in barrier.items():
+            ends.setdefault(partition.topic, {})[partition.number] = end
+        return {topic: await self._totals(topic, ends[topic]) for topic in ends if topic in TABLES}
+
+    async def _totals(self, topic: str, ends: Mapping[int, int]) -> StoreTotals:
+        (row,) = await self._fetch(queries.totals(TABLES[topic]), list(ends), list(ends.values()))
+        return StoreTotals(int(row["records"]), int(row["id_digest"]), int(row["amount_nano"]))
+
+    async def cursors(self) -> dict[Partition, int]:
+        """Where the projection stands."""
+        rows = await self._fetch(queries.CURSORS, PROJECTION)
+        return {Partition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
+    async def quarantined_count(self, sink: str | None = None) -> int:
+        """Records in the quarantine outbox, of one projection or of all."""
+        (row,) = await self._fetch(queries.QUARANTINED, sink)
+        return int(row[0])
+
+    async def story(self, request_id: str) -> list[StoredEvent]:
+        """Every event of a request across all topics, ledger transfers included, in the order they happened."""
+        found = [event for topic in STORY_ORDER for event in await self._story(topic, request_id)]
+        return sorted(found, key=lambda event: (event.occurred_at, _step(event), event.partition, event.offset))
+
+    async def _story(self, topic: str, request_id: str) -> list[StoredEvent]:
+        rows = await self._fetch(queries.story(TABLES[topic]), request_id)
+        return [
+            StoredEvent(
+                topic,
+                row["log_partition"],
+                row["log_offset"],
+                row["event_id"],
+                row["tenant_id"],
+                row["occurred_at"],
+                json.loads(row["fields"]),
+            )
+            for row in rows
+        ]
+
+    async def balances(self, tenant_id: str | None = None, prefix: str | None = None) -> list[AccountBalance]:
+        """The trial balance: every account, or those of a tenant, or those whose name begins so."""
+        pattern = None if prefix is None else prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        rows = await self._fetch(queries.BALANCES, tenant_id, pattern, ROWS_MAX)
+        return [AccountBalance(*list(row.values())[:3], *map(int, list(row.values())[3:])) for row in rows]
+
+    async def statement(self, tenant_id: str, account: str, limit: int = 100) -> list[StatementLine]:
+        """The newest transfers of an account, newest first."""
+        rows = await self._fetch(queries.STATEMENT, tenant_id, account, min(limit, ROWS_MAX))
+        return [StatementLine(*row.values()) for row in rows]
+
+    async def recent_requests(self, tenant_id: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """The last requests that ended, newest first."""
+        rows = await self._fetch(queries.RECENT_REQUESTS, tenant_id, min(limit, ROWS_MAX))
+        return [dict(row) for row in rows]
+
+    async def keys(self, tenant_id: str | None = None) -> list[dict[str, Any]]:
+        """Virtual keys, revoked ones too; never the key itself."""
+        return [dict(row) for row in await self._fetch(queries.KEYS, tenant_id, ROWS_MAX)]
+
+    async def spending(self, tenant_id: str | None = None) -> list[dict[str, Any]]:
+        """Cost by team, provider and model, dearest first; amount_nano as text."""
+        return [dict(row) for row in await self._fetch(queries.SPENDING, tenant_id, ROWS_MAX)]
+
+    async def verify_ledger(self) -> list[InvariantResult]:
+        """Every invariant of the ledger, all on one snapshot of the database."""
+        pool = await self._connected()
+        with passing_errors():
+            async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+                return [_judged(each, await connection.fetch(limited(each))) for each in INVARIANTS]
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        pool = await self._connected()
+        with passing_errors():
+            return list(await pool.fetch(sql, *arguments))
+
+    async def _connected(self) -> asyncpg.Pool:
+        if self._pool is None:
+            self._pool = await create_pool(self._dsn, READER_ROLE, CONNECTIONS_MAX)
+        return self._pool
+
+
+def _judged(invariant: Invariant, rows: list[asyncpg.Record]) -> InvariantResult:
+    count = int(rows[0]["differences"]) if rows else 0
+    return InvariantResult(invariant.name, invariant.claim, count, str(rows[0]["difference"]) if rows else "")
+
+
+def _step(event: StoredEvent) -> int:
+    """Where an event stands among those of the same microsecond."""
+    if event.topic == "quaestor.requests" and event.fields["kind"] != "RECEIVED":
+        return len(TOPICS)
+    return STORY_ORDER.index(event.topic)
+
+
+__all__ = ["AccountBalance", "InvariantResult", "PostgresReads", "StatementLine", "StoredEvent"]

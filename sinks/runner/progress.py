@@ -1,0 +1,60 @@
+"""Progress over the process's monitor: /status for people, metrics for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from schemas.events import QuarantinedRecord
+from sinks.runner.seam import Progress
+from streams.log import Partition
+from streams.monitor import Monitor
+
+
+class MonitorProgress(Progress):
+    """Tells a Monitor how a sink stands. Thread-safe, as the monitor is."""
+
+    def __init__(self, monitor: Monitor, projection: str) -> None:
+        """`projection` labels the metrics."""
+        self._monitor = monitor
+        self._projection = projection
+        self._broken: dict[str, str] = {}
+
+    def running(self) -> None:
+        """As the seam says; a broken partition keeps the process degraded."""
+        self._monitor.set(state="degraded" if self._broken else "running", detail="")
+
+    def waiting(self, detail: str) -> None:
+        """As the seam says."""
+        self._monitor.set(state="waiting", detail=detail)
+
+    def broken(self, partitions: Mapping[Partition, str]) -> None:
+        """As the seam says."""
+        self._broken = {str(partition): why for partition, why in partitions.items()}
+        self._monitor.set(broken=dict(self._broken))
+        self.running()
+
+    def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
+        """As the seam says."""
+        self._monitor.set(lag_events=sum(lag_events.values()), freshness_seconds=round(freshness_seconds, 3))
+        metrics = self._monitor.metrics
+        metrics.gauge("quaestor_freshness_seconds").set(freshness_seconds)
+        metrics.gauge("quaestor_partitions_owned").set(len(lag_events))
+        gauge = metrics.gauge("quaestor_lag_events")
+        for partition, events in lag_events.items():
+            gauge.labels(partition.topic, str(partition.number)).set(events)
+
+    def batch(self, records: int, write_seconds: float) -> None:  # noqa: ARG002 - counted by the log's own metric
+        """As the seam says."""
+        metrics = self._monitor.metrics
+        metrics.counter("quaestor_batches_written_total").labels(self._projection).inc()
+        metrics.histogram("quaestor_batch_seconds").labels(self._projection).observe(write_seconds)
+
+    def retry(self) -> None:
+        """As the seam says."""
+        self._monitor.metrics.counter("quaestor_store_retries_total").labels(self._projection).inc()
+
+    def quarantined(self, records: Sequence[QuarantinedRecord]) -> None:
+        """As the seam says."""
+        counter = self._monitor.metrics.counter("quaestor_records_quarantined_total")
+        for record in records:
+            counter.labels(record.source_topic, record.reason.value).inc()

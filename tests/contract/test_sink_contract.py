@@ -1,0 +1,349 @@
+"""What every sink keeps, on the fake and on real stores: claims, fences, gaps, repeats, refusals, crashes.
+
+To put another sink under the contract, give the `harness` fixture a class with the methods of `Harness`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Protocol
+
+import pytest
+
+from schemas.errors import FencedError, GapError, IntegrityError, RejectedError, StoreUnavailableError
+from schemas.events import Event, QuarantinedRecord, QuarantineReason
+from sinks.fake import MemorySink, MemoryStore
+from sinks.postgres.migrations import migrate
+from sinks.postgres.reads import PostgresReads
+from sinks.postgres.sink import PostgresSink
+from sinks.runner import Batch, Decoded, Poison, Sink, Span
+from sinks.runner.assembler import cursors_after
+from sinks.runner.screen import Screen
+from sinks.totals import NO_TOTALS, StoreTotals, totals_of
+from streams.log import Partition
+from tests.support.events import TOPIC_ID, Offsets, codec, outgoing, request_story
+from tests.support.postgres_server import PostgresServer
+
+ENCODER = codec()
+FAR = 1_000_000
+
+
+class Harness(Protocol):
+    """One store, and the processes of a sink on it."""
+
+    def sink(self, owner: str) -> Sink:
+        """A new process."""
+
+    async def totals(self, topic: str) -> StoreTotals:
+        """Everything the store has of a topic."""
+
+    async def kept_poison(self) -> int:
+        """How many records the store keeps in quarantine."""
+
+
+class MemoryHarness:
+    """The fake."""
+
+    def __init__(self) -> None:
+        """An empty store."""
+        self.store = MemoryStore()
+
+    def sink(self, owner: str) -> Sink:
+        """As the harness says."""
+        return MemorySink(self.store, owner)
+
+    async def totals(self, topic: str) -> StoreTotals:
+        """As the harness says."""
+        return self.store.totals(topic, {Partition(topic, number): FAR for number in range(6)})
+
+    async def kept_poison(self) -> int:
+        """As the harness says."""
+        return len(self.store.quarantine.kept)
+
+
+class PostgresHarness:
+    """Real Postgres, a database of its own."""
+
+    def __init__(self, dsn: str) -> None:
+        """A migrated database."""
+        self.dsn = dsn
+        self.reads = PostgresReads(dsn)
+
+    def sink(self, owner: str) -> Sink:
+        """As the harness says."""
+        return PostgresSink(self.dsn, owner)
+
+    async def totals(self, topic: str) -> StoreTotals:
+        """As the harness says."""
+        barrier = {Partition(topic, number): FAR for number in range(6)}
+        return (await self.reads.totals(barrier)).get(topic, NO_TOTALS)
+
+    async def kept_poison(self) -> int:
+        """As the harness says."""
+        return await self.reads.quarantined_count()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    """Each store in turn, empty."""
+    if request.param == "memory":
+        yield MemoryHarness()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    dsn = server.dsn(f"contract_{abs(hash(request.node.name))}")
+    await migrate(dsn)
+    made = PostgresHarness(dsn)
+    yield made
+    await made.reads.close()
+
+
+def batches(stories: Sequence[Sequence[Event]], offsets: Offsets | None = None) -> list[Batch]:
+    """One batch per story, as a runner would cut them."""
+    offsets = offsets or Offsets()
+    return [batch_of(offsets, story) for story in stories]
+
+
+def batch_of(offsets: Offsets, story: Sequence[Event]) -> Batch:
+    """A batch of the next records of these events."""
+    spans: dict[Partition, Span] = {}
+    for record in offsets.records(ENCODER, story):
+        at = Partition(record.topic, record.partition)
+        span = spans.setdefault(at, Span(at, TOPIC_ID, record.offset, record.offset))
+        span.records.append(Decoded(record.offset, ENCODER.decode(record.topic, record.value or b""), record))
+        span.next_offset = record.offset + 1
+    return Batch(list(spans.values()), 1)
+
+
+async def claim(sink: Sink, batch: Batch) -> dict[Partition, int]:
+    """Open a sink and claim what a batch needs."""
+    await sink.open()
+    partitions = [span.partition for span in batch.spans]
+    return dict(await sink.claim(partitions, {partition.topic: TOPIC_ID for partition in partitions}))
+
+
+def expected(topic: str, stories: Sequence[Sequence[Event]]) -> StoreTotals:
+    """What a store must hold of these events."""
+    chosen = [event for story in stories for event in story]
+    names = [record.topic for record in outgoing(ENCODER, chosen)]
+    return totals_of(
+        (event.event_id, getattr(event, "amount_nano", 0))
+        for event, name in zip(chosen, names, strict=True)
+        if name == topic
+    )
+
+
+STORIES = [request_story(number) for number in range(5)]
+TOPICS = ("quaestor.requests", "quaestor.costs", "quaestor.ledger", "quaestor.budgets", "quaestor.decisions")
+
+
+async def applied(sink: Sink, harness: Harness) -> list[Batch]:
+    """All stories claimed and written."""
+    made = batches(STORIES)
+    for batch in made:
+        await claim(sink, batch)
+        await sink.write(batch)
+    return made
+
+
+async def test_a_new_partition_starts_at_zero(harness: Harness) -> None:
+    """A store that has nothing of a partition stands at 0."""
+    sink = harness.sink("one")
+    assert set((await claim(sink, batches(STORIES)[0])).values()) == {0}
+    await sink.close()
+
+
+async def test_everything_written_is_there(harness: Harness) -> None:
+    """After the batches, each topic's distinct ids, digest and money are those of the events."""
+    sink = harness.sink("one")
+    await applied(sink, harness)
+    await sink.close()
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES)
+
+
+async def test_a_claim_tells_where_the_store_stands(harness: Harness) -> None:
+    """The next owner begins exactly after the last batch."""
+    first, second = harness.sink("one"), harness.sink("two")
+    last = (await applied(first, harness))[-1]
+    assert await claim(second, last) == cursors_after(last)
+    await first.close()
+    await second.close()
+
+
+async def test_a_repeated_batch_changes_nothing(harness: Harness) -> None:
+    """The runner may repeat a batch whose outcome it does not know."""
+    sink = harness.sink("one")
+    for batch in await applied(sink, harness):
+        await sink.write(batch)
+    await sink.close()
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES)
+
+
+async def test_a_batch_that_was_partly_applied_is_trimmed(harness: Harness) -> None:
+    """A batch cut differently on retry applies only what is new."""
+    sink = harness.sink("one")
+    small, large = batches(STORIES[:1])[0], batch_of(Offsets(), [event for story in STORIES for event in story])
+    await claim(sink, large)
+    await sink.write(small)
+    await sink.write(large)
+    await sink.close()
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES)
+
+
+async def test_an_event_produced_twice_counts_once(harness: Harness) -> None:
+    """The same event at two offsets is one row, in the same batch and in a later one."""
+    sink = harness.sink("one")
+    offsets = Offsets()
+    for batch in (batch_of(offsets, [*STORIES[0], *STORIES[0]]), batch_of(offsets, STORIES[0])):
+        await claim(sink, batch)
+        await sink.write(batch)
+    await sink.close()
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES[:1])
+
+
+async def test_the_same_id_with_other_bytes_stops(harness: Harness) -> None:
+    """An id that comes back with another content is a fault, not a duplicate, and nothing of its batch stays."""
+    sink = harness.sink("one")
+    offsets = Offsets()
+    first, second = batch_of(offsets, STORIES[0]), batch_of(offsets, request_story(0, amount_nano=7))
+    await claim(sink, first)
+    await sink.write(first)
+    with pytest.raises(IntegrityError):
+        await sink.write(second)
+    await sink.close()
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES[:1])
+
+
+async def test_a_gap_is_refused(harness: Harness) -> None:
+    """A batch that begins above the cursor is refused and names where the store stands."""
+    sink = harness.sink("one")
+    made = batches(STORIES)
+    single = next(iter(made[1].each()))
+    ahead = Span(single.spans[0].partition, TOPIC_ID, 3, 4)
+    await claim(sink, single)
+    with pytest.raises(GapError) as refused:
+        await sink.write(Batch([ahead], 1))
+    await sink.close()
+    assert (refused.value.cursor, refused.value.first_offset) == (0, 3)
+
+
+async def test_a_zombie_is_fenced(harness: Harness) -> None:
+    """After another process claimed, the earlier owner's write fails and changes nothing."""
+    zombie, owner = harness.sink("zombie"), harness.sink("owner")
+    batch = batches(STORIES)[0]
+    await claim(zombie, batch)
+    await claim(owner, batch)
+    with pytest.raises(FencedError):
+        await zombie.write(batch)
+    assert await harness.totals("quaestor.requests") == NO_TOTALS
+    await owner.write(batch)
+    assert await harness.totals("quaestor.requests") == expected("quaestor.requests", STORIES[:1])
+    await zombie.close()
+    await owner.close()
+
+
+async def test_one_fenced_partition_keeps_the_whole_batch_out(harness: Harness) -> None:
+    """A batch is all or nothing over its partitions."""
+    zombie, owner = harness.sink("zombie"), harness.sink("owner")
+    batch = batches(STORIES)[0]
+    await claim(zombie, batch)
+    await claim(owner, next(batch.each()))
+    with pytest.raises(FencedError):
+        await zombie.write(batch)
+    for topic in TOPICS:
+        assert await harness.totals(topic) == NO_TOTALS
+    await zombie.close()
+    await owner.close()
+
+
+async def test_a_recreated_topic_is_refused(harness: Harness) -> None:
+    """A cursor of an earlier topic of the same name is never taken for the new one's."""
+    sink = harness.sink("one")
+    batch = batches(STORIES)[0]
+    await claim(sink, batch)
+    partitions = [span.partition for span in batch.spans]
+    with pytest.raises(IntegrityError):
+        await sink.claim(partitions, dict.fromkeys((partition.topic for partition in partitions), "another"))
+    await sink.close()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_a_write_cancelled_anywhere_is_whole_or_absent(harness: Harness, steps: int) -> None:
+    """Cancelled at any await, the batch is applied whole or not at all, and the cursor says which."""
+    sink = harness.sink("one")
+    batch = batches(STORIES)[0]
+    await claim(sink, batch)
+    writing = asyncio.ensure_future(sink.write(batch))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    successor = harness.sink("two")
+    cursors = await claim(successor, batch)
+    stories = STORIES[:1] if any(cursors.values()) else []
+    assert cursors in (cursors_after(batch), dict.fromkeys(cursors, 0))
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, stories)
+    await successor.write(batch)
+    for topic in TOPICS:
+        assert await harness.totals(topic) == expected(topic, STORIES[:1])
+    await sink.close()
+    await successor.close()
+
+
+async def test_poison_is_kept_with_the_cursor(harness: Harness) -> None:
+    """Poison in a batch is in quarantine once the cursor has passed it, once however often it is repeated."""
+    sink = harness.sink("one")
+    batch = batches(STORIES)[0]
+    span = batch.spans[0]
+    taken = span.records.pop()
+    poison = Screen(ENCODER, sink.projection).poison(taken.record, TOPIC_ID, QuarantineReason.SEMANTIC, "test", 1)
+    span.poison.append(poison)
+    await claim(sink, batch)
+    await sink.write(batch)
+    await sink.write(batch)
+    assert await harness.kept_poison() == 1
+    await sink.close()
+
+
+def test_poison_has_a_deterministic_id() -> None:
+    """The id of a quarantined record is a function of where it stands and who met it."""
+    record = batches(STORIES)[0].spans[0].records[0].record
+    made: list[Poison] = [
+        Screen(codec(), "a@v1").poison(record, TOPIC_ID, QuarantineReason.BUG, "test", now) for now in (1, 2)
+    ]
+    events: list[QuarantinedRecord] = [poison.event for poison in made]
+    assert events[0].event_id == events[1].event_id
+
+
+async def test_a_fresh_sink_of_an_unreachable_store_says_so() -> None:
+    """A store that can't be reached is StoreUnavailableError, which the runner repeats."""
+    sink = PostgresSink("postgresql://postgres@127.0.0.1:9/none", "one")
+    with pytest.raises(StoreUnavailableError):
+        await sink.open()
+
+
+async def test_what_the_store_never_takes_is_named() -> None:
+    """The fake names the records it refuses, and applies nothing."""
+    store = MemoryStore(refuses=lambda fields: "no" if fields.get("kind") == "COMPLETED" else None)
+    sink = MemorySink(store)
+    batch = batches(STORIES)[0]
+    await claim(sink, batch)
+    with pytest.raises(RejectedError) as refused:
+        await sink.write(batch)
+    assert [each.topic for each in refused.value.rejections] == ["quaestor.requests"]
+    assert store.rows == {}
