@@ -12,7 +12,7 @@ from processors.budgets.events import (
     refused_event,
     released_event,
 )
-from processors.budgets.fold import BudgetFold, BudgetState, Counter, OpenHold, Sums, counter_of, evolve
+from processors.budgets.fold import BudgetFold, BudgetState, ClosedHold, Counter, OpenHold, Sums, counter_of, evolve
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
 from processors.budgets.sound import AMOUNT_NANO_MAX, check_limit, problem_of
 from processors.budgets.windows import LimitLike, applicable_limits, legs_for, window_of
@@ -21,6 +21,7 @@ __all__ = [
     "AMOUNT_NANO_MAX",
     "BudgetFold",
     "BudgetState",
+    "ClosedHold",
     "Counter",
     "ExpiredCharge",
     "HoldContext",

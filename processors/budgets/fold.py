@@ -58,11 +58,10 @@ class OpenHold(NamedTuple):
 
 
 class ClosedHold(NamedTuple):
-    """A resolved hold: how it ended and what it was charged on each counter (kept for EXPIRED only)."""
+    """A resolved hold: how it ended, and the EXPIRED itself where a late COMMITTED may still adjust it."""
 
     kind: BudgetKind
-    charged: tuple[tuple[Counter, int], ...] = ()
-    placed: BudgetEvent | None = None
+    expired: BudgetEvent | None = None
 
 
 class Effect(NamedTuple):
@@ -133,11 +132,12 @@ def _release(hold: OpenHold, _event: BudgetEvent) -> Effect:
 
 
 def _expire(hold: OpenHold, event: BudgetEvent) -> Effect:
-    return Effect(_freed(hold) + _posted(event), ClosedHold(BudgetKind.EXPIRED, _amounts(event), hold.placed))
+    return Effect(_freed(hold) + _posted(event), ClosedHold(BudgetKind.EXPIRED, event))
 
 
 def _commit_late(hold: ClosedHold, event: BudgetEvent) -> Effect:
-    taken_back = tuple((counter, -amount, 0) for counter, amount in hold.charged)
+    charged = _amounts(hold.expired) if hold.expired is not None else ()
+    taken_back = tuple((counter, -amount, 0) for counter, amount in charged)
     return Effect(taken_back + _posted(event), ClosedHold(BudgetKind.COMMITTED))
 
 
@@ -191,8 +191,7 @@ class BudgetFold:
         """Fold one more event in; answers what it did, None when nothing."""
         hold_id = event.hold_id
         hour = hour_of(hold_id)
-        status = self.open_holds.get(hold_id) or self._closed.get(hour, {}).get(hold_id)
-        found = effect(status, event)
+        found = effect(self.status(hold_id), event)
         if found is None:
             return None
         _change(self.sums, found.changes)
@@ -202,6 +201,10 @@ class BudgetFold:
             self.open_holds.pop(hold_id, None)
             self._remember(hour, hold_id, found.after)
         return found
+
+    def status(self, hold_id: str) -> OpenHold | ClosedHold | None:
+        """The hold, open or (while it is remembered) resolved."""
+        return self.open_holds.get(hold_id) or self.closed(hold_id)
 
     def closed(self, hold_id: str) -> ClosedHold | None:
         """How a hold ended, while it is remembered."""
