@@ -83,7 +83,7 @@ class Codec:
         self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
         self._encoders = {topic: compile_encoder(schema) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
-        self._writers: dict[int, tuple[Any, Any]] = {}
+        self._writers: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def prepare(self, topics: Iterable[str] = tuple(EVENT_TYPES)) -> None:
         """Ask for every schema id now, so that no encoding waits for the registry later; raises as the source does."""
@@ -113,7 +113,7 @@ class Codec:
         if len(value) < HEADER.size or value[0] != MAGIC:
             raise UndecodableError("the value does not begin with the Confluent frame")
         (_, schema_id) = HEADER.unpack_from(value)
-        writer, reader = self._writers.get(schema_id) or self._learn(topic, schema_id)
+        writer, reader = self._writers.get((topic, schema_id)) or self._learn(topic, schema_id)
         buffer = BytesIO(value)
         buffer.seek(HEADER.size)
         try:
@@ -147,7 +147,7 @@ class Codec:
         if len(self._writers) >= SCHEMAS_CACHED_MAX:
             self._writers.clear()
         # Resolving against an equal schema costs half the speed, so the reader is left out.
-        known = self._writers[schema_id] = (writer, None if writer == local else local)
+        known = self._writers[topic, schema_id] = (writer, None if writer == local else local)
         return known
 
 
