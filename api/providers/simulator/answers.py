@@ -18,77 +18,12 @@ import msgspec
 from api.providers.simulator.requests import ChatRequest, EmbeddingsRequest, Simulate, embedding_inputs, prompt_tokens
 from api.providers.simulator.settings import SimulatorSettings
 
-WORDS = [
-    "able",
-    "acid",
-    "aged",
-    "also",
-    "area",
-    "army",
-    "away",
-    "baby",
-    "back",
-    "ball",
-    "band",
-    "bank",
-    "base",
-    "bath",
-    "bear",
-    "beat",
-    "been",
-    "beer",
-    "bell",
-    "belt",
-    "best",
-    "bill",
-    "bird",
-    "blow",
-    "blue",
-    "boat",
-    "body",
-    "bomb",
-    "bond",
-    "bone",
-    "book",
-    "boom",
-    "born",
-    "boss",
-    "both",
-    "bowl",
-    "bulk",
-    "burn",
-    "bush",
-    "busy",
-    "call",
-    "calm",
-    "came",
-    "camp",
-    "card",
-    "care",
-    "case",
-    "cash",
-    "cast",
-    "cell",
-    "chat",
-    "chip",
-    "city",
-    "club",
-    "coal",
-    "coat",
-    "code",
-    "cold",
-    "come",
-    "cook",
-    "cool",
-    "cope",
-    "copy",
-    "core",
-    "cost",
-    "crew",
-    "crop",
-    "dark",
-    "data",
-]
+_WORDS = (
+    "able acid aged also area army away baby back ball band bank base bath bear beat been beer bell belt "
+    "best bill bird blow blue boat body bomb bond bone book boom born boss both bowl bulk burn bush busy "
+    "call calm came camp card care case cash cast cell chat chip city club coal coat code cold come cook "
+    "cool cope copy core cost crew crop dark data"
+)
 WORD_BYTES = 5
 BLOCK_WORDS = 4_096
 CREATED_BASE_SECONDS = 1_767_225_600
@@ -103,10 +38,10 @@ _UNIFORM_SCALE = 2**32
 
 def _block() -> str:
     """Words in an order that a fixed rule gives."""
-    state, words = 1, []
+    vocabulary, state, words = _WORDS.split(), 1, []
     for _ in range(BLOCK_WORDS):
         state = (state * 1_103_515_245 + 12_345) % 2**31
-        words.append(WORDS[(state >> 16) % len(WORDS)])
+        words.append(vocabulary[(state >> 16) % len(vocabulary)])
     return " ".join(words) + " "
 
 
@@ -254,10 +189,8 @@ def embeddings_body(request: EmbeddingsRequest, digest: bytes, *, with_usage: bo
     tokens = embedding_inputs(request.input)
     dimensions = request.dimensions or DIMENSIONS
     as_base64 = request.encoding_format == "base64"
-    data = ",".join(
-        f'{{"object":"embedding","index":{index},"embedding":{_vector((digest[0] + index) % VECTORS, dimensions, as_base64)}}}'
-        for index in range(len(tokens))
-    )
+    vectors = [_vector((digest[0] + index) % VECTORS, dimensions, as_base64) for index in range(len(tokens))]
+    data = ",".join(f'{{"object":"embedding","index":{i},"embedding":{vector}}}' for i, vector in enumerate(vectors))
     usage = f',"usage":{{"prompt_tokens":{sum(tokens)},"total_tokens":{sum(tokens)}}}' if with_usage else ""
     model = msgspec.json.encode(request.model).decode()
     return f'{{"object":"list","data":[{data}],"model":{model}{usage}}}'.encode()

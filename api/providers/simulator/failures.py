@@ -57,9 +57,9 @@ class ScriptLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def read_script(path: Path) -> dict[int, Failure]:
-    """The failures of a script file, JSON such as `[{"request": 3, "fail": "500"}, {"first": 7, "last": 9, "fail": "429"}]`.
+    """The failures of a script file by number of the request; raises ConfigurationError with what is wrong.
 
-    Raises ConfigurationError with what is wrong.
+    The file is JSON such as `[{"request": 3, "fail": "500"}, {"first": 7, "last": 9, "fail": "429"}]`.
     """
     try:
         lines = msgspec.json.decode(path.read_bytes(), type=list[ScriptLine])
