@@ -1,8 +1,8 @@
 """Files from package repositories that the Python index does not have: pinned, verified, cached for ever.
 
 `artifacts.lock.json` names every file with version and sha256 (`python -m infra.embedded.lock` writes it). A bundle is
-a folder of the cache that holds all files of one server; it appears by one rename when everything in it was verified, so
-a folder that exists is whole, and nothing asks the network once it exists.
+a folder of the cache that holds all files of one server; it appears by one rename when everything in it was verified,
+so a folder that exists is whole, and nothing asks the network once it exists.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ QuaestorError
   x IntegrityError
     + ArtifactMismatchError a downloaded file is not the one that was pinned: refuse it
   x ServerFailedError       a server ended, or did not answer in time, while starting
+    + GivenUpError          its start was cut short because another part failed
   x ArtifactUnavailableError an artifact is not cached and could not be downloaded
 """
 
@@ -62,6 +63,10 @@ class ServerFailedError(QuaestorError):
         self.part = part
         self.why = why
         self.log = log
+
+
+class GivenUpError(ServerFailedError):
+    """A start was cut short because another part failed, or the whole was interrupted."""
 
 
 def explained(error: OSError, path: Path) -> ConfigurationError:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Child:
         self.name = name
         self.pid = process.pid
         self._process = process
+        self._asked_at: float | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -66,12 +68,18 @@ class Child:
             return False
         return True
 
-    def stop(self, how: signal.Signals, seconds: float) -> bool:
-        """Ask it to end, wait, and kill its whole group in the end; whether it ended by itself."""
-        if self.exit_code is None:
+    def ask_to_stop(self, how: signal.Signals) -> None:
+        """Ask it to end, once: a second signal means "at once" to some programs. Does not wait."""
+        if self._asked_at is None and self.exit_code is None:
+            self._asked_at = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, how)
-        ended = self.wait(seconds)
+
+    def stop(self, how: signal.Signals, seconds: float) -> bool:
+        """Ask it to end, wait until `seconds` after it was asked, and kill its group; whether it ended by itself."""
+        self.ask_to_stop(how)
+        waited = 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+        ended = self.wait(max(0.0, seconds - waited))
         self.kill()
         return ended
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from infra.embedded.artifacts import ArtifactCache
 from infra.embedded.endpoints import ENDPOINTS_FILE, Endpoints, ProcessEntry
-from infra.embedded.errors import explained
+from infra.embedded.errors import GivenUpError, explained
 from infra.embedded.ports import PortPlan, check_free
 from infra.embedded.process import Spawner
 from infra.embedded.progress import Progress, ProgressCallback, ignore
@@ -115,12 +115,15 @@ class Stack:
             started: list[Future[None]] = [
                 pool.submit(server.start, self._progress) for server in self.servers.values()
             ]
-            wait(started, return_when=FIRST_EXCEPTION)
-            fault = next((each.exception() for each in started if each.done() and each.exception()), None)
-            if fault is not None:
-                self._give_up(started)
-        for each in started:
-            each.result()
+            try:
+                wait(started, return_when=FIRST_EXCEPTION)
+            finally:  # a fault, or an interrupt of this thread
+                if not all(each.done() and not each.exception() for each in started):
+                    self._give_up(started)
+        faults = [fault for each in started if (fault := each.exception()) is not None]
+        # Those that were given up because of another's fault say so, and are not the reason.
+        for fault in sorted(faults, key=lambda fault: isinstance(fault, GivenUpError)):
+            raise fault
 
     def _give_up(self, started: Sequence[Future[None]]) -> None:
         """Make the starts that still run end at once."""

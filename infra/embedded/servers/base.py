@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from infra.embedded.artifacts import ArtifactCache
-from infra.embedded.errors import ServerFailedError, explained
+from infra.embedded.errors import GivenUpError, ServerFailedError, explained
 from infra.embedded.ports import check_free
 from infra.embedded.process import Child, Launch, Spawner, last_line
 from infra.embedded.progress import Progress, ProgressCallback, ignore
@@ -134,13 +134,13 @@ class Server(ABC):
 
     def _check_wanted(self) -> None:
         if self._given_up:
-            raise ServerFailedError(self.name, "was not started: another part failed", self.log)
+            raise GivenUpError(self.name, "was given up", self.log)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.start_seconds_max
         while not self.ready():
-            self._check_wanted()
             if not self.alive:
+                self._check_wanted()
                 code = self.child.exit_code if self.child else None
                 why = f"ended while starting (exit code {code}): {last_line(self.log) or 'it said nothing'}"
                 raise ServerFailedError(self.name, why, self.log)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import struct
+from typing import Any
 
 from infra.embedded.ports import LOOPBACK
 
 PROBE_SECONDS = 1.0
 API_VERSIONS_KEY = 18
 CORRELATION = 7
+ANSWER_BYTES_MAX = 1024 * 1024
 
 
 def http_answers(port: int, path: str) -> bool:
@@ -21,6 +24,20 @@ def http_answers(port: int, path: str) -> bool:
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
+
+
+def http_json(port: int, path: str) -> dict[str, Any]:
+    """The JSON object that a GET is answered with; empty when there is none."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = json.loads(connection.getresponse().read(ANSWER_BYTES_MAX))
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    else:
+        return answer if isinstance(answer, dict) else {}
     finally:
         connection.close()
 
