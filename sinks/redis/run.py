@@ -1,0 +1,121 @@
+"""`quaestor sink redis`: the sink on the runner, beside a thread that follows quaestor.control for tenants to open."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import structlog
+
+from schemas import limits
+from schemas.errors import LogUnavailableError
+from schemas.topics import CONTROL
+from sinks.redis.sink import RedisSink
+from sinks.runner.progress import MonitorProgress
+from sinks.runner.runner import run_sink
+from sinks.runner.seam import QuarantineStore
+from streams.codec import Codec
+from streams.kafka import KafkaGroupReader, KafkaReader
+from streams.log import GroupReader, LogReader
+from streams.monitor import Monitor
+
+log = structlog.get_logger()
+
+GROUP = "sink-redis"
+FOLLOW_SECONDS = 0.2
+METADATA_SECONDS = 10.0
+RETRY_SECONDS = 1.0
+
+
+async def run(
+    *,
+    bootstrap: str,
+    redis_url: str,
+    codec: Codec,
+    monitor: Monitor,
+    stop: asyncio.Event,
+    random: Random,
+    quarantine: QuarantineStore | None = None,
+    tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+) -> None:
+    """Project budgets and health into Redis until `stop`; raises what run_sink raises."""
+    sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
+    await run_on(
+        sink,
+        reader=KafkaGroupReader(bootstrap, GROUP),
+        control_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-control"),
+        codec=codec,
+        monitor=monitor,
+        stop=stop,
+        random=random,
+        quarantine=quarantine,
+    )
+
+
+async def run_on(
+    sink: RedisSink,
+    *,
+    reader: GroupReader,
+    control_reader: Callable[[], LogReader],
+    codec: Codec,
+    monitor: Monitor,
+    stop: asyncio.Event,
+    random: Random,
+    quarantine: QuarantineStore | None = None,
+) -> None:
+    """`run` over any log; `control_reader` makes a reader of its own for quaestor.control."""
+    loop = asyncio.get_running_loop()
+    ended = threading.Event()
+    executor = ThreadPoolExecutor(1, thread_name_prefix="follow-control")
+
+    def name(tenants: set[str]) -> None:
+        loop.call_soon_threadsafe(sink.name_tenants, tenants)
+
+    following = loop.run_in_executor(executor, _follow_control, control_reader, name, ended)
+    try:
+        await run_sink(sink, reader, codec, MonitorProgress(monitor, sink.projection), stop, random, quarantine)
+    finally:
+        ended.set()
+        await asyncio.gather(following, return_exceptions=True)
+        executor.shutdown(wait=False)
+
+
+def _follow_control(make: Callable[[], LogReader], name: Callable[[set[str]], None], ended: threading.Event) -> None:
+    """Tell every tenant that control names, from its first record on; every sink process reads all of it."""
+    known: set[str] = set()
+    reader = make()
+    try:
+        while not ended.is_set() and not _assigned(reader, ended):
+            ended.wait(RETRY_SECONDS)
+        while not ended.is_set():
+            _follow_once(reader, known, name, ended)
+    finally:
+        reader.close()
+
+
+def _assigned(reader: LogReader, ended: threading.Event) -> bool:
+    try:
+        partitions = reader.partitions([CONTROL.name], METADATA_SECONDS)
+        reader.assign(reader.begin_offsets(partitions, METADATA_SECONDS))
+    except LogUnavailableError as error:
+        if not ended.is_set():
+            log.info("control_away", detail=str(error))
+        return False
+    return bool(partitions)
+
+
+def _follow_once(reader: LogReader, known: set[str], name: Callable[[set[str]], None], ended: threading.Event) -> None:
+    try:
+        records = reader.consume(limits.CONSUME_BATCH_RECORDS, FOLLOW_SECONDS)
+    except LogUnavailableError as error:
+        log.info("control_away", detail=str(error))
+        ended.wait(RETRY_SECONDS)
+        return
+    # The key is <tenant>/<entity>; a tenant's name has no slash.
+    found = {record.key.split(b"/", 1)[0].decode() for record in records if record.key} - known
+    if found:
+        known |= found
+        name(found)
