@@ -20,7 +20,7 @@ import msgspec
 from schemas.errors import CodecError, SchemaUnknownError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
-from streams.encoder import compile_encoder
+from streams.encoder import Texts, compile_encoder
 
 AVRO_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
 MAGIC = 0
@@ -81,7 +81,8 @@ class Codec:
         """Nothing is asked of the source before it is needed."""
         self._source = source
         self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
-        self._encoders = {topic: compile_encoder(schema) for topic, schema in self._local.items()}
+        texts = Texts()
+        self._encoders = {topic: compile_encoder(schema, texts) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
         self._writers: dict[tuple[str, int], tuple[Any, Any]] = {}
 

@@ -23,12 +23,14 @@ LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
 DOUBLE = struct.Struct("<d")
 
 
-#: Source text per plain type. Small numbers and short texts are most: a table has their bytes.
+#: Texts remembered, and the longest of them; about a megabyte.
+TEXTS_MAX, TEXT_BYTES_MAX = 4_096, 64
+#: Source text per plain type. Small numbers are most: a table has their bytes.
 INTEGER = f"(LAST[v << 1] if 0 <= (v := {{value}}) < {SMALL} else long(v))"
 SCALARS = {
     "int": INTEGER,
     "long": INTEGER,
-    "string": f"(LAST[n << 1] + b if (n := len(b := {{value}}.encode())) < {SMALL} else data(b))",
+    "string": "(known(s := {value}) or text(s))",
     "bytes": "data({value})",
     "boolean": "(b'\\1' if {value} else b'\\0')",
     "double": "double({value})",
@@ -71,6 +73,24 @@ def encode_text(value: str) -> bytes:
     return encode_long(len(data)) + data
 
 
+class Texts:
+    """Encoded texts, remembered: tenants, models and actors come again in every event, ids in those of one request."""
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self._known: dict[str, bytes] = {}
+        self.get = self._known.get
+
+    def learn(self, value: str) -> bytes:
+        """Encode a text, and remember it if it is short; forgets everything when there is too much to remember."""
+        encoded = encode_text(value)
+        if len(encoded) <= TEXT_BYTES_MAX:
+            if len(self._known) >= TEXTS_MAX:
+                self._known.clear()
+            self._known[value] = encoded
+        return encoded
+
+
 def encode_bytes(value: bytes) -> bytes:
     """The length, then the bytes."""
     return encode_long(len(value)) + value
@@ -79,11 +99,13 @@ def encode_bytes(value: bytes) -> bytes:
 class _Compiler:
     """Writes the source of an encoder; nested records and enums become names it may use."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
         self.names: dict[str, Any] = {
+            "known": texts.get,
+            "text": texts.learn,
             "LAST": LAST,
             "long": encode_long,
-            "text": encode_text,
             "data": encode_bytes,
             "double": DOUBLE.pack,
             "join": b"".join,
@@ -115,7 +137,9 @@ class _Compiler:
                 item = self.expression(avro["items"], "i")
                 return f"(long(len(a)) + join([{item} for i in a]) + b'\\0' if (a := {value}) else b'\\0')"
             case "map":
-                entries = f"join([text(k) + {self.expression(avro['values'], 'i')} for k, i in m.items()])"
+                entries = (
+                    f"join([(known(k) or text(k)) + {self.expression(avro['values'], 'i')} for k, i in m.items()])"
+                )
                 return f"(long(len(m)) + {entries} + b'\\0' if (m := {value}) else b'\\0')"
         raise TypeError(f"no encoder for {avro!r}")
 
@@ -131,7 +155,7 @@ class _Compiler:
 
     def _nested(self, avro: Any) -> str:
         name = f"record_{avro['name'].replace('.', '_')}"
-        self.names[name] = compile_encoder(avro)
+        self.names[name] = compile_encoder(avro, self.texts)
         return name
 
 
@@ -139,9 +163,9 @@ def _attribute(field: Any) -> str:
     return f"event.{field['name']}"
 
 
-def compile_encoder(schema: Any) -> Encoder:
+def compile_encoder(schema: Any, texts: Texts) -> Encoder:
     """The encoder of a record schema as `codec.parse_schema` gives it: an event in, its Avro body out.
 
     The encoder raises TypeError, AttributeError, KeyError, ValueError or OverflowError for an event that does not fit.
     """
-    return _Compiler().function(schema)
+    return _Compiler(texts).function(schema)

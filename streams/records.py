@@ -29,7 +29,7 @@ def outgoing(codec: Codec, event: Event, traceparent: bytes | None = None) -> Ou
     key = topic.key_of(event).encode() if topic.key_of else original_key(event)
     seconds, micros = divmod(event.occurred_at, MICROS_PER_SECOND)
     headers = (
-        *_constant_headers(topic.name, getattr(event, "kind", None), event.actor),
+        *_constant_headers(topic.name, str(getattr(event, "kind", "")), event.actor),
         ("ce_id", event.event_id.encode()),
         ("ce_time", b"%b.%06dZ" % (_second(seconds), micros)),
     )
@@ -61,7 +61,7 @@ def event_of(codec: Codec, record: LogRecord) -> Event:
 
 
 @lru_cache(maxsize=NAMES_CACHED_MAX)
-def _constant_headers(topic: str, kind: str | None, actor: str) -> Headers:
+def _constant_headers(topic: str, kind: str, actor: str) -> Headers:
     name = f"{topic}.{kind}" if kind else topic
     return (SPECIFICATION, CONTENT_TYPE, ("ce_type", name.encode()), ("ce_source", b"/" + actor.encode()))
 

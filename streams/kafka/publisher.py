@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -16,6 +17,10 @@ from streams.kafka import configuration
 from streams.log import Done, OutgoingRecord
 
 POLL_SECONDS = 0.1
+#: With this many records under way, reports are collected for a moment: each costs a change of threads otherwise, which
+#: took 100 of 500 microseconds per request at 32 connections.
+BUSY_RECORDS = 32
+COLLECT_SECONDS = 0.001
 LINGER_MILLISECONDS = 5.0
 log = structlog.get_logger(__name__)
 
@@ -95,6 +100,8 @@ class KafkaPublisher:
     def _serve(self) -> None:
         while not self._closing:
             self._producer.poll(POLL_SECONDS)
+            if self._open > BUSY_RECORDS:
+                time.sleep(COLLECT_SECONDS)
             if self._broken.is_set():
                 self._replace()
         self._producer.purge()
