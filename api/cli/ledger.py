@@ -1,0 +1,108 @@
+"""`quaestor ledger balance | statement`: what stands in the accounts, and how it came there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+
+from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.settings import load_settings
+from schemas.money import format_nano
+from sinks.postgres.reads import AccountBalance, PostgresReads, StatementLine
+
+T = TypeVar("T")
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="One tenant; all of them when left out.")]
+PrefixOption = Annotated[str | None, typer.Option("--account", help="Accounts whose name begins so.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most lines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    ledger = typer.Typer(name="ledger", help="The double-entry ledger.", no_args_is_help=True)
+    ledger.command("balance")(balance)
+    ledger.command("statement")(statement)
+    app.add_typer(ledger)
+
+
+def balance(
+    tenant: TenantOption = None, account: PrefixOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """The trial balance: debits and credits of every account, pending and posted, with their sums per currency."""
+    dsn = load_settings(data).postgres_dsn
+    rows = _read(dsn, lambda reads: reads.balances(tenant, account))
+    if as_json:
+        print_json({"accounts": [vars(row) for row in rows], "totals": [vars(row) for row in totals(rows)]})
+        return
+    columns = ("tenant", "account", "currency", "debits pending", "credits pending", "debits posted", "credits posted")
+    lines = [_balance_line(row) for row in [*rows, *totals(rows)]]
+    terminal().print(table("Trial balance", columns, lines, numbers=(3, 4, 5, 6)))
+
+
+def totals(rows: list[AccountBalance]) -> list[AccountBalance]:
+    """One line per currency; in a whole ledger its debits equal its credits."""
+    return [
+        AccountBalance(
+            "",
+            "TOTAL",
+            currency,
+            sum(row.debits_pending_nano for row in rows if row.currency == currency),
+            sum(row.debits_posted_nano for row in rows if row.currency == currency),
+            sum(row.credits_pending_nano for row in rows if row.currency == currency),
+            sum(row.credits_posted_nano for row in rows if row.currency == currency),
+        )
+        for currency in sorted({row.currency for row in rows})
+    ]
+
+
+def statement(
+    account: Annotated[str, typer.Argument(help="The whole name, for example budget/<limit>/available.")],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose account.")],
+    limit: LimitOption = 50,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest transfers of one account, newest first."""
+    dsn = load_settings(data).postgres_dsn
+    lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit))
+    if as_json:
+        print_json({"tenant_id": tenant, "account": account, "lines": [vars(line) for line in lines]})
+        return
+    columns = ("when (UTC)", "kind", "memo", "other account", "debit", "credit", "currency", "request")
+    rows = [_statement_line(line, account) for line in lines]
+    terminal().print(table(f"{tenant}: {account}", columns, rows, numbers=(4, 5)))
+
+
+def _read(dsn: str, question: Callable[[PostgresReads], Awaitable[T]]) -> T:
+    async def read() -> T:
+        reads = PostgresReads(dsn)
+        try:
+            return await question(reads)
+        finally:
+            await reads.close()
+
+    return asyncio.run(read())
+
+
+def _balance_line(row: AccountBalance) -> tuple[str, ...]:
+    amounts = (row.debits_pending_nano, row.credits_pending_nano, row.debits_posted_nano, row.credits_posted_nano)
+    return (row.tenant_id, row.account, row.currency, *map(format_nano, amounts))
+
+
+def _statement_line(line: StatementLine, account: str) -> tuple[str, ...]:
+    is_debit = line.debit_account == account
+    amount = format_nano(line.amount_nano)
+    when = datetime.fromtimestamp(line.occurred_at / 1_000_000, UTC).isoformat(" ", "milliseconds")
+    return (
+        when.removesuffix("+00:00"),
+        line.kind,
+        line.memo,
+        line.credit_account if is_debit else line.debit_account,
+        amount if is_debit else "",
+        "" if is_debit else amount,
+        line.currency,
+        line.request_id or "",
+    )

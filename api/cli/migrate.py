@@ -1,0 +1,98 @@
+"""`quaestor migrate`: topics, schemas and every store brought forward, side by side; a no-op when all is there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.settings import Settings, load_settings
+from schemas.errors import LogUnavailableError, QuaestorError, StoreUnavailableError
+from sinks.clickhouse import migrations as clickhouse
+from sinks.postgres import migrations as postgres
+from streams.kafka import ensure_topics
+from streams.registry import register_all
+
+RETRY_SECONDS = 0.25
+WaitOption = Annotated[float, typer.Option("--wait", help="How long to wait for a part that is away, seconds.")]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one part."""
+
+    part: str
+    ok: bool
+    #: What was brought forward, or why not.
+    detail: str
+    seconds: float
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("migrate")(migrate)
+
+
+def migrate(data: DataOption = None, wait_seconds: WaitOption = 30.0, as_json: JsonOption = False) -> None:
+    """Bring Kafka's topics, the registered schemas, Postgres and ClickHouse forward; safe to run at any time."""
+    steps = asyncio.run(migrate_all(load_settings(data), wait_seconds))
+    ok = all(step.ok for step in steps)
+    if as_json:
+        print_json({"ok": ok, "parts": [vars(step) for step in steps]})
+    else:
+        rows = [(s.part, "ok" if s.ok else "failed", s.detail, f"{s.seconds:.2f} s") for s in steps]
+        terminal().print(table("Migrations", ("part", "", "what", "time"), rows, numbers=(3,)))
+    if not ok:
+        raise typer.Exit(1)
+
+
+async def migrate_all(settings: Settings, wait_seconds: float) -> list[Step]:
+    """All four parts at once; never raises for a part that fails, its step says why."""
+    return list(
+        await asyncio.gather(
+            _step("kafka topics", lambda: asyncio.to_thread(_topics, settings.kafka_bootstrap), wait_seconds),
+            _step("schemas", lambda: asyncio.to_thread(_schemas, settings.registry_url), wait_seconds),
+            _step("postgres", lambda: _postgres(settings.postgres_dsn), wait_seconds),
+            _step("clickhouse", lambda: _clickhouse(settings.clickhouse_url), wait_seconds),
+        )
+    )
+
+
+async def _step(part: str, bring_forward: Callable[[], Awaitable[str]], wait_seconds: float) -> Step:
+    started = time.monotonic()
+    while True:
+        try:
+            detail, ok = await bring_forward(), True
+        except (StoreUnavailableError, LogUnavailableError) as error:
+            if time.monotonic() - started < wait_seconds:
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            detail, ok = f"still away after {wait_seconds:g} s: {error}", False
+        except QuaestorError as error:
+            detail, ok = str(error), False
+        return Step(part, ok, detail, time.monotonic() - started)
+
+
+def _topics(bootstrap: str) -> str:
+    return _listed("created", ensure_topics(bootstrap))
+
+
+def _schemas(url: str) -> str:
+    return f"{len(register_all(url))} registered"
+
+
+async def _postgres(dsn: str) -> str:
+    return _listed("applied", await postgres.migrate(dsn))
+
+
+async def _clickhouse(url: str) -> str:
+    return _listed("applied", list(await clickhouse.migrate(url)))
+
+
+def _listed(verb: str, names: list[str]) -> str:
+    return f"{verb} {', '.join(names)}" if names else "nothing to do"

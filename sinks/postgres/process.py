@@ -1,0 +1,39 @@
+"""The Postgres sink's process: the sink, and the relay that publishes every sink's quarantined records."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from random import SystemRandom
+
+from sinks.postgres.quarantine import PostgresQuarantine
+from sinks.postgres.sink import PROJECTION, PostgresSink
+from sinks.runner.process import drive
+from sinks.runner.relay import relay_quarantine
+from streams.codec import Codec
+from streams.kafka import KafkaPublisher
+from streams.monitor import Monitor
+from streams.recorder import Recorder
+from streams.registry import RegistrySchemas
+
+
+async def run(dsn: str, bootstrap: str, registry_url: str, monitor: Monitor, stop: asyncio.Event) -> None:
+    """Project every topic into Postgres until `stop`; raises what ends the process for good (start it again)."""
+    outbox = PostgresQuarantine(dsn)
+    publisher = KafkaPublisher(bootstrap, client_id="quarantine-relay")
+    recorder = Recorder(publisher, Codec(RegistrySchemas(registry_url)))
+    relay = asyncio.create_task(relay_quarantine(outbox, recorder, stop, SystemRandom()))
+    try:
+        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop)
+        await relay
+    finally:
+        relay.cancel()
+        await asyncio.gather(relay, return_exceptions=True)
+        await outbox.close()
+        await asyncio.to_thread(publisher.close)
+
+
+def owner() -> str:
+    """What the cursor table says of this process, for people."""
+    return f"{PROJECTION} on {socket.gethostname()}, process {os.getpid()}"
