@@ -9,10 +9,10 @@ and it never changes. A cursor moves only when its plan is settled. See docs/dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from schemas.errors import FencedError, GapError, IntegrityError
+from schemas.errors import FencedError, GapError
 from streams.log import Partition
 
 
@@ -93,7 +93,7 @@ class Misplaced:
 
 
 class PlanStore(Protocol):
-    """Cursors, plans and the index of event ids. `MemoryPlanStore` below and `sinks.postgres.plans` pass one suite."""
+    """Cursors, plans and the index of event ids. `memory` and `sinks.postgres.plans` pass one suite."""
 
     async def open(self) -> None:
         """Connect; raises StoreUnavailableError."""
@@ -110,8 +110,10 @@ class PlanStore(Protocol):
         """
 
     async def left_open(self, projection: str, partitions: Sequence[Partition]) -> list[Plan]:
-        """Plans of these partitions that are not settled, whole (with pieces of other partitions); may raise
-        StoreUnavailableError."""
+        """Plans of these partitions that are not settled, whole: pieces of other partitions too.
+
+        Raises StoreUnavailableError.
+        """
 
     async def plan(
         self, projection: str, drafts: Sequence[Draft], epochs: Mapping[Partition, int]
@@ -122,6 +124,9 @@ class PlanStore(Protocol):
         on these partitions, those are answered instead. Raises FencedError when an epoch is no longer held,
         IntegrityError when an id comes with other bytes than before, StoreUnavailableError.
         """
+
+    async def cursors(self, projection: str) -> dict[Partition, int]:
+        """Next offset of every partition of the projection; raises StoreUnavailableError."""
 
     async def settle(self, projection: str, plans: Sequence[Plan], epochs: Mapping[Partition, int]) -> None:
         """Move the cursors of the pieces whose partitions stand in `epochs` behind them, in one transaction.
@@ -163,88 +168,3 @@ def plans_of(projection: str, drafts: Sequence[Draft], repeated: Mapping[Partiti
             Piece(draft.partition, draft.topic_id, draft.first_offset, draft.next_offset, excluded)
         )
     return tuple(Plan(token_of(projection, pieces), tuple(pieces), 0.0) for pieces in by_topic.values())
-
-
-@dataclass
-class _Row:
-    topic_id: str
-    next_offset: int = 0
-    epoch: int = 0
-
-
-@dataclass
-class MemoryPlanStore:
-    """PlanStore in memory; outlives the sinks on it, as a database would. One projection at a time is enough."""
-
-    cursors: dict[Partition, _Row] = field(default_factory=dict)
-    open_pieces: dict[Partition, str] = field(default_factory=dict)
-    plans: dict[str, Plan] = field(default_factory=dict)
-    #: (tenant_id, event_id) -> where it was first met, and the hash of its body.
-    index: dict[tuple[str, str], tuple[Partition, int, bytes]] = field(default_factory=dict)
-
-    async def open(self) -> None:
-        """As the seam says."""
-
-    async def close(self) -> None:
-        """As the seam says."""
-
-    async def claim(
-        self, projection: str, partitions: Sequence[Partition], topic_ids: Mapping[str, str]
-    ) -> dict[Partition, Held]:
-        """As the seam says."""
-        for partition in partitions:
-            row = self.cursors.setdefault(partition, _Row(topic_ids[partition.topic]))
-            if row.topic_id != topic_ids[partition.topic]:
-                raise IntegrityError(f"{partition}: the cursor belongs to an earlier topic of this name")
-            row.epoch += 1
-        return {each: Held(self.cursors[each].next_offset, self.cursors[each].epoch) for each in partitions}
-
-    async def left_open(self, projection: str, partitions: Sequence[Partition]) -> list[Plan]:
-        """As the seam says."""
-        tokens = dict.fromkeys(self.open_pieces[each] for each in partitions if each in self.open_pieces)
-        return [self.plans[token] for token in tokens]
-
-    async def plan(
-        self, projection: str, drafts: Sequence[Draft], epochs: Mapping[Partition, int]
-    ) -> Planned | Misplaced:
-        """As the seam says."""
-        held = {each: Held(row.next_offset, row.epoch) for each, row in self.cursors.items()}
-        wrong = misplaced(drafts, held, epochs)
-        waiting = await self.left_open(projection, [draft.partition for draft in drafts])
-        if waiting:
-            return Planned(tuple(waiting), left_open=True)
-        if wrong is not None:
-            return wrong
-        planned = plans_of(projection, drafts, self._learn(drafts))
-        for plan in planned:
-            self.plans[plan.token] = plan
-            self.open_pieces.update(dict.fromkeys((piece.partition for piece in plan.pieces), plan.token))
-        return Planned(planned, left_open=False)
-
-    async def settle(self, projection: str, plans: Sequence[Plan], epochs: Mapping[Partition, int]) -> None:
-        """As the seam says."""
-        pieces = [piece for plan in plans for piece in plan.pieces if piece.partition in epochs]
-        for piece in pieces:
-            if self.cursors[piece.partition].epoch != epochs[piece.partition]:
-                raise FencedError(str(piece.partition), epochs[piece.partition])
-        for piece in pieces:
-            if self.open_pieces.pop(piece.partition, None) is not None:
-                self.cursors[piece.partition].next_offset = piece.next_offset
-        still_open = set(self.open_pieces.values())
-        self.plans = {token: plan for token, plan in self.plans.items() if token in still_open}
-
-    def _learn(self, drafts: Sequence[Draft]) -> dict[Partition, set[int]]:
-        """Enter events into the index; answer the offsets whose event was met before. All or nothing."""
-        index = dict(self.index)
-        repeated: dict[Partition, set[int]] = {}
-        for draft in sorted(drafts, key=lambda each: each.partition):
-            for event in draft.events:
-                met = index.setdefault(
-                    (event.tenant_id, event.event_id), (draft.partition, event.offset, event.content_hash)
-                )
-                if met[2] != event.content_hash:
-                    raise IntegrityError(f"{draft.partition}: event {event.event_id} was met before with other bytes")
-                if met[:2] != (draft.partition, event.offset):
-                    repeated.setdefault(draft.partition, set()).add(event.offset)
-        self.index = index
-        return repeated

@@ -1,0 +1,86 @@
+"""Every query of the sink and its reads, named. Tables and databases come from our own code, values as parameters."""
+
+# ruff: noqa: S608 - names are ours, never input
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sinks.clickhouse.tables import FactTable
+
+
+def count_range(database: str, table: str) -> str:
+    """Rows of one topic's incarnation and partition within a range of offsets."""
+    return f"""
+SELECT count()
+FROM {database}.{table}
+WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off >= {{first:Int64}} AND _off < {{after:Int64}}
+"""
+
+
+def totals(database: str, table: FactTable, ends: Mapping[int, int]) -> str:
+    """Distinct ids, their digest (sinks/totals.py) and their money, over rows below their partition's end offset."""
+    parts, offsets = list(ends), list(ends.values())
+    amount = "any(amount_nano)" if table.has_amount else "toInt64(0)"
+    return f"""
+SELECT
+    count(),
+    sum(toUInt128(bitShiftRight(reinterpretAsUInt64(reverse(substring(MD5(toString(event_id)), 1, 8))), 4))),
+    sum(toInt128(amount))
+FROM (
+    SELECT event_id, {amount} AS amount
+    FROM {database}.{table.name}
+    WHERE _off < transform(_part, {parts}, {offsets}, toInt64(0))
+    GROUP BY tenant_id, event_id
+)
+"""
+
+
+def cost_by_team_and_model(database: str) -> str:
+    """What each team spent on each model, dearest first."""
+    return f"""
+SELECT team_id, model, currency, sum(amount) AS spent,
+    sumIf(quantity, kind = 'CHARGE' AND endsWith(meter, 'TOKENS'))
+FROM {database}.rollup_cost_hourly
+WHERE tenant_id = {{tenant_id:String}} AND hour >= toStartOfHour(fromUnixTimestamp64Micro({{since:Int64}}, 'UTC'))
+GROUP BY team_id, model, currency
+ORDER BY spent DESC, team_id, model, currency
+LIMIT {{rows:UInt32}}
+"""
+
+
+def requests_by_hour(database: str) -> str:
+    """How many requests ended in each hour, and how."""
+    return f"""
+SELECT toUnixTimestamp(hour), sum(requests), sum(completed), sum(failed), sum(refused),
+    sum(input_tokens), sum(output_tokens)
+FROM {database}.rollup_requests_hourly
+WHERE tenant_id = {{tenant_id:String}} AND hour >= toStartOfHour(fromUnixTimestamp64Micro({{since:Int64}}, 'UTC'))
+GROUP BY hour
+ORDER BY hour
+LIMIT {{rows:UInt32}}
+"""
+
+
+def top_models(database: str) -> str:
+    """The models that cost most."""
+    return f"""
+SELECT provider_id, model, currency, sum(toDecimal128(amount_nano, 9) / 1000000000) AS spent, uniqExact(attempt_id)
+FROM {database}.costs
+WHERE tenant_id = {{tenant_id:String}} AND occurred_at >= fromUnixTimestamp64Micro({{since:Int64}}, 'UTC')
+GROUP BY provider_id, model, currency
+ORDER BY spent DESC, provider_id, model, currency
+LIMIT {{rows:UInt32}}
+"""
+
+
+def latency(database: str) -> str:
+    """Latency of completed, failed and refused requests per model; estimates by t-digest."""
+    return f"""
+SELECT provider_id, model, sum(requests), quantilesTDigestIfMerge(0.5, 0.95, 0.99)(latency),
+    quantilesTDigestIfMerge(0.5, 0.95, 0.99)(first_chunk)
+FROM {database}.rollup_requests_hourly
+WHERE tenant_id = {{tenant_id:String}} AND hour >= toStartOfHour(fromUnixTimestamp64Micro({{since:Int64}}, 'UTC'))
+GROUP BY provider_id, model
+ORDER BY sum(requests) DESC, provider_id, model
+LIMIT {{rows:UInt32}}
+"""

@@ -1,0 +1,196 @@
+"""The ClickHouse sink: plan, insert, settle.
+
+A batch becomes one plan per topic, pinned in Postgres together with its exclusions; each plan is one insert under its
+token; then the cursors move. Whatever dies in between leaves a plan open, and whoever owns one of its partitions next
+inserts exactly the same rows again under the same token, which ClickHouse drops where it has them (plans.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from schemas.errors import GapError, IntegrityError, RejectedError, Rejection, StoreUnavailableError
+from sinks.clickhouse import queries
+from sinks.clickhouse.client import ClickHouse
+from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore
+from sinks.clickhouse.ranges import RangeReader
+from sinks.clickhouse.tables import TABLES
+from sinks.postgres.tables import content_hash
+from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span
+from streams.log import Partition
+
+log = structlog.get_logger()
+
+PROJECTION = "clickhouse@v1"
+#: One insert per topic and batch, about one batch a second: few parts, and fresh enough.
+POLICY = BatchPolicy(records_max=10_000, age_milliseconds=800)
+#: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
+#: migrations.WINDOW_INSERTS at two inserts a second, and migrations.WINDOW_SECONDS.
+TRUSTED_AGE_SECONDS = 3_600
+#: How often a batch is trimmed to where the store stands before the runner is asked to try again.
+TRIMS_MAX = 4
+
+
+class ClickHouseSink(Sink):
+    """Projects the fact topics into ClickHouse, each event once."""
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        plans: PlanStore,
+        ranges: RangeReader,
+        policy: BatchPolicy = POLICY,
+        projection: str = PROJECTION,
+    ) -> None:
+        """`ranges` reads the log again where a plan was left open; all three belong to this sink from now on."""
+        self.projection = projection
+        self.topics = tuple(TABLES)
+        self.policy = policy
+        self._clickhouse = clickhouse
+        self._plans = plans
+        self._ranges = ranges
+        self._epochs: dict[Partition, int] = {}
+
+    async def open(self) -> None:
+        """As the seam says."""
+        await self._plans.open()
+        await self._clickhouse.open()
+
+    async def close(self) -> None:
+        """As the seam says."""
+        await self._clickhouse.close()
+        await self._plans.close()
+
+    async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """As the seam says; what an earlier owner planned is completed first, so its cursor includes it."""
+        held = await self._plans.claim(self.projection, partitions, topic_ids)
+        epochs = {partition: each.epoch for partition, each in held.items()}
+        cursors = {partition: each.next_offset for partition, each in held.items()}
+        left_open = await self._plans.left_open(self.projection, partitions)
+        if left_open:
+            log.info("plans_recovered", sink=self.projection, plans=len(left_open))
+            await self._complete(left_open, {}, epochs)
+        for plan in left_open:
+            cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
+        self._epochs |= epochs
+        return cursors
+
+    async def write(self, batch: Batch) -> None:
+        """As the seam says."""
+        _refuse(batch)
+        spans = [span for span in batch.spans if span.next_offset > span.first_offset]
+        for _ in range(TRIMS_MAX):
+            if not spans:
+                return
+            planned = await self._plans.plan(self.projection, [_draft(span) for span in spans], self._epochs)
+            if isinstance(planned, Misplaced):
+                spans = _trimmed(spans, planned.held)
+                continue
+            await self._complete(planned.plans, {span.partition: span for span in spans}, self._epochs)
+            settled = {piece.partition: piece.next_offset for plan in planned.plans for piece in plan.pieces}
+            spans = _trimmed(spans, settled)
+        if spans:
+            raise StoreUnavailableError("the cursors keep moving under this batch")
+
+    async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
+        """Nothing to look after: ClickHouse does not lose what it acknowledged without saying so."""
+
+    async def release(self, partitions: Sequence[Partition]) -> None:
+        """As the seam says."""
+        for partition in partitions:
+            self._epochs.pop(partition, None)
+
+    async def _complete(
+        self, plans: Sequence[Plan], spans: Mapping[Partition, Span], epochs: Mapping[Partition, int]
+    ) -> None:
+        """Insert plans and move the cursors of the partitions we own; raises as `write` does."""
+        outcomes = await asyncio.gather(*(self._insert_once(plan, spans) for plan in plans), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        await self._plans.settle(self.projection, plans, epochs)
+
+    async def _insert_once(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):
+            await self._insert(plan, spans)
+
+    async def _insert(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+        pieces = [
+            (piece.partition.number, piece.topic_id, await self._records(piece, spans.get(piece.partition)))
+            for piece in plan.pieces
+        ]
+        table = TABLES[plan.topic]
+        rows = sum(len(records) for _, _, records in pieces)
+        if rows:
+            columns = table.columns_of(pieces)
+            await self._clickhouse.insert(table.name, table.column_names, table.column_types, columns, plan.token)
+        log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows)
+
+    async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
+        """The rows of a piece, from the batch where it holds all of them, else from the log."""
+        first, after, excluded = piece.first_offset, piece.next_offset, frozenset(piece.excluded)
+        if span is not None and span.first_offset <= first and after <= span.next_offset:
+            inside = (record for record in span.records if first <= record.offset < after)
+            return [record for record in inside if record.offset not in excluded]
+        return await self._ranges.read(piece.partition, first, after, excluded)
+
+    async def _is_there(self, plan: Plan) -> bool:
+        """Whether an old plan's rows are in the table; raises IntegrityError when only some are."""
+        table = TABLES[plan.topic]
+        counted = expected = 0
+        for piece in plan.pieces:
+            expected += piece.next_offset - piece.first_offset - len(piece.excluded)
+            rows = await self._clickhouse.query(
+                queries.count_range(self._clickhouse.database, table.name),
+                {
+                    "topic_id": piece.topic_id,
+                    "part": piece.partition.number,
+                    "first": piece.first_offset,
+                    "after": piece.next_offset,
+                },
+            )
+            counted += int(rows[0][0])
+        if counted not in {0, expected}:
+            raise IntegrityError(
+                f"{counted} of {expected} rows of the old plan {plan.token} are there: rebuild its months"
+            )
+        if counted:
+            log.warning("old_plan_found", sink=self.projection, token=plan.token, rows=counted)
+        return counted > 0
+
+
+def _refuse(batch: Batch) -> None:
+    """Raise RejectedError for records the tables would not take, before anything is planned."""
+    refused = []
+    for span in batch.spans:
+        table = TABLES[span.partition.topic]
+        for record in span.records:
+            reason = table.refusal(record.fields)
+            if reason is not None:
+                refused.append(Rejection(*span.partition, record.offset, reason, semantic=True))
+    if refused:
+        raise RejectedError(tuple(refused))
+
+
+def _draft(span: Span) -> Draft:
+    events = [
+        Known(fields["tenant_id"], fields["event_id"], fields["occurred_at"], offset, content_hash(record.value))
+        for offset, fields, record in span.records
+    ]
+    poison = [each.offset for each in span.poison]
+    return Draft(span.partition, span.topic_id, span.first_offset, span.next_offset, events, poison)
+
+
+def _trimmed(spans: Sequence[Span], stands: Mapping[Partition, int]) -> list[Span]:
+    """What of the spans lies behind where their partitions stand now; raises GapError."""
+    remaining = []
+    for span in spans:
+        cursor = stands.get(span.partition, span.first_offset)
+        if cursor < span.first_offset:
+            raise GapError(str(span.partition), cursor, span.first_offset)
+        if cursor < span.next_offset:
+            remaining.append(span.after(cursor))
+    return remaining
