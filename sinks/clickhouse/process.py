@@ -1,0 +1,45 @@
+"""The ClickHouse sink's process, and its reads, put together from URLs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from sinks.clickhouse.client import DATABASE, ClickHouse
+from sinks.clickhouse.ranges import LogRangeReader
+from sinks.clickhouse.reads import ClickHouseReads
+from sinks.clickhouse.sink import PROJECTION, ClickHouseSink
+from sinks.postgres.plans import PostgresPlanStore
+from sinks.postgres.quarantine import PostgresQuarantine
+from sinks.runner.process import drive
+from streams.codec import Codec
+from streams.kafka import KafkaReader
+from streams.monitor import Monitor
+from streams.registry import RegistrySchemas
+
+
+async def run(
+    clickhouse_url: str, dsn: str, bootstrap: str, registry_url: str, monitor: Monitor, stop: asyncio.Event
+) -> None:
+    """Project the fact topics into ClickHouse until `stop`; plans and quarantine stand in Postgres (`dsn`).
+
+    Raises what ends the process for good: start it again.
+    """
+    quarantine = PostgresQuarantine(dsn)
+    ranges = LogRangeReader(lambda: KafkaReader(bootstrap, f"ranges-{PROJECTION}"), Codec(RegistrySchemas(registry_url)))
+    sink = ClickHouseSink(ClickHouse(clickhouse_url), PostgresPlanStore(dsn, owner()), ranges)
+    try:
+        await drive(sink, bootstrap, registry_url, monitor, stop, quarantine)
+    finally:
+        await quarantine.close()
+
+
+def open_reads(clickhouse_url: str, dsn: str, database: str = DATABASE) -> ClickHouseReads:
+    """Reads that connect at first use; close them."""
+    return ClickHouseReads(ClickHouse(clickhouse_url, database), PostgresPlanStore(dsn, owner()))
+
+
+def owner() -> str:
+    """What the cursor table says of this process, for people."""
+    return f"{PROJECTION} on {socket.gethostname()}, process {os.getpid()}"
