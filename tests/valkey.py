@@ -41,6 +41,10 @@ class Valkey:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
+    def forget(self) -> None:
+        """Drop what it saved."""
+        (self._directory / "dump.rdb").unlink(missing_ok=True)
+
     def command(self, *words: str) -> bytes:
         """The raw reply of one command on a connection of its own."""
         with socket.socket(socket.AF_UNIX) as client:

@@ -1,0 +1,161 @@
+"""The Lua that applies events to a slot does exactly what `evolve` does, and so does the fold in place."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processors.budgets import BudgetFold, BudgetState, evolve, extended_event
+from schemas.events import BudgetEvent, BudgetKind
+from sinks.redis.client import RedisClient
+from sinks.redis.reads import RedisReads, TenantState, compare
+from sinks.redis.slots import Ownership, Slots, slot_event
+from tests.budget_world import NOW_MICROS, TENANT, Events, fields_of, hold_id, leg
+from tests.valkey import Valkey
+
+OWNER = Ownership(1, "run:1", "topic", is_open=True)
+AMOUNTS = st.integers(0, 9_000_000 * 10**9)
+HOLDS = 4
+#: What may happen to one of a few holds: the kinds in any order, late, twice, without PLACED.
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["PLACED", "PLACED", "COMMITTED", "RELEASED", "EXPIRED", "EXTENDED", "OVERAGE", "again"]),
+        st.integers(0, HOLDS - 1),
+        AMOUNTS,
+        st.sampled_from(["one", "two", "none", "unsound"]),
+    ),
+    max_size=25,
+)
+LEGS = {
+    "one": lambda amount: (leg(amount),),
+    "two": lambda amount: (leg(amount), leg(amount // 2, "key_day", (86_400_000_000, 172_800_000_000))),
+    "none": lambda _: (),
+    "unsound": lambda amount: (leg(-1 - amount),),
+}
+
+
+def events_of(steps: Sequence[tuple[str, int, int, str]]) -> list[BudgetEvent]:
+    """The events of a random history."""
+    make, made = Events(), list[BudgetEvent]()
+    for kind, number, amount, shape in steps:
+        if kind == "again":
+            made += made[-1 - amount % (len(made) or 1) :][:1]
+            continue
+        placed = make.placed(hold_id(number), *LEGS[shape](amount))
+        made.append(event_of(kind, placed, make, amount))
+    return made
+
+
+def event_of(kind: str, placed: BudgetEvent, make: Events, amount: int) -> BudgetEvent:
+    """One event of a hold."""
+    if kind == "PLACED":
+        return placed
+    if kind == "COMMITTED":
+        return make.committed(placed, amount * 2 % (9_000_000 * 10**9))
+    if kind == "RELEASED":
+        return make.released(placed)
+    if kind == "EXPIRED":
+        return make.expired(placed)
+    extended = extended_event(
+        placed, event_id=hold_id(7), occurred_at=NOW_MICROS, actor="test", amount_nano=amount, lease_until=NOW_MICROS
+    )
+    return extended if kind == "EXTENDED" else make_informational(extended)
+
+
+def make_informational(event: BudgetEvent) -> BudgetEvent:
+    """The same as OVERAGE, which moves nothing."""
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    return BudgetEvent(**{**fields, "kind": BudgetKind.OVERAGE})
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    """A real server over a Unix socket."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Valkey(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+async def applied(url: str, batches: Sequence[Sequence[tuple[int, BudgetEvent]]]) -> TenantState:
+    """What the slot holds after these batches, each sent twice."""
+    client, reads = RedisClient(url), RedisReads(url)
+    await client.open()
+    await reads.open()
+    slots, cursor = Slots(client), 0
+    for batch in batches:
+        moves = [slot_event(offset, fields_of(event)) for offset, event in batch]
+        following = batch[-1][0] + 1
+        for _ in range(2):
+            found = [move for move in moves if move is not None]
+            cursor = await slots.apply(TENANT, found, OWNER, cursor, following)
+    state = await reads.tenant_state(TENANT)
+    await client.close()
+    await reads.close()
+    return state
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, size=st.integers(1, 7))
+def test_the_live_store_applies_what_the_fold_says(
+    valkey: Valkey, steps: list[tuple[str, int, int, str]], size: int
+) -> None:
+    """Any history, in batches of any size, each batch delivered twice: equal sums and equal open holds."""
+    valkey.command("FLUSHALL")
+    fold = BudgetFold()
+    history = list(enumerate(event for event in events_of(steps) if not is_unsound(event)))
+    for _, event in history:
+        fold.apply(event)
+    batches = [history[first : first + size] for first in range(0, len(history), size)]
+    state = asyncio.run(applied(valkey.url, batches))
+    assert compare(fold.sums, fold.open_holds, state) == []
+
+
+def is_unsound(event: BudgetEvent) -> bool:
+    """The sink quarantines these before any slot sees them."""
+    return any(leg.amount_nano < 0 for leg in event.legs)
+
+
+@given(steps=STEPS)
+def test_the_fold_in_place_is_evolve(steps: list[tuple[str, int, int, str]]) -> None:
+    """One rule, two ways to run it."""
+    fold, state = BudgetFold(), BudgetState()
+    for event in events_of(steps):
+        fold.apply(event)
+        state = evolve(state, event)
+    assert (fold.sums, fold.open_holds) == (state.sums, state.open_holds)
+
+
+@given(steps=STEPS)
+def test_every_event_twice_changes_nothing(steps: list[tuple[str, int, int, str]]) -> None:
+    """A producer that repeats itself across restarts charges nobody twice."""
+    once, twice = BudgetFold(), BudgetFold()
+    for event in events_of(steps):
+        once.apply(event)
+        twice.apply(event)
+        twice.apply(event)
+    assert (twice.sums, twice.open_holds) == (once.sums, once.open_holds)
+
+
+@given(steps=STEPS)
+def test_what_is_held_is_what_open_holds_hold(steps: list[tuple[str, int, int, str]]) -> None:
+    """No leak: the held sum of every counter is the sum over open holds."""
+    fold = BudgetFold()
+    for event in events_of(steps):
+        fold.apply(event)
+    held: dict[object, int] = {}
+    for hold in fold.open_holds.values():
+        for counter, amount in hold.held:
+            held[counter] = held.get(counter, 0) + amount
+    assert {counter: sums.held_nano for counter, sums in fold.sums.items() if sums.held_nano} == {
+        counter: amount for counter, amount in held.items() if amount
+    }
