@@ -20,6 +20,7 @@ import msgspec
 from schemas.errors import CodecError, SchemaUnknownError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
+from streams.decoder import FAULTS, Decoder, compile_decoder
 from streams.encoder import Texts, compile_encoder
 
 AVRO_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
@@ -84,7 +85,7 @@ class Codec:
         texts = Texts()
         self._encoders = {topic: compile_encoder(schema, texts) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
-        self._writers: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._writers: dict[tuple[str, int], tuple[Decoder | None, Any, Any]] = {}
 
     def prepare(self, topics: Iterable[str] = tuple(EVENT_TYPES)) -> None:
         """Ask for every schema id now, so that no encoding waits for the registry later; raises as the source does."""
@@ -114,7 +115,9 @@ class Codec:
         if len(value) < HEADER.size or value[0] != MAGIC:
             raise UndecodableError("the value does not begin with the Confluent frame")
         (_, schema_id) = HEADER.unpack_from(value)
-        writer, reader = self._writers.get((topic, schema_id)) or self._learn(topic, schema_id)
+        decode, writer, reader = self._writers.get((topic, schema_id)) or self._learn(topic, schema_id)
+        if decode is not None:
+            return _decoded(decode, topic, schema_id, value)
         buffer = BytesIO(value)
         buffer.seek(HEADER.size)
         try:
@@ -140,16 +143,28 @@ class Codec:
             return None
         return int(HEADER.unpack_from(value)[1])
 
-    def _learn(self, topic: str, schema_id: int) -> tuple[Any, Any]:
+    def _learn(self, topic: str, schema_id: int) -> tuple[Decoder | None, Any, Any]:
         writer = parse_schema(self._source.schema_text(schema_id))
         local = self._local[topic]
         if _name(writer) != _name(local):
             raise UndecodableError(f"schema {schema_id} is {_name(writer)}, not {_name(local)}")
         if len(self._writers) >= SCHEMAS_CACHED_MAX:
             self._writers.clear()
-        # Resolving against an equal schema costs half the speed, so the reader is left out.
-        known = self._writers[topic, schema_id] = (writer, None if writer == local else local)
+        # fastavro resolves where the writer's schema is another than ours; where it is ours, compiled code decodes.
+        decode = compile_decoder(local) if writer == local else None
+        known = self._writers[topic, schema_id] = (decode, writer, local)
         return known
+
+
+def _decoded(decode: Decoder, topic: str, schema_id: int, value: bytes) -> dict[str, Any]:
+    try:
+        fields, end = decode(value, HEADER.size)
+    except FAULTS as error:
+        reason = f"the body is not {topic} under schema {schema_id}: {type(error).__name__}"
+        raise UndecodableError(reason) from error
+    if end != len(value):
+        raise UndecodableError(f"the body ends {abs(len(value) - end)} bytes {'early' if end < len(value) else 'late'}")
+    return fields
 
 
 def _name(schema: Mapping[str, Any]) -> str:

@@ -122,8 +122,9 @@ class GroupReader(LogReader, Protocol):
         """Join the group for these topics.
 
         `cursors_of` is called (from within consume) with partitions just given to this process and answers the next
-        offset of each: it is where an owner claims its epoch. `on_revoke` is called before partitions leave: drain
-        first, fence second. Lost partitions are revoked too, and work under way for them must fail at its fence.
+        offset of each: it is where an owner claims its epoch. What it raises comes out of consume; the partitions are
+        silent then, and the next consume asks again. `on_revoke` is called before partitions leave: drain first, fence
+        second. Lost partitions are revoked too, and work under way for them must fail at its fence.
         """
 
     def commit_hint(self, cursors: Mapping[Partition, int]) -> None:

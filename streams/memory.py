@@ -257,7 +257,13 @@ class MemoryGroupReader(MemoryReader):
             free = sorted(partition for partition in wanted if self._group.owners.get(partition, None) is None)
             self._group.owners.update(dict.fromkeys(free, self))
         if free:
-            self._cursors.update(self._cursors_of(free))
+            try:
+                self._cursors.update(self._cursors_of(free))
+            except BaseException:  # whatever it is, the partitions are free again
+                with self.log.lock:
+                    for partition in free:
+                        del self._group.owners[partition]
+                raise
 
     def _give_up(self, partitions: Sequence[Partition]) -> None:
         with self.log.lock:

@@ -23,6 +23,10 @@ TRACEPARENT = "traceparent"
 NAMES_CACHED_MAX = 1_024
 
 
+class MisplacedError(UndecodableError):
+    """The record's key is not the key of its fields."""
+
+
 def outgoing(codec: Codec, event: Event, traceparent: bytes | None = None) -> OutgoingRecord:
     """The record of an event; raises CodecError when the event does not fit its schema."""
     topic = TOPIC_BY_TYPE[type(event)]
@@ -50,13 +54,13 @@ def traceparent_of(headers: Headers) -> bytes | None:
 
 
 def event_of(codec: Codec, record: LogRecord) -> Event:
-    """The event of a record; raises UndecodableError also when the record's key is not what its fields demand."""
+    """The event of a record; raises as decode_event does, and MisplacedError when its key is not that of its fields."""
     if record.value is None:
         raise UndecodableError("the record has no value")
     event = codec.decode_event(record.topic, record.value)
     topic = TOPIC_BY_NAME[record.topic]
     if topic.key_of is not None and topic.key_of(event).encode() != record.key:
-        raise UndecodableError("the record's key is not the key of its fields")
+        raise MisplacedError
     return event
 
 

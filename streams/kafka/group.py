@@ -7,9 +7,10 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
+from schemas.errors import QuaestorError
 from streams.kafka import configuration
 from streams.kafka.reader import KafkaReader
-from streams.log import Partition
+from streams.log import LogRecord, Partition
 
 
 class KafkaGroupReader(KafkaReader):
@@ -19,6 +20,8 @@ class KafkaGroupReader(KafkaReader):
         """Connect in the background; subscribe joins the group."""
         super().__init__(bootstrap, client_id, configuration.group_reader(bootstrap, client_id, group))
         self._hints: dict[Partition, int] = {}
+        self._unclaimed: set[Partition] = set()
+        self._cursors_of: Callable[[Sequence[Partition]], Mapping[Partition, int]] = lambda _: {}
 
     def subscribe(
         self,
@@ -27,25 +30,58 @@ class KafkaGroupReader(KafkaReader):
         on_revoke: Callable[[Sequence[Partition]], None],
     ) -> None:
         """As the seam says."""
+        self._cursors_of = cursors_of
 
         def assigned(consumer: Any, given: list[TopicPartition]) -> None:
             if given:
-                cursors = cursors_of(_partitions(given))
-                consumer.incremental_assign([TopicPartition(*at, offset) for at, offset in cursors.items()])
+                self._take(consumer, _partitions(given))
 
         def revoked(consumer: Any, taken: list[TopicPartition]) -> None:
-            if taken:
-                leaving = _partitions(taken)
+            leaving = self._claimed(_partitions(taken))
+            if leaving:
                 on_revoke(leaving)
                 self._commit(leaving, wait=True)
+            if taken:
                 consumer.incremental_unassign(taken)
 
         def lost(consumer: Any, taken: list[TopicPartition]) -> None:
-            on_revoke(_partitions(taken))
-            self._forget(_partitions(taken))
+            leaving = self._claimed(_partitions(taken))
+            if leaving:
+                on_revoke(leaving)
+            self._forget(leaving)
             consumer.incremental_unassign(taken)
 
         self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
+        """As the seam says; also raises what `cursors_of` raises, and asks it again the next time."""
+        if self._unclaimed and self._fault is None:
+            again = sorted(self._unclaimed)
+            cursors = self._cursors_of(again)
+            self._unclaimed.clear()
+            self._consumer.incremental_unassign([TopicPartition(*at) for at in again])
+            self._consumer.incremental_assign(_positions(cursors))
+            self._consumer.resume([TopicPartition(*at) for at in again])
+        return super().consume(records_max, timeout_seconds)
+
+    def _take(self, consumer: Any, given: list[Partition]) -> None:
+        """Begin with partitions just given. When their cursors can't be had yet they are ours, and silent."""
+        try:
+            cursors = self._cursors_of(given)
+        except QuaestorError as error:
+            # Raised in this callback it would be lost, and Kafka's own position used: consume raises it instead.
+            self._fault = error
+            self._unclaimed.update(given)
+            consumer.incremental_assign([TopicPartition(*at, 0) for at in given])
+            consumer.pause([TopicPartition(*at) for at in given])
+            return
+        consumer.incremental_assign(_positions(cursors))
+
+    def _claimed(self, partitions: Sequence[Partition]) -> list[Partition]:
+        """Those of them whose cursors were had; the others are forgotten."""
+        claimed = [at for at in partitions if at not in self._unclaimed]
+        self._unclaimed.difference_update(partitions)
+        return claimed
 
     def commit_hint(self, cursors: Mapping[Partition, int]) -> None:
         """As the seam says."""
@@ -84,3 +120,7 @@ class KafkaGroupReader(KafkaReader):
 
 def _partitions(given: Sequence[TopicPartition]) -> list[Partition]:
     return [Partition(one.topic, one.partition) for one in given]
+
+
+def _positions(cursors: Mapping[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(*at, offset) for at, offset in cursors.items()]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from schemas.errors import IntegrityError, LogError, RecordRefusedError
+from schemas.errors import IntegrityError, LogError, LogUnavailableError, RecordRefusedError
 from schemas.limits import RECORD_BYTES_MAX
 from streams.kafka import KafkaGroupReader, KafkaPublisher, KafkaReader
 from streams.log import GroupReader, LogReader, LogRecord, OutgoingRecord, Partition, Publisher
@@ -80,9 +80,12 @@ class Member:
         self.given: list[Partition] = []
         self.taken: list[Partition] = []
         self.records: list[LogRecord] = []
+        self.refusals: list[LogError] = []
         reader.subscribe([bed.topic], self._cursors_of, self._revoked)
 
     def _cursors_of(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        if self.refusals:
+            raise self.refusals.pop()
         self.given += partitions
         return dict.fromkeys(partitions, 0) | self.reader.committed(partitions, SECONDS)
 
@@ -332,3 +335,18 @@ def test_a_member_that_leaves_hands_its_partitions_and_position_on(bed: Bed) -> 
         at: end for at, end in second.reader.committed(bed.partitions, SECONDS).items() if end
     }
     assert [] == second.records
+
+
+def test_cursors_that_cannot_be_had_are_asked_for_again(bed: Bed) -> None:
+    """The fault comes out of consume, nothing is read meanwhile, and then everything is read from the right place."""
+    values = bed.fill(40)
+    member = bed.member("patient")
+    member.refusals = [LogUnavailableError(), LogUnavailableError()]
+
+    for _ in range(2):
+        with pytest.raises(LogUnavailableError):
+            until(lambda: bool(member.records), member)
+    until(lambda: len(member.records) == len(values), member)
+
+    assert set(bed.partitions) == member.owned
+    assert sorted(values) == sorted(record.value or b"" for record in member.records)
