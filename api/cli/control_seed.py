@@ -1,0 +1,58 @@
+"""What a new installation begins with: the simulated provider, the bundled prices, and three aliases."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from api.cli.control_session import ControlSession, control_session
+from api.settings import Settings
+from processors.control import Provider, Route, RouteCandidate, add_provider, publish_prices, set_route
+from processors.pricing import PriceBook
+from processors.pricing.bundle import read_bundle
+from schemas.topics import SYSTEM_TENANT
+
+SIMULATOR = "simulator"
+#: Aliases set when absent, with the simulator's models in the order they are tried.
+ALIASES = {
+    "default": ("sim-small", "sim-large"),
+    "fast": ("sim-small",),
+    "smart": ("sim-large", "sim-small"),
+}
+
+
+def bundled_books() -> tuple[PriceBook, ...]:
+    """The price books that come with this release; raises ConfigurationError when the file is damaged."""
+    return read_bundle(files("processors.pricing").joinpath("data/prices.json").read_text(encoding="utf-8"))
+
+
+def seed_defaults(settings: Settings, actor: str = "supervisor") -> list[str]:
+    """Register the simulator, the bundled prices and the default aliases where absent; returns what was done.
+
+    Idempotent: what people changed stays, except that the simulator follows its setting. Blocks; raises LogError.
+    """
+    with control_session(settings, actor) as session:
+        return seed(session, settings.simulator_url)
+
+
+def seed(session: ControlSession, simulator_url: str) -> list[str]:
+    """As `seed_defaults`, in an open session."""
+    done = []
+    provider = Provider(provider_id=SIMULATOR, base_url=simulator_url)
+    if session.settle(lambda state, origin: add_provider(state, provider, origin, replace=True)):
+        done.append(f"provider {SIMULATOR} at {simulator_url}")
+    absent = [book for book in bundled_books() if book.provider_id not in session.state.books]
+    done += [text for book in absent if (text := _seed_book(session, book))]
+    missing = [alias for alias in ALIASES if (SYSTEM_TENANT, alias) not in session.state.routes]
+    return done + [text for alias in missing if (text := _seed_route(session, alias))]
+
+
+def _seed_book(session: ControlSession, book: PriceBook) -> str | None:
+    done = session.settle(lambda state, origin: publish_prices(state, book, origin))
+    return f"price book {book.version} with {len(book.prices)} models" if done else None
+
+
+def _seed_route(session: ControlSession, alias: str) -> str | None:
+    candidates = tuple(RouteCandidate(SIMULATOR, model) for model in ALIASES[alias])
+    route = Route(alias=alias, tenant_id=SYSTEM_TENANT, candidates=candidates)
+    done = session.settle(lambda state, origin: set_route(state, route, origin))
+    return f"route {alias} to {', '.join(ALIASES[alias])}" if done else None
