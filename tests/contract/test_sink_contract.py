@@ -22,7 +22,7 @@ from sinks.runner.assembler import cursors_after
 from sinks.runner.screen import Screen
 from sinks.totals import NO_TOTALS, StoreTotals, totals_of
 from streams.log import Partition
-from tests.support.events import TOPIC_ID, Offsets, codec, outgoing, request_story
+from tests.support.stories import TOPIC_ID, Offsets, codec, outgoing, request_story
 from tests.support.postgres_server import PostgresServer
 
 ENCODER = codec()

@@ -19,7 +19,7 @@ from sinks.totals import totals_of
 from streams.codec import Codec, LocalSchemas
 from streams.log import OutgoingRecord, Partition
 from streams.memory import MemoryLog
-from tests.support.events import codec, outgoing, request_story
+from tests.support.stories import codec, outgoing, request_story
 
 ENCODER = codec()
 DEADLINE_SECONDS = 20
