@@ -106,6 +106,7 @@ def store_holds_topic(store: str, topic: str, log: TopicTotals, stored: TopicTot
 def log_checks(fold: LogFold, answers: Collection[str] | None) -> list[Check]:
     """All checks that need nothing but the log (and the client's answers, when there are any)."""
     checks = [
+        Check("requests in the log", ok=True, expected=len(fold.received), actual=len(fold.received)),
         received_requests_end(fold),
         completed_have_one_attempt(fold),
         attempts_are_charged(fold),

@@ -1,0 +1,227 @@
+"""`quaestor gateway | stream | sink | simulator`: one process each, told everything by the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import SystemRandom
+from typing import Annotated, Literal
+
+import structlog
+import typer
+
+from api.cli.terminal import DataOption
+from api.settings import Settings, load_settings
+from streams.codec import Codec
+from streams.monitor import Monitor
+from streams.registry import RegistrySchemas
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+Work = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("gateway")(gateway)
+    app.command("stream")(stream)
+    app.command("sink")(sink)
+    app.command("simulator")(simulator)
+
+
+def gateway(
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Worker processes.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Serve the OpenAI-compatible gateway until it is stopped."""
+    from api.gateway.options import GatewayOptions  # noqa: PLC0415 - each process loads only its own part
+    from api.gateway.server import run  # noqa: PLC0415
+
+    settings = load_settings(data)
+    monitor = begin(settings, "gateway")
+    options = GatewayOptions(
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        workers=workers or settings.gateway_workers,
+        data_directory=settings.data,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        registry_url=settings.registry_url,
+        redis_url=settings.redis_url,
+        postgres_dsn=settings.postgres_dsn,
+        body_bytes_max=settings.body_bytes_max,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        lease_seconds=settings.lease_seconds,
+        hold_tombstone_seconds=settings.hold_tombstone_seconds,
+        output_tokens_default=settings.output_tokens_default,
+        tags_allowed=settings.tags_allowed,
+        linger_milliseconds=settings.linger_milliseconds,
+        log_level=settings.log_level,
+    )
+    run(options, monitor)
+
+
+def stream(
+    name: Annotated[Literal["ledger", "budgets", "health"], typer.Argument(help="ledger, budgets or health.")],
+    data: DataOption = None,
+) -> None:
+    """Run one stream processor until it is stopped."""
+    settings = load_settings(data)
+    monitor = begin(settings, f"stream-{name}")
+    codec = Codec(RegistrySchemas(settings.registry_url))
+    if name == "health":
+        from streams.agents.run import run_health  # noqa: PLC0415 - faust is loaded only where it runs
+
+        until_stopped(lambda stop: run_health(settings.kafka_bootstrap, codec, monitor, stop, settings.data))
+    elif name == "budgets":
+        from streams.budgets import run_reaper  # noqa: PLC0415
+
+        until_stopped(
+            lambda stop: run_reaper(
+                bootstrap=settings.kafka_bootstrap,
+                codec=codec,
+                monitor=monitor,
+                stop=stop,
+                expired_hold_charge=settings.expired_hold_charge,
+                lease_seconds=settings.lease_seconds,
+                clock_skew_seconds=settings.clock_skew_seconds,
+                spool_grace_seconds=settings.spool_grace_seconds,
+                tombstone_seconds=settings.hold_tombstone_seconds,
+            )
+        )
+    else:
+        from streams.ledger import run_ledger  # noqa: PLC0415
+
+        until_stopped(
+            lambda stop: run_ledger(bootstrap=settings.kafka_bootstrap, codec=codec, monitor=monitor, stop=stop)
+        )
+
+
+def sink(
+    store: Annotated[
+        Literal["postgres", "redis", "clickhouse", "audit"],
+        typer.Argument(help="postgres, redis, clickhouse or audit."),
+    ],
+    data: DataOption = None,
+) -> None:
+    """Project the log into one store until stopped."""
+    settings = load_settings(data)
+    monitor = begin(settings, f"sink-{store}")
+    until_stopped(_SINKS[store](settings, monitor))
+
+
+def _postgres(settings: Settings, monitor: Monitor) -> Work:
+    from sinks.postgres.process import run  # noqa: PLC0415
+
+    dsn, bootstrap, registry_url = settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url
+    return lambda stop: run(dsn, bootstrap, registry_url, monitor, stop)
+
+
+def _redis(settings: Settings, monitor: Monitor) -> Work:
+    from sinks.postgres.quarantine import PostgresQuarantine  # noqa: PLC0415
+    from sinks.redis.run import run  # noqa: PLC0415
+
+    return lambda stop: run(
+        bootstrap=settings.kafka_bootstrap,
+        redis_url=settings.redis_url,
+        codec=Codec(RegistrySchemas(settings.registry_url)),
+        monitor=monitor,
+        stop=stop,
+        random=SystemRandom(),
+        quarantine=PostgresQuarantine(settings.postgres_dsn),
+        tombstone_seconds=settings.hold_tombstone_seconds,
+    )
+
+
+def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
+    from sinks.clickhouse.process import run  # noqa: PLC0415
+
+    return lambda stop: run(
+        settings.clickhouse_url, settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url, monitor, stop
+    )
+
+
+def _audit(settings: Settings, monitor: Monitor) -> Work:
+    from sinks.audit.process import run  # noqa: PLC0415
+
+    return lambda stop: run(
+        settings.data, settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url, monitor, stop
+    )
+
+
+_SINKS: dict[str, Callable[[Settings, Monitor], Work]] = {
+    "postgres": _postgres,
+    "redis": _redis,
+    "clickhouse": _clickhouse,
+    "audit": _audit,
+}
+
+
+def simulator(
+    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 1,
+    latency: Annotated[float, typer.Option(min=0, help="Time to the first byte, milliseconds.")] = 0.0,
+    lognormal: Annotated[bool, typer.Option("--lognormal", help="Draw latency around that median.")] = False,
+    chunk_delay: Annotated[float, typer.Option(min=0, help="Time between chunks of a stream, milliseconds.")] = 0.0,
+    error_rate: Annotated[float, typer.Option(min=0, max=1, help="Part of requests that fail.")] = 0.0,
+    script: Annotated[Path | None, typer.Option(help="Scripted failures (docs/reference/simulator.md).")] = None,
+    egress_log: Annotated[Path | None, typer.Option(help="Note each request here, one JSON line each.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; that of the settings when unset.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Serve the simulated provider: OpenAI's HTTP API, deterministic by seed, failures on demand."""
+    from api.providers.simulator.failures import load_script  # noqa: PLC0415
+    from api.providers.simulator.server import run  # noqa: PLC0415
+    from api.providers.simulator.settings import SimulatorSettings  # noqa: PLC0415
+
+    settings = load_settings(data)
+    monitor = begin(settings, "simulator")
+    behaviour = SimulatorSettings(
+        seed=seed,
+        latency_milliseconds=latency,
+        latency_distribution="lognormal" if lognormal else "constant",
+        chunk_milliseconds=chunk_delay,
+        error_rate=error_rate,
+        script=load_script(script) if script else {},
+        egress_log=egress_log,
+    )
+
+    def ready(_port: int) -> None:
+        monitor.set(state="running")
+
+    chosen = port or settings.simulator_port
+    until_stopped(lambda stop: run(behaviour, "127.0.0.1", chosen, stop, ready))
+
+
+def begin(settings: Settings, name: str) -> Monitor:
+    """Set up logging of this process and start its monitor."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+    logging.basicConfig(level=logging.WARNING)
+    monitor = Monitor(name, settings.monitor_port)
+    monitor.start()
+    return monitor
+
+
+def until_stopped(work: Work) -> None:
+    """Run work on uvloop until SIGTERM or SIGINT asks it to end."""
+    import uvloop  # noqa: PLC0415 - only processes that serve need it
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await work(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

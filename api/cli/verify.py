@@ -1,0 +1,97 @@
+"""`quaestor verify`: proves that the stores agree with the log, and the log with the clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
+from api.settings import Settings, load_settings
+from api.verify.run import Scope, Verification
+from processors.parity.checks import Check
+from schemas.errors import ConfigurationError
+
+DIFFERENCE_CHARACTERS_MAX = 160
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    scope: Annotated[
+        str, typer.Argument(help="parity (stores = log), budgets, ledger, audit, or all.", metavar="SCOPE")
+    ] = "all",
+    answers: Annotated[
+        Path | None, typer.Option(help="Answers file of `quaestor load`: all must be COMPLETED.")
+    ] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that every store holds what the log says; exit code 0 only when nothing differs."""
+    known = read_answers(answers)
+    checks = run_verification(load_settings(data), parse_scope(scope), known, quiet=as_json)
+    ok = all(check.ok for check in checks)
+    if as_json:
+        listed = [check.as_json() for check in checks]
+        print_json({"ok": ok, "answers": None if known is None else len(known), "checks": listed})
+    else:
+        show_checks(checks)
+    raise typer.Exit(0 if ok else 1)
+
+
+def parse_scope(text: str) -> Scope:
+    """The scope a person typed; raises ConfigurationError naming the ones there are."""
+    scopes: tuple[Scope, ...] = ("parity", "budgets", "ledger", "audit", "all")
+    for scope in scopes:
+        if text == scope:
+            return scope
+    raise ConfigurationError(f"there is no scope {text!r}; choose {', '.join(scopes)}")
+
+
+def read_answers(path: Path | None) -> list[str] | None:
+    """The request ids of an answers file; raises ConfigurationError naming the line that is wrong."""
+    if path is None:
+        return None
+    found: list[str] = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found.append(str(json.loads(line)["request_id"]))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the answers file {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigurationError(f"{path}:{number}: not a line of an answers file") from None
+    return found
+
+
+def run_verification(settings: Settings, scope: Scope, answers: list[str] | None, *, quiet: bool) -> list[Check]:
+    """Run the checks with a progress bar on standard error."""
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("verify", total=None, note="")
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        return asyncio.run(Verification(settings, show).run(scope, answers))
+
+
+def show_checks(checks: list[Check]) -> None:
+    """Print the checks, differing ones with their first difference."""
+    rows = [
+        ("[green]ok[/green]" if each.ok else "[red]differs[/red]", each.name, each.actual, _difference(each))
+        for each in checks
+    ]
+    terminal().print(table("Verification", ("", "check", "found", "first difference"), rows, numbers=(2,)))
+    if checks and all(each.ok for each in checks):
+        note(f"[green]{len(checks)} checks, nothing differs[/green]")
+    if any(each.name == "requests in the log" and each.actual == 0 for each in checks):
+        note("the log is empty: nothing was lost, because nothing was sent; try `quaestor load --requests 100`")
+
+
+def _difference(check: Check) -> str:
+    return (check.first_difference or "")[:DIFFERENCE_CHARACTERS_MAX]
