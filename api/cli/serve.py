@@ -170,7 +170,7 @@ def simulator(
     data: DataOption = None,
 ) -> None:
     """Serve the simulated provider: OpenAI's HTTP API, deterministic by seed, failures on demand."""
-    from api.providers.simulator.failures import load_script  # noqa: PLC0415
+    from api.providers.simulator.failures import read_script  # noqa: PLC0415
     from api.providers.simulator.server import run  # noqa: PLC0415
     from api.providers.simulator.settings import SimulatorSettings  # noqa: PLC0415
 
@@ -182,7 +182,7 @@ def simulator(
         latency_distribution="lognormal" if lognormal else "constant",
         chunk_milliseconds=chunk_delay,
         error_rate=error_rate,
-        script=load_script(script) if script else {},
+        script=read_script(script) if script else {},
         egress_log=egress_log,
     )
 

@@ -58,15 +58,18 @@ def read_answers(path: Path | None) -> list[str] | None:
     """The request ids of an answers file; raises ConfigurationError naming the line that is wrong."""
     if path is None:
         return None
-    found: list[str] = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            found.append(str(json.loads(line)["request_id"]))
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigurationError(f"cannot read the answers file {path}: {error.strerror}") from None
+    return [_request_id(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _request_id(path: Path, number: int, line: str) -> str:
+    try:
+        return str(json.loads(line)["request_id"])
     except (ValueError, KeyError, TypeError):
         raise ConfigurationError(f"{path}:{number}: not a line of an answers file") from None
-    return found
 
 
 def run_verification(settings: Settings, scope: Scope, answers: list[str] | None, *, quiet: bool) -> list[Check]:
