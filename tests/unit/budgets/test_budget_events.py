@@ -1,0 +1,170 @@
+"""The events of a hold's life, and what each does to counters: given, when, then."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from processors.budgets import (
+    BudgetFold,
+    BudgetState,
+    Counter,
+    ExpiredCharge,
+    HoldContext,
+    Sums,
+    committed_event,
+    evolve,
+    expired_charge_nano,
+    expired_event,
+    extended_event,
+    overage_event,
+    problem_of,
+    refused_event,
+)
+from schemas.events import BudgetEvent, BudgetKind
+from tests.budget_world import LEASE_MICROS, NOW_MICROS, Events, hold_id, leg
+
+MAKE = Events()
+HOLD = hold_id(1)
+PLACED = MAKE.placed(HOLD, leg(100))
+COMMITTED = MAKE.committed(PLACED, 60)
+RELEASED = MAKE.released(PLACED)
+EXPIRED = MAKE.expired(PLACED)
+EXTENDED = extended_event(
+    PLACED, event_id=hold_id(9), occurred_at=NOW_MICROS, actor="t", amount_nano=150, lease_until=NOW_MICROS + 1
+)
+COUNTER = Counter("tenant_total", "USD", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "posted", "held"),
+    [
+        ([PLACED], 0, 100),
+        ([PLACED, PLACED], 0, 100),
+        ([PLACED, COMMITTED], 60, 0),
+        ([PLACED, RELEASED], 0, 0),
+        ([PLACED, EXPIRED], 100, 0),
+        ([PLACED, EXTENDED], 0, 150),
+        ([PLACED, EXTENDED, EXTENDED], 0, 150),
+        ([PLACED, EXTENDED, COMMITTED], 60, 0),
+        ([PLACED, COMMITTED, EXPIRED], 60, 0),
+        ([PLACED, COMMITTED, RELEASED], 60, 0),
+        ([PLACED, COMMITTED, COMMITTED], 60, 0),
+        ([PLACED, COMMITTED, PLACED], 60, 0),
+        ([PLACED, COMMITTED, EXTENDED], 60, 0),
+        ([PLACED, RELEASED, COMMITTED], 0, 0),
+        ([PLACED, RELEASED, EXPIRED], 0, 0),
+        ([PLACED, EXPIRED, COMMITTED], 60, 0),
+        ([PLACED, EXPIRED, COMMITTED, COMMITTED], 60, 0),
+        ([PLACED, EXPIRED, RELEASED], 100, 0),
+        ([PLACED, EXPIRED, EXPIRED], 100, 0),
+        ([COMMITTED], 0, 0),
+        ([EXPIRED], 0, 0),
+        ([RELEASED, PLACED], 0, 100),
+    ],
+)
+def test_the_first_resolution_wins_and_a_late_commit_adjusts(given: list[BudgetEvent], posted: int, held: int) -> None:
+    """The whole table of the fold."""
+    state = BudgetState()
+    for event in given:
+        state = evolve(state, event)
+    assert state.sums.get(COUNTER, Sums()) == Sums(posted, held)
+
+
+def test_evolve_leaves_the_given_state_alone() -> None:
+    """States are values."""
+    before = evolve(BudgetState(), PLACED)
+    evolve(before, COMMITTED)
+    assert (before.sums[COUNTER], list(before.open_holds)) == (Sums(0, 100), [HOLD])
+
+
+def test_a_resolved_hold_is_forgotten_after_its_horizon() -> None:
+    """Memory is bounded by the ids' own time."""
+    fold = BudgetFold(remembered_seconds=3_600)
+    later = hold_id(2, NOW_MICROS + 5 * 3_600_000_000)
+    placed = MAKE.placed(later, leg(1))
+    for event in (PLACED, COMMITTED, placed, MAKE.released(placed)):
+        fold.apply(event)
+    assert (fold.closed(HOLD), fold.closed(later) is not None) == (None, True)
+
+
+def test_committed_keeps_what_placement_pinned() -> None:
+    """Windows, price version, exchange rate and held amounts come from PLACED."""
+    placed = msgspec.structs.replace(PLACED, price_version="book-7", exchange_rate_id="rate-1")
+    event = committed_event(placed, event_id=hold_id(3), occurred_at=NOW_MICROS, actor="gateway/1", amount_nano=130)
+    assert (event.kind, event.price_version, event.exchange_rate_id) == (BudgetKind.COMMITTED, "book-7", "rate-1")
+    assert (event.legs[0].amount_nano, event.legs[0].held_nano, event.amount_nano) == (130, 100, 130)
+    assert (event.lease_until, event.causation_id) == (None, placed.event_id)
+
+
+def test_a_leg_in_another_currency_is_charged_at_the_pinned_rate() -> None:
+    """Held over placed is the rate; rounded half-even once."""
+    placed = msgspec.structs.replace(PLACED, amount_nano=200)
+    event = committed_event(placed, event_id=hold_id(3), occurred_at=NOW_MICROS, actor="gateway/1", amount_nano=33)
+    assert event.legs[0].amount_nano == 16
+
+
+@pytest.mark.parametrize(("charged", "over"), [(100, None), (130, 30)])
+def test_overage_is_what_was_charged_above_the_hold(charged: int, over: int | None) -> None:
+    """An extra event, informational."""
+    committed = MAKE.committed(PLACED, charged)
+    event = overage_event(committed, event_id=hold_id(4), occurred_at=NOW_MICROS, actor="gateway/1")
+    assert (event and event.legs[0].amount_nano) == over
+    assert event is None or event.causation_id == committed.event_id
+
+
+def test_refused_names_the_limit_and_its_rest() -> None:
+    """For the caller's error and for analysts."""
+    context = HoldContext(
+        tenant_id="acme",
+        request_id="r",
+        actor="gateway/1",
+        hold_id=HOLD,
+        provider_id="p",
+        model="m",
+        currency="USD",
+        amount_nano=5,
+        legs=(leg(5),),
+    )
+    event = refused_event(
+        context,
+        event_id=hold_id(5),
+        occurred_at=NOW_MICROS,
+        causation_id=None,
+        limit_id="tenant_total",
+        remaining_nano=3,
+    )
+    assert (event.kind, event.refused_by_limit_id, event.remaining_nano) == (BudgetKind.REFUSED, "tenant_total", 3)
+
+
+def test_expired_follows_from_placed_alone() -> None:
+    """Two reapers make the same bytes; the lease's end is no part of them."""
+    longer = msgspec.structs.replace(PLACED, lease_until=NOW_MICROS + 2 * LEASE_MICROS)
+    assert expired_event(longer, actor="reaper/0") == EXPIRED
+    assert (EXPIRED.estimated, EXPIRED.amount_nano, EXPIRED.occurred_at) == (True, 100, PLACED.occurred_at)
+
+
+@pytest.mark.parametrize(("policy", "charge"), [("full", 100), ("input", 25), ("nothing", 0)])
+def test_the_policy_says_what_an_expired_hold_is_charged(policy: str, charge: int) -> None:
+    """The full hold unless told otherwise."""
+    assert expired_charge_nano(ExpiredCharge(policy), 100) == charge
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        (PLACED, None),
+        (MAKE.placed(HOLD), None),
+        (MAKE.placed("no-uuid", leg(1)), "hold_id is not a uuid7"),
+        (MAKE.placed(HOLD, leg(-1)), "amount_nano is out of range"),
+        (MAKE.placed(HOLD, leg(2**60)), "amount_nano is out of range"),
+        (MAKE.placed(HOLD, leg(1, "a b")), "limit_id is not a name"),
+        (MAKE.placed(HOLD, leg(1), leg(2)), "two legs move the same counter"),
+        (MAKE.placed(HOLD, leg(1, window=(-1, 0))), "the window begins or ends before 1970"),
+        (MAKE.placed(HOLD, *(leg(1, f"l{n}") for n in range(33))), "more than 32 legs"),
+    ],
+)
+def test_what_can_not_be_counted_is_named(event: BudgetEvent, problem: str | None) -> None:
+    """The sink quarantines it, folds pass it over."""
+    assert problem_of(event) == problem
+    assert (BudgetFold().apply(event) is None) == (problem is not None)
