@@ -107,6 +107,25 @@ SELECT count(*) FROM inserted
 """
 
 
+MOVE_BALANCES = f"""
+INSERT INTO {SCHEMA}.account_balance AS held (
+    tenant_id, account, currency,
+    debits_pending_nano, debits_posted_nano, credits_pending_nano, credits_posted_nano
+)
+SELECT tenant_id, account, currency,
+    debits_pending::numeric, debits_posted::numeric, credits_pending::numeric, credits_posted::numeric
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS given (
+    tenant_id, account, currency, debits_pending, debits_posted, credits_pending, credits_posted
+)
+ORDER BY tenant_id, account, currency
+ON CONFLICT (tenant_id, account, currency) DO UPDATE SET
+    debits_pending_nano = held.debits_pending_nano + excluded.debits_pending_nano,
+    debits_posted_nano = held.debits_posted_nano + excluded.debits_posted_nano,
+    credits_pending_nano = held.credits_pending_nano + excluded.credits_pending_nano,
+    credits_posted_nano = held.credits_posted_nano + excluded.credits_posted_nano
+"""
+
+
 def insert_control(table: EventTable) -> str:
     """Move staged control events and keep the last word on each entity; answers how many were new."""
     return f"""
