@@ -44,6 +44,7 @@ class Processor(Protocol[State]):
 
     For every record: `decide(state, event)` first, its events are published; then `evolve(state, event)`. When a
     partition is taken over, the records of the last `warm_up_seconds` before the committed position are only evolved.
+    A processor may name some of its topics as `stateless_topics`: those are not warmed up.
     """
 
     @property
@@ -150,14 +151,22 @@ class StreamRuntime:
                 raise IntegrityError(
                     f"{at}: position {resume} is outside {begins[at]} to {ends[at]}: topic re-created?"
                 )
-        warm_up = self._processor.warm_up_seconds
-        now_millis = self._clock_micros() // 1_000
-        starts = warm_up_offsets(self._reader, resumes, ends, warm_up, now_millis) if warm_up else resumes
+        starts = resumes | self._warm_up_offsets(resumes, ends)
         self._topic_ids |= self._reader.topic_ids(sorted({at.topic for at in partitions}), ASK_SECONDS)
         for at, start in starts.items():
             self._tasks[at] = _Task(self._processor.initial(at.number), start, resumes[at])
             log.info("partition_taken", partition=str(at), position=resumes[at], warm_up_records=resumes[at] - start)
         return starts
+
+    def _warm_up_offsets(
+        self, resumes: Mapping[Partition, int], ends: Mapping[Partition, int]
+    ) -> dict[Partition, int]:
+        seconds = self._processor.warm_up_seconds
+        stateless: tuple[str, ...] = getattr(self._processor, "stateless_topics", ())
+        stateful = {at: resume for at, resume in resumes.items() if at.topic not in stateless}
+        if not seconds or not stateful:
+            return {}
+        return warm_up_offsets(self._reader, stateful, ends, seconds, self._clock_micros() // 1_000)
 
     def _give_up(self, partitions: Sequence[Partition]) -> None:
         for at in partitions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -69,7 +70,7 @@ class Stand:
         """A runtime that has joined; without commits it is one that dies before its commit."""
         self.group = self.log.group_reader("stream-counting")
         if not commits:
-            self.group.commit_hint = lambda cursors: None  # type: ignore[method-assign] # the crash comes before it
+            self.group.commit_hint = lambda _: None  # type: ignore[method-assign] # the crash comes before it
         made = StreamRuntime(
             self.processor,
             self.group,
@@ -92,7 +93,7 @@ class Stand:
         self.group.close()
         self.log.groups["stream-counting"].committed = committed
 
-    def published(self, topic: str) -> list[Event]:
+    def published(self, topic: str) -> list[Any]:
         """The events on a topic."""
         records: list[LogRecord] = []
         for at, kept in self.log.records.items():

@@ -1,0 +1,91 @@
+"""LedgerPoster: the processor of `quaestor stream ledger`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from processors.budgets import BudgetFold, ClosedHold, OpenHold
+from processors.budgets.fold import effect
+from processors.ledger import holds
+from processors.ledger.costs import post_cost
+from schemas import limits
+from schemas.events import BudgetEvent, BudgetKind, CostEvent, Event, LedgerEntry
+from schemas.topics import BUDGETS, COSTS
+
+
+@dataclass(slots=True)
+class LedgerState:
+    """The fold of one partition, and which event made each open hold's pending transfers."""
+
+    fold: BudgetFold
+    pending_source: dict[str, str] = field(default_factory=dict)
+
+
+class LedgerPoster:
+    """A `streams.runtime.Processor`: what a hold's first resolution is needs its past, a cost line needs nothing."""
+
+    name = "ledger"
+    topics = (BUDGETS.name, COSTS.name)
+    stateless_topics = (COSTS.name,)
+
+    def __init__(
+        self,
+        tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+        lease_seconds: int = limits.LEASE_SECONDS,
+    ) -> None:
+        """Holds resolved within `tombstone_seconds` are remembered for late commits."""
+        self._tombstone_seconds = tombstone_seconds
+        #: Holds that are open, and expired ones whose commit may come late, are this young.
+        self.warm_up_seconds = tombstone_seconds + lease_seconds
+
+    def initial(self, partition: int) -> LedgerState:  # noqa: ARG002 - every partition begins alike
+        """Nothing is held."""
+        return LedgerState(BudgetFold(self._tombstone_seconds))
+
+    def evolve(self, state: LedgerState, event: Event) -> LedgerState:
+        """Fold the event in; the state is changed in place."""
+        if isinstance(event, BudgetEvent):
+            done = state.fold.apply(event)
+            if done is not None:
+                _follow(state.pending_source, event, done.after)
+        return state
+
+    def decide(self, state: LedgerState, event: Event) -> Sequence[Event]:
+        """The transfers of a budget movement or a cost line; none for a movement that changes nothing."""
+        if isinstance(event, CostEvent):
+            return post_cost(event)
+        if isinstance(event, BudgetEvent):
+            return tuple(_post(state, event))
+        return ()
+
+    def tick(self, state: LedgerState, now_micros: int, caught_up: bool) -> Sequence[Event]:  # noqa: ARG002
+        """Time alone posts nothing."""
+        return ()
+
+
+def _follow(pending_source: dict[str, str], event: BudgetEvent, after: OpenHold | ClosedHold) -> None:
+    if isinstance(after, OpenHold):
+        pending_source[event.hold_id] = event.event_id
+    else:
+        pending_source.pop(event.hold_id, None)
+
+
+def _post(state: LedgerState, event: BudgetEvent) -> Iterable[LedgerEntry]:
+    before = state.fold.status(event.hold_id)
+    found = effect(before, event)
+    if found is None:
+        return ()
+    if before is None:
+        return holds.post_placed(event, found.after) if isinstance(found.after, OpenHold) else ()
+    if isinstance(before, ClosedHold):
+        return holds.post_late(event, before)
+    source_id = state.pending_source[event.hold_id]
+    match event.kind:
+        case BudgetKind.EXTENDED if isinstance(found.after, OpenHold):
+            return holds.post_extended(event, source_id, before, found.after)
+        case BudgetKind.RELEASED:
+            return holds.post_released(event, source_id, before)
+        case BudgetKind.COMMITTED | BudgetKind.EXPIRED:
+            return holds.post_charged(event, source_id, before)
+    return ()
