@@ -36,7 +36,7 @@ class GatewayOptions:
     #: How long the producer waits to fill a batch.
     linger_milliseconds: float = 0.5
     #: How long running requests may take to end after SIGTERM; what is left then goes to the spool.
-    drain_seconds: float = 30.0
+    drain_seconds: float = 15.0
     #: Least level logged.
     log_level: str = "info"
 

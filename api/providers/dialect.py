@@ -137,7 +137,7 @@ def read_answer(operation: Operation, body: bytes) -> Reading:
         if operation is Operation.EMBEDDINGS:
             embeddings = _embeddings.decode(body)
             return Reading(response_id=_id(embeddings.id), usage=read_usage(bytes(embeddings.usage)))
-        chat = _chat.decode(body)
+        chat = _decode_chat(body)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamGarbageError("the answer is not the JSON it should be") from error
     if chat.choices is None:
@@ -148,10 +148,31 @@ def read_answer(operation: Operation, body: bytes) -> Reading:
 def read_chunk(data: bytes) -> Reading:
     """What one chunk of a stream says; raises UpstreamGarbageError when it is none."""
     try:
-        chunk = _chat.decode(data)
+        chunk = _decode_chat(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamGarbageError("a chunk of the stream is not the JSON it should be") from error
     return _reading(chunk, [choice.delta for choice in chunk.choices or ()])
+
+
+def _decode_chat(data: bytes) -> _ChatAnswer:
+    """Strict and fast; where a field has an unexpected type, again without what has one. Raises MsgspecError."""
+    try:
+        return _chat.decode(data)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    choices = None
+    if bytes(fields.get("choices", b""))[:1] == b"[":
+        choices = [_lenient_choice(choice) for choice in msgspec.json.decode(fields["choices"])]
+    empty = msgspec.Raw()
+    return _ChatAnswer(choices, None, fields.get("usage", empty), fields.get("error", empty))
+
+
+def _lenient_choice(choice: Any) -> _Choice:
+    if not isinstance(choice, dict):
+        return _Choice()
+    reason = choice.get("finish_reason")
+    texts = [_Text(content=str(text)) if (text := choice.get(name)) else None for name in ("delta", "message")]
+    return _Choice(texts[0], texts[1], reason if isinstance(reason, str) else None)
 
 
 def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:

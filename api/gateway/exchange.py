@@ -1,0 +1,387 @@
+"""Exchange: one request from its decision to its answer, over as many attempts as it takes.
+
+    place the hold -> record [RECEIVED, DECISION, PLACED] -> confirm the hold -> call the provider
+    -> record [ATTEMPT, COST..., COMMITTED, COMPLETED] -> answer
+
+The events of a failed attempt go with the next attempt's PLACED, or with FAILED. Whatever ends this task early (a bug,
+a cancelled task at shutdown), an open hold is settled on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from api.gateway.attempt import Attempt
+from api.gateway.errors import (
+    INTERNAL,
+    JSON_TYPE,
+    LOG_AWAY,
+    NOT_RECORDED,
+    Header,
+    Problem,
+    admission_closed,
+    budget_exceeded,
+    retry_later,
+)
+from api.gateway.events import Context, Ended, Totals, finished, refused
+from api.gateway.intake import Ask
+from api.gateway.outcomes import client_gone, estimate, failed_call, refused_call
+from api.gateway.parts import Parts, new_id
+from api.gateway.relay import Caller, Relay, error_event
+from api.gateway.spool import SpoolFullError
+from api.gateway.wire import Receive, Send, answer, refuse
+from api.providers.dialect import read_answer
+from api.providers.errors import UpstreamError
+from api.providers.upstream import Answer, Call
+from processors.control import Limit
+from processors.routing import Choice, Routed
+from schemas.errors import ConfigurationError, LogError, LogUnavailableError, QuaestorError
+from schemas.events import AttemptOutcome, Event, Operation, UsageSource
+from schemas.limits import ATTEMPTS_MAX
+from schemas.money import format_nano
+from sinks.redis.holds import Closed, Confirmation, Placed, Refused
+
+log = structlog.get_logger(__name__)
+
+PATHS = {Operation.CHAT_COMPLETIONS: "/chat/completions", Operation.EMBEDDINGS: "/embeddings"}
+#: With less time left than this no further candidate is tried.
+ATTEMPT_SECONDS_MIN = 0.5
+
+
+class Exchange:
+    """One request that was routed. `run` answers the caller, always."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        context: Context,
+        ask: Ask,
+        routed: Routed,
+        limits: tuple[Limit, ...],
+        opening: list[Event],
+        traceparent: bytes | None,
+    ) -> None:
+        """`opening` is [RECEIVED, DECISION], recorded with the first hold."""
+        self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
+        self._limits, self._opening, self._traceparent = limits, opening, traceparent
+        self._totals = Totals()
+        #: Events that wait for the next group.
+        self._waiting: list[Event] = opening
+        #: The last group, while it is being recorded.
+        self._ending: list[Event] = []
+        self._cause = opening[-1].event_id
+        self._attempt: Attempt | None = None
+        self._caller: Caller | None = None
+        self._deadline = time.monotonic() + parts.options.request_timeout_seconds
+        #: Status answered, for the metrics.
+        self.status = 0
+
+    async def run(self, send: Send, receive: Receive) -> None:
+        """Try the candidates in order and answer."""
+        try:
+            await self._try_all(send, receive)
+        except BaseException as fault:  # noqa: BLE001 - the hold must not stay open, nor the caller without answer
+            await self._break_off(send, fault)
+        finally:
+            if self._caller is not None:
+                self._caller.leave()
+
+    async def _try_all(self, send: Send, receive: Receive) -> None:
+        last: Ended | None = None
+        for number, choice in enumerate(self._routed.order[:ATTEMPTS_MAX], 1):
+            if last is not None and self._deadline - time.monotonic() < ATTEMPT_SECONDS_MIN:
+                break
+            problem = await self._open(number, choice)
+            if problem is not None:
+                await self._fail(send, problem, last)
+                return
+            attempt = self._current()
+            last = await self._call(attempt, send, receive)
+            if last is None:
+                return
+            self._settle(attempt, last)
+            if not last.failover:
+                break
+        problem = (last and last.problem) or INTERNAL
+        await self._fail(send, problem, last)
+
+    def _current(self) -> Attempt:
+        if self._attempt is None:
+            raise RuntimeError("no attempt is open")
+        return self._attempt
+
+    # Before the call.
+
+    async def _open(self, number: int, choice: Choice) -> Problem | None:
+        """Place, record, confirm; None when the provider may be called."""
+        parts, ask = self._parts, self._ask
+        now = parts.now()
+        bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
+        try:
+            attempt = Attempt(self._context, number, choice, ask.body_for(choice.model), bounds, self._limits, now)
+        except ConfigurationError as error:
+            log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
+            return retry_later("limit_currency", "A budget limit keeps another currency than the model's price.")
+        placement = await parts.holds.place(attempt.ask)
+        parts.meters.hold(type(placement).__name__.lower())
+        if not isinstance(placement, Placed):
+            return self._not_placed(attempt, placement, now)
+        now = parts.now()
+        placed = attempt.place(now, self._cause, parts.options.lease_seconds, placement.generation)
+        group, self._waiting = [*self._waiting, placed], []
+        try:
+            await parts.journal.begin(group, self._traceparent)
+        except LogUnavailableError:
+            # Some of it may have got there. All of it goes to the spool with its end, so that the log tells one story.
+            released = attempt.release(parts.now(), self._context.actor, "log_unavailable")
+            self._waiting = [*group, released]
+            return LOG_AWAY
+        except BaseException:  # cancelled, or refused: the hold may be in the log already
+            self._attempt, self._waiting = attempt, group
+            raise
+        self._attempt, self._cause = attempt, placed.event_id
+        return await self._confirm(attempt, placement.generation)
+
+    def _not_placed(self, attempt: Attempt, placement: object, now: int) -> Problem:
+        if isinstance(placement, Refused):
+            self._waiting.append(attempt.refused(now, self._cause, placement))
+            resets_at = attempt.resets_at(placement.limit_id)
+            return budget_exceeded(placement, attempt.hold.currency, resets_at, now)
+        if isinstance(placement, Closed):
+            return admission_closed(placement.reason.value)
+        log.error("hold_conflict", request_id=self._context.request_id, placement=str(placement))
+        return INTERNAL
+
+    async def _confirm(self, attempt: Attempt, generation: str) -> Problem | None:
+        if not attempt.hold.legs:
+            return None
+        confirmation = await self._parts.holds.confirm(self._context.tenant_id, attempt.hold.hold_id, generation)
+        if confirmation is Confirmation.CONFIRMED:
+            return None
+        reason = f"hold_{confirmation.value.lower()}"
+        self._waiting.append(attempt.release(self._parts.now(), self._context.actor, reason))
+        self._attempt = None
+        return admission_closed(reason)
+
+    # The call.
+
+    async def _call(self, attempt: Attempt, send: Send, receive: Receive) -> Ended | None:
+        """Call the provider; None when the caller has its answer, else how the attempt failed."""
+        parts, provider = self._parts, attempt.choice.provider
+        attempt.started_at, began_at = parts.now(), time.monotonic_ns()
+        seconds = min(provider.timeout_seconds, self._deadline - time.monotonic())
+        try:
+            secret = parts.secrets.resolve(provider.secret_ref)
+            url = provider.base_url + PATHS[self._ask.operation]
+            attempt.called = True
+            reply = await parts.upstream.send(Call(url, secret, attempt.body, self._ask.stream, seconds))
+        except UpstreamError as fault:
+            ended = failed_call(fault, self._ask.prompt_bytes)
+            return self._ended(attempt, ended, began_at)
+        if not 200 <= reply.status < 300:  # noqa: PLR2004 - success, as HTTP says
+            return self._ended(attempt, await refused_call(reply), began_at)
+        if self._ask.stream:
+            return await self._call_stream(attempt, reply, began_at, send, receive)
+        return await self._call_plain(attempt, reply, began_at, send)
+
+    def _ended(self, attempt: Attempt, ended: Ended, began_at: int) -> Ended:
+        """Stamp and count an attempt that is over."""
+        ended.duration_micros = (time.monotonic_ns() - began_at) // 1_000
+        provider_id = attempt.choice.provider.provider_id
+        self._parts.meters.attempt(provider_id, ended.outcome.value, ended.duration_micros / 1e6)
+        if not ended.succeeded:
+            log.warning(
+                "attempt_failed",
+                request_id=self._context.request_id,
+                provider_id=provider_id,
+                outcome=ended.outcome.value,
+                detail=ended.detail,
+            )
+        return ended
+
+    async def _call_plain(self, attempt: Attempt, reply: Answer, began_at: int, send: Send) -> Ended | None:
+        prompt_bytes = self._ask.prompt_bytes
+        try:
+            body = await reply.body()
+            reading = read_answer(self._ask.operation, body)
+        except UpstreamError as fault:
+            ended = failed_call(fault, prompt_bytes)
+            ended.status_code = reply.status
+            return self._ended(attempt, ended, began_at)
+        usage, source = reading.usage, UsageSource.PROVIDER
+        if usage is None:
+            usage, source = estimate(prompt_bytes, reading.written), UsageSource.ESTIMATE
+        ended = Ended(
+            outcome=AttemptOutcome.SUCCEEDED,
+            status_code=reply.status,
+            usage=usage,
+            usage_source=source,
+            finish_reason=reading.finish_reason,
+            response_id=reading.response_id,
+        )
+        self._ended(attempt, ended, began_at)
+        if not await self._complete(attempt, ended):
+            await self._refuse(send, NOT_RECORDED)
+            return None
+        headers = [JSON_TYPE, (b"x-quaestor-cost", format_nano(self._totals.amount_nano).encode())]
+        self.status = reply.status
+        await answer(send, reply.status, headers + self._headers(attempt), body)
+        return None
+
+    async def _call_stream(
+        self, attempt: Attempt, reply: Answer, began_at: int, send: Send, receive: Receive
+    ) -> Ended | None:
+        caller = self._caller
+        headers = self._headers(attempt)
+        if caller is None:
+            caller = self._caller = Caller(send, receive)
+        relay = Relay(reply, caller, headers, self._ask.prompt_bytes)
+        try:
+            ended = await relay.run()
+            if caller.first_at:
+                ended.first_chunk_micros = max(0, (caller.first_at - began_at) // 1_000)
+            self._ended(attempt, ended, began_at)
+            if not ended.succeeded:
+                return ended
+            if not await self._complete(attempt, ended):
+                await self._refuse(send, NOT_RECORDED)
+                return None
+            cost = format_nano(self._totals.amount_nano)
+            self.status = 200
+            currency = attempt.hold.currency
+            await caller.end(headers, relay.tail(cost, currency, ended, wants_usage=self._ask.wants_usage))
+        finally:
+            relay.close()
+        return None
+
+    def _headers(self, attempt: Attempt | None) -> list[Header]:
+        """Our headers on an answer."""
+        request_id = self._context.request_id.encode()
+        headers: list[Header] = [(b"x-quaestor-request-id", request_id), (b"x-request-id", request_id)]
+        if attempt is not None:
+            headers.append((b"x-quaestor-model", attempt.choice.model.encode("ascii", "replace")))
+            headers.append((b"x-quaestor-attempts", str(attempt.number).encode()))
+        return headers
+
+    # The end.
+
+    def _settle(self, attempt: Attempt, ended: Ended) -> None:
+        """Put a finished attempt's events with the next group."""
+        events, amount_nano = attempt.settle(self._context, self._parts.now(), ended)
+        self._totals.add(ended, amount_nano)
+        self._waiting += events
+        self._cause = events[0].event_id
+        self._attempt = None
+
+    async def _complete(self, attempt: Attempt, ended: Ended) -> bool:
+        """Record that the request is answered, before it is; whether it could be."""
+        now = self._parts.now()
+        events, amount_nano = attempt.settle(self._context, now, ended)
+        self._totals.add(ended, amount_nano)
+        completed = finished(
+            self._context,
+            new_id(now),
+            now,
+            events[0].event_id,
+            ended,
+            self._totals,
+            served_by=attempt.choice,
+            first_chunk_micros=self._first_chunk_micros(attempt, ended),
+            client_disconnected=self._caller is not None and self._caller.gone,
+            currency=attempt.hold.currency,
+        )
+        self._waiting = [*self._waiting, *events, completed]
+        self._attempt = None
+        return await self._conclude()
+
+    def _first_chunk_micros(self, attempt: Attempt, ended: Ended) -> int | None:
+        if ended.first_chunk_micros is None:
+            return None
+        return attempt.started_at - self._context.started_at + ended.first_chunk_micros
+
+    async def _conclude(self) -> bool:
+        """Record what waits, in Kafka or the spool; False when neither takes it: the reaper will close it then."""
+        self._ending, self._waiting = self._waiting, []
+        try:
+            await self._parts.journal.conclude(self._ending, self._traceparent)
+        except (LogError, QuaestorError) as error:
+            log.error("not_recorded", request_id=self._context.request_id, error=str(error))  # noqa: TRY400 - no trace
+            self._ending = []
+            return False
+        self._ending = []
+        return True
+
+    async def _fail(self, send: Send, problem: Problem, last: Ended | None) -> None:
+        """Record that the request ends without an answer, then say so. Without any call it was REFUSED."""
+        now = self._parts.now()
+        event_id = new_id(now)
+        if last is None and not self._called_before():
+            self._waiting.append(refused(self._context, event_id, now, problem, causation_id=self._cause))
+        else:
+            gone = self._caller is not None and self._caller.gone
+            currency = self._routed.order[0].price.currency
+            self._waiting.append(
+                finished(
+                    self._context,
+                    event_id,
+                    now,
+                    self._cause,
+                    last,
+                    self._totals,
+                    problem=problem,
+                    client_disconnected=gone,
+                    currency=currency,
+                )
+            )
+        await self._conclude()
+        await self._refuse(send, problem)
+
+    def _called_before(self) -> bool:
+        return self._totals.attempts > 0 or (self._attempt is not None and self._attempt.called)
+
+    async def _refuse(self, send: Send, problem: Problem) -> None:
+        """Tell the caller, in whichever way is still open."""
+        self.status = problem.status
+        caller = self._caller
+        if caller is not None and caller.begun:
+            await caller.end([], error_event(problem))
+        else:
+            await refuse(send, problem, tuple(self._headers(None)))
+
+    async def _break_off(self, send: Send, fault: BaseException) -> None:
+        """A bug, or the end of this process: settle the open hold at once, then answer or give up."""
+        stopping = isinstance(fault, asyncio.CancelledError)
+        if not stopping:
+            log.error("exchange_failed", request_id=self._context.request_id, exc_info=fault)
+        group = self._ending or self._last_words()
+        if group:
+            self._spool_now(group)
+        if stopping:
+            raise fault
+        await self._refuse(send, INTERNAL)
+
+    def _last_words(self) -> list[Event]:
+        """The events that close whatever is open; none when nothing is in the log yet."""
+        attempt, now, context = self._attempt, self._parts.now(), self._context
+        if attempt is None and not self._totals.attempts:
+            return []
+        if attempt is not None and attempt.called:
+            ended = client_gone(self._ask.prompt_bytes, None, 0)
+            ended.outcome, ended.detail = AttemptOutcome.ABANDONED, "the gateway gave up"
+            self._settle(attempt, ended)
+        elif attempt is not None:
+            self._waiting.append(attempt.release(now, context.actor, "gateway_gave_up"))
+        if self._totals.attempts:
+            end = finished(context, new_id(now), now, self._cause, None, self._totals, problem=INTERNAL)
+        else:
+            end = refused(context, new_id(now), now, INTERNAL, causation_id=self._cause)
+        return [*self._waiting, end]
+
+    def _spool_now(self, group: list[Event]) -> None:
+        try:
+            self._parts.journal.conclude_now(group)
+        except SpoolFullError as error:
+            log.error("not_recorded", request_id=self._context.request_id, error=str(error))  # noqa: TRY400 - no trace

@@ -1,0 +1,191 @@
+"""The journal: what must be recorded before something else may happen, in Kafka or, for what is running, in the spool.
+
+New requests need Kafka and an empty spool (protocols.md, "Answer and record"): `closed` says why they can't begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from api.gateway.errors import DRAINING, LOG_AWAY, STARTING, Problem
+from api.gateway.spool import Claim, Spool, claims, keep_refused, read_groups
+from schemas.errors import CodecError, LogUnavailableError, RecordRefusedError
+from schemas.events import Event
+
+log = structlog.get_logger(__name__)
+
+DRAIN_SECONDS = 0.25
+#: How often files of dead processes are looked for.
+CLAIM_SECONDS = 5.0
+DRAIN_EVENTS_MAX = 500
+
+
+class Recorder(Protocol):
+    """As much of streams.recorder.Recorder as is used here."""
+
+    async def record(self, events: Sequence[Event], traceparent: bytes | None = None) -> None:
+        """Return when all are acknowledged; raises LogUnavailableError, RecordRefusedError, CodecError."""
+
+
+class LogHealth(Protocol):
+    """What the follower knows of Kafka."""
+
+    #: Whether Kafka answered when last asked.
+    reachable: bool
+    #: time.monotonic() of the question that Kafka last answered.
+    answered_at: float
+    #: Whether the control topic has been read to its end once.
+    caught_up: bool
+
+
+class Journal:
+    """Records, and keeps what can't be recorded."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spool: Spool,
+        directory: Path,
+        health: LogHealth,
+        owner: str = "gateway",
+        schemas_known: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`directory` is the spool's; files of dead processes are claimed there.
+
+        Nothing is encoded before `schemas_known`: asking the registry would block the loop.
+        """
+        self._recorder, self._spool, self._directory = recorder, spool, directory
+        self._schemas_known = schemas_known
+        self._health, self._owner = health, owner
+        self._failed_at = 0.0
+        self._claims_drained = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Drain what is left of dead processes, then whatever comes; `closed` opens when the first is done."""
+        self._task = asyncio.create_task(self._drain_always(), name="spool-drain")
+
+    async def stop(self) -> None:
+        """One last drain when Kafka is there; what is left is the next process's."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._spool.size_bytes and not self.away:
+            await self._drain_own()
+        self._spool.close()
+
+    @property
+    def away(self) -> bool:
+        """Whether Kafka failed us and has not answered since."""
+        health = self._health
+        return not health.reachable or health.answered_at <= self._failed_at
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes that wait for Kafka in this process."""
+        return self._spool.size_bytes
+
+    def closed(self) -> Problem | None:
+        """Why no new request may begin; None when one may."""
+        if not self._health.caught_up or not self._schemas_known():
+            return STARTING
+        if self.away:
+            return LOG_AWAY
+        if not self._claims_drained or self._spool.size_bytes:
+            return DRAINING
+        return None
+
+    async def begin(self, events: Sequence[Event], traceparent: bytes | None) -> None:
+        """Record what must stand before a provider is called; raises LogUnavailableError."""
+        try:
+            await self._recorder.record(events, traceparent)
+        except LogUnavailableError:
+            self._failed_at = time.monotonic()
+            raise
+
+    async def conclude(self, events: Sequence[Event], traceparent: bytes | None) -> None:
+        """Record how something ended: in Kafka, else in the spool. Raises SpoolFullError, and what no retry cures."""
+        if not self.away and not self._spool.size_bytes and self._schemas_known():
+            try:
+                await self._recorder.record(events, traceparent)
+            except LogUnavailableError:
+                self._failed_at = time.monotonic()
+            else:
+                return
+        await self._spool.append(events)
+
+    def conclude_now(self, events: Sequence[Event]) -> None:
+        """`conclude` for a process that is being stopped: blocks for one fsync. Raises SpoolFullError."""
+        self._spool.append_now(events)
+
+    async def _drain_always(self) -> None:
+        claimed_at = 0.0
+        while True:
+            try:
+                if not self.away and self._schemas_known():
+                    if time.monotonic() - claimed_at >= CLAIM_SECONDS:
+                        await self._drain_claims()
+                        claimed_at = time.monotonic()
+                    if self._spool.size_bytes:
+                        await self._drain_own()
+            except LogUnavailableError:
+                self._failed_at = time.monotonic()
+            except OSError as error:
+                log.error("spool_unreadable", error=error.strerror)  # noqa: TRY400 - the trace says no more
+            await asyncio.sleep(DRAIN_SECONDS)
+
+    async def _drain_claims(self) -> None:
+        found = await asyncio.get_running_loop().run_in_executor(None, claims, self._directory)
+        remaining = list(found)
+        try:
+            for claim in found:
+                events = await self._drain(claim.groups())
+                claim.discard()
+                remaining.remove(claim)
+                log.info("spool_claimed", file=claim.path.name, events=events)
+        finally:
+            _release(remaining)
+        self._claims_drained = True
+
+    async def _drain_own(self) -> None:
+        for path in await self._spool.rotate():
+            events = await self._drain(read_groups(path))
+            self._spool.drained(path)
+            log.info("spool_drained", file=path.name, events=events)
+
+    async def _drain(self, groups: Iterator[list[Event]]) -> int:
+        """Record every group in order, many at a time; ids make a repeated one harmless."""
+        events: list[Event] = []
+        total = 0
+        for group in groups:
+            events.extend(group)
+            if len(events) >= DRAIN_EVENTS_MAX:
+                total += await self._drain_batch(events)
+                events = []
+        return total + (await self._drain_batch(events) if events else 0)
+
+    async def _drain_batch(self, events: list[Event]) -> int:
+        try:
+            await self._recorder.record(events)
+        except (RecordRefusedError, CodecError) as error:
+            log.error("spool_refused", events=len(events), error=str(error))  # noqa: TRY400 - the trace says no more
+            await self._drain_singly(events)
+        return len(events)
+
+    async def _drain_singly(self, events: list[Event]) -> None:
+        for event in events:
+            try:
+                await self._recorder.record([event])
+            except (RecordRefusedError, CodecError):
+                keep_refused(self._directory, self._owner, [event])
+
+
+def _release(remaining: list[Claim]) -> None:
+    for claim in remaining:
+        claim.release()

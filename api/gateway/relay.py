@@ -1,0 +1,230 @@
+"""Relay: one provider's stream to one caller. Content flows at once and untouched; the end waits until it is recorded.
+
+Held back: chunks with a finish_reason, the usage chunk, and [DONE]. Nothing is sent to the caller before the first
+chunk of content, so that until then another candidate can still take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from api.gateway.errors import Header, Problem
+from api.gateway.events import Ended
+from api.gateway.outcomes import client_gone, failed_call, failed_stream
+from api.gateway.wire import Receive, Send
+from api.providers.dialect import Reading, read_chunk
+from api.providers.errors import UpstreamError, UpstreamTruncatedError
+from api.providers.sse import DONE, EventSplitter, data_of, event_of
+from api.providers.upstream import Answer
+from processors.pricing import Usage
+from schemas.events import AttemptOutcome, UsageSource
+
+STREAM_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies that collect answers would undo streaming.
+    (b"x-accel-buffering", b"no"),
+)
+END = b"data: [DONE]\n\n"
+
+
+class StreamFaultError(Exception):
+    """The provider put an error into its stream; carries a safe word for it."""
+
+
+class Caller:
+    """The caller of a stream: knows when it hangs up, and whether it was sent anything."""
+
+    __slots__ = ("_on_gone", "_send", "_watch", "begun", "first_at", "gone")
+
+    def __init__(self, send: Send, receive: Receive) -> None:
+        """Watch for the end of the connection from now on."""
+        self._send = send
+        self._on_gone: Callable[[], None] | None = None
+        self.begun = self.gone = False
+        #: time.monotonic_ns() of the first content forwarded; 0 before.
+        self.first_at = 0
+        self._watch = asyncio.ensure_future(self._wait(receive))
+
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._on_gone is not None:
+            self._on_gone()
+
+    def when_gone(self, action: Callable[[], None] | None) -> None:
+        """What to do when it hangs up; one action at a time."""
+        self._on_gone = action
+
+    async def forward(self, headers: list[Header], data: bytes) -> None:
+        """Send content, after the head of the answer when it is the first."""
+        if not self.begun:
+            self.begun, self.first_at = True, time.monotonic_ns()
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *headers]})
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, headers: list[Header], data: bytes) -> None:
+        """Send the last bytes and end the answer."""
+        self._on_gone = None
+        if not self.begun:
+            self.begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *headers]})
+        await self._send({"type": "http.response.body", "body": data})
+
+    def leave(self) -> None:
+        """Stop watching."""
+        self._on_gone = None
+        if not self._watch.done():
+            self._watch.cancel()
+
+
+class Relay:
+    """The stream of one attempt."""
+
+    def __init__(self, answer: Answer, caller: Caller, headers: list[Header], prompt_bytes: int) -> None:
+        """`headers` are ours, for when this attempt is the one that begins the answer."""
+        self._answer, self._caller, self._headers = answer, caller, headers
+        self._prompt_bytes = prompt_bytes
+        self._splitter = EventSplitter()
+        self._held: list[bytes] = []
+        self._usage_event: bytes | None = None
+        self._usage: Usage | None = None
+        self._written = 0
+        self._response_id: str | None = None
+        self._finish_reason: str | None = None
+        self._done = False
+
+    async def run(self) -> Ended:
+        """Forward until the stream ends; says how it ended. Nothing of the end has been sent yet."""
+        self._caller.when_gone(self._hang_up)
+        if self._caller.gone:
+            self._hang_up()
+        try:
+            await self._forward_all()
+        except StreamFaultError as fault:
+            ended = failed_stream(str(fault), self._prompt_bytes, self._usage, self._written)
+        except UpstreamError as fault:
+            ended = self._broken(fault)
+        else:
+            ended = self._whole()
+        finally:
+            self._caller.when_gone(None)
+        ended.status_code, ended.response_id = self._answer.status, self._response_id
+        ended.finish_reason = self._finish_reason
+        ended.failover = ended.failover and not self._caller.begun
+        return ended
+
+    def tail(self, cost: str, currency: str, ended: Ended, *, wants_usage: bool) -> bytes:
+        """The end of a whole stream: what was held back, usage when asked for, the cost as a comment, [DONE]."""
+        parts = self._held
+        if wants_usage:
+            parts.append(self._usage_chunk(cost, currency, ended))
+        parts.append(b": x-quaestor-cost " + cost.encode() + b"\n\n")
+        parts.append(END)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Let go of the provider's connection; after its proper end it goes back to the pool."""
+        self._answer.abort()
+
+    def _hang_up(self) -> None:
+        """Nobody listens: stop the provider, unless its answer is whole but for the usage."""
+        if not self._held:
+            self._answer.abort()
+
+    async def _forward_all(self) -> None:
+        answer, splitter = self._answer, self._splitter
+        while not self._done:
+            data = await answer.some()
+            if not data:
+                rest = splitter.rest()
+                if rest.strip():
+                    await self._forward([rest + b"\n\n"])
+                return
+            await self._forward(splitter.feed(data))
+
+    async def _forward(self, events: list[bytes]) -> None:
+        out = [event for event in events if self._passes(event)]
+        if out:
+            await self._caller.forward(self._headers, b"".join(out))
+
+    def _passes(self, event: bytes) -> bool:
+        """Take note of an event; whether it goes to the caller now. Raises UpstreamGarbageError, StreamFaultError."""
+        data = data_of(event)
+        if data is None:
+            return self._caller.begun
+        if self._done:
+            return False
+        if data == DONE:
+            self._done = True
+            return False
+        reading = read_chunk(data)
+        if reading.error is not None:
+            raise StreamFaultError(reading.error)
+        return self._note(reading, event)
+
+    def _note(self, reading: Reading, event: bytes) -> bool:
+        self._written += reading.written
+        if self._response_id is None:
+            self._response_id = reading.response_id
+        if reading.usage is not None:
+            self._usage = reading.usage
+        if reading.finished:
+            self._finish_reason = self._finish_reason or reading.finish_reason
+            self._held.append(event)
+            return False
+        if reading.bare and reading.usage is not None:
+            self._usage_event = event
+            return False
+        return True
+
+    def _whole(self) -> Ended:
+        if self._caller.gone and not self._held:
+            return client_gone(self._prompt_bytes, self._usage, self._written)
+        if not self._held and not self._done:
+            return failed_call(UpstreamTruncatedError(), self._prompt_bytes, self._usage, self._written)
+        usage = self._usage
+        source = UsageSource.PROVIDER
+        if usage is None:
+            usage, source = client_gone(self._prompt_bytes, None, self._written).usage, UsageSource.ESTIMATE
+        return Ended(outcome=AttemptOutcome.SUCCEEDED, usage=usage, usage_source=source)
+
+    def _broken(self, fault: UpstreamError) -> Ended:
+        """A fault ended the stream: by then the answer may have been whole, or the caller gone."""
+        if self._held or self._caller.gone:
+            return self._whole()
+        return failed_call(fault, self._prompt_bytes, self._usage, self._written)
+
+    def _usage_chunk(self, cost: str, currency: str, ended: Ended) -> bytes:
+        """The provider's usage chunk with the cost added, or one of ours when it sent none."""
+        data = data_of(self._usage_event) if self._usage_event is not None else None
+        chunk: dict[str, object]
+        if data is not None:
+            chunk = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        else:
+            usage = ended.usage
+            chunk = {
+                "id": self._response_id or "",
+                "object": "chat.completion.chunk",
+                "created": int(time.time()),
+                "model": "",
+                "choices": [],
+                "usage": {
+                    "prompt_tokens": usage.input_tokens,
+                    "completion_tokens": usage.output_tokens,
+                    "total_tokens": usage.input_tokens + usage.output_tokens,
+                },
+            }
+        estimated = ended.usage_source is UsageSource.ESTIMATE
+        chunk["quaestor"] = {"cost": cost, "currency": currency, "estimated": estimated}
+        return event_of(msgspec.json.encode(chunk))
+
+
+def error_event(problem: Problem) -> bytes:
+    """An error as the last event of a stream that has begun: the official SDKs raise it. No [DONE] follows."""
+    return event_of(problem.body())

@@ -1,0 +1,256 @@
+"""The spool: terminal events of running requests, on disk, while Kafka is away.
+
+One append-only file per process, locked for the process's life; a frame is a group of events that belong together.
+Whoever gets the lock of a file without an owner drains it. Frame: length and CRC-32 of the payload (big-endian, four
+bytes each), then the payload, MessagePack of [[topic, event], ...]. Events stand as values, not as records, so that
+the schema registry is not needed to write them. A torn tail (the process died in mid-write; nobody was answered) ends
+the reading; damage before the tail keeps the file aside under another name, never silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from schemas.errors import QuaestorError
+from schemas.events import EVENT_TYPES, Event
+from schemas.limits import SPOOL_BYTES_MAX
+from schemas.topics import TOPIC_BY_TYPE
+
+log = structlog.get_logger(__name__)
+
+FRAME = struct.Struct(">II")
+SUFFIX = ".spool"
+DAMAGED = ".damaged"
+REFUSED = ".refused"
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+Group = Sequence[Event]
+
+
+class SpoolFullError(QuaestorError):
+    """The spool is full, or its disk is; the event could not be kept."""
+
+
+def encode_group(group: Group) -> bytes:
+    """A group as one frame."""
+    payload = msgspec.msgpack.encode([(TOPIC_BY_TYPE[type(event)].name, event) for event in group])
+    return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def decode_payload(payload: bytes) -> list[Event]:
+    """The events of a frame's payload; raises msgspec.MsgspecError or KeyError on what is no group of events."""
+    pairs = msgspec.msgpack.decode(payload, type=list[tuple[str, Any]])
+    return [msgspec.convert(fields, EVENT_TYPES[topic]) for topic, fields in pairs]
+
+
+@dataclass
+class _File:
+    path: Path
+    descriptor: int
+    size_bytes: int = 0
+
+
+class Spool:
+    """The files of one process. Nothing exists on disk before the first append."""
+
+    def __init__(self, directory: Path, owner: str, bytes_max: int = SPOOL_BYTES_MAX) -> None:
+        """`owner` names the process, uniquely among those that live."""
+        self._directory, self._owner, self._bytes_max = directory, owner, bytes_max
+        self._current: _File | None = None
+        self._rotated: list[_File] = []
+        self._serial = 0
+        self._unsynced: asyncio.Future[None] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes waiting in the files of this process."""
+        files = [*self._rotated, self._current] if self._current else self._rotated
+        return sum(file.size_bytes for file in files)
+
+    async def append(self, group: Group) -> None:
+        """Keep a group; returns when it is on disk. Raises SpoolFullError.
+
+        Groups that come while the disk is busy share the next sync.
+        """
+        self._write(group)
+        if self._unsynced is None:
+            self._unsynced = asyncio.ensure_future(self._sync())
+        await asyncio.shield(self._unsynced)
+
+    def append_now(self, group: Group) -> None:
+        """`append` without a loop, for a process that is being stopped; blocks. Raises SpoolFullError."""
+        self._write(group)
+        try:
+            os.fsync(self._opened().descriptor)
+        except OSError as error:
+            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+
+    async def rotate(self) -> list[Path]:
+        """The files to be drained now, oldest first; what is appended from here on goes to another file."""
+        if self._unsynced is not None:
+            await asyncio.wait([self._unsynced])
+        if self._current is not None:
+            self._rotated.append(self._current)
+            self._current = None
+        return [file.path for file in self._rotated]
+
+    def drained(self, path: Path) -> None:
+        """Forget a rotated file whose groups are all recorded."""
+        for file in [file for file in self._rotated if file.path == path]:
+            self._rotated.remove(file)
+            path.unlink(missing_ok=True)
+            os.close(file.descriptor)
+
+    def close(self) -> None:
+        """Let go of the locks; what is left is claimed by the next process."""
+        for file in [*self._rotated, self._current] if self._current else self._rotated:
+            os.close(file.descriptor)
+        self._rotated, self._current = [], None
+
+    async def _sync(self) -> None:
+        await asyncio.sleep(0)
+        # From here on a group needs the next sync; those before are in the file.
+        self._unsynced = None
+        descriptor = self._opened().descriptor
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, os.fsync, descriptor)
+        except OSError as error:
+            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+
+    def _write(self, group: Group) -> None:
+        frame = encode_group(group)
+        if self.size_bytes + len(frame) > self._bytes_max:
+            raise SpoolFullError(f"the spool holds its {self._bytes_max} bytes")
+        try:
+            file = self._opened()
+            written = os.write(file.descriptor, frame)
+            if written < len(frame):
+                os.ftruncate(file.descriptor, file.size_bytes)
+                raise SpoolFullError("the spool's disk is full")
+        except OSError as error:
+            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+        file.size_bytes += written
+
+    def _opened(self) -> _File:
+        if self._current is None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._serial += 1
+            path = self._directory / f"{self._owner}-{self._serial:06d}{SUFFIX}"
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sync_directory(self._directory)
+            self._current = _File(path, descriptor)
+        return self._current
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Claim:
+    """A file whose owner is dead, now ours: drain it, then discard it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Made by `claims`."""
+        self.path, self._descriptor = path, descriptor
+
+    def groups(self) -> Iterator[list[Event]]:
+        """Its groups, in order."""
+        return read_groups(self.path)
+
+    def discard(self) -> None:
+        """All of it is recorded."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def release(self) -> None:
+        """Give it back."""
+        os.close(self._descriptor)
+
+
+def claims(directory: Path) -> list[Claim]:
+    """Every file that nobody holds, locked, oldest first."""
+    found = []
+    for path in sorted(directory.glob(f"*{SUFFIX}"), key=_age) if directory.is_dir() else ():
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        if path.exists():
+            found.append(Claim(path, descriptor))
+        else:
+            os.close(descriptor)
+    return found
+
+
+def _age(path: Path) -> tuple[int, str]:
+    try:
+        return (path.stat().st_mtime_ns, path.name)
+    except OSError:
+        return (0, path.name)
+
+
+def waiting_bytes(directory: Path) -> int:
+    """Bytes of all spool files in a directory, whoever owns them."""
+    return (
+        sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}") if path.exists()) if directory.is_dir() else 0
+    )
+
+
+def read_groups(path: Path) -> Iterator[list[Event]]:
+    """The groups of a file up to its end or its torn tail; damage before the tail puts a copy aside and is logged."""
+    with path.open("rb") as file:
+        at = 0
+        while True:
+            head = file.read(FRAME.size)
+            if len(head) < FRAME.size:
+                return
+            length, crc = FRAME.unpack(head)
+            payload = file.read(length) if length <= FRAME_BYTES_MAX else b""
+            if len(payload) < length or zlib.crc32(payload) != crc:
+                _set_aside(path, at, torn=len(payload) < length <= FRAME_BYTES_MAX)
+                return
+            try:
+                group = decode_payload(payload)
+            except (msgspec.MsgspecError, KeyError):
+                _set_aside(path, at, torn=False)
+                return
+            yield group
+            at = file.tell()
+
+
+def _set_aside(path: Path, offset: int, *, torn: bool) -> None:
+    """A frame that can't be read: at the tail it was never answered for; elsewhere the rest is kept for a person."""
+    size = path.stat().st_size
+    log.warning("spool_torn" if torn else "spool_damaged", file=path.name, offset=offset, bytes=size - offset)
+    if not torn:
+        with path.open("rb") as file:
+            file.seek(offset)
+            path.with_suffix(DAMAGED).write_bytes(file.read())
+
+
+def keep_refused(directory: Path, owner: str, group: Group) -> None:
+    """Put a group aside that Kafka refuses for good, so that it does not block what follows it."""
+    with (directory / f"{owner}{REFUSED}").open("ab") as file:
+        file.write(encode_group(group))
+        file.flush()
+        os.fsync(file.fileno())
