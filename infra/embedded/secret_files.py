@@ -16,8 +16,9 @@ FILE_MODE = 0o600
 
 def secrets_folder(data: Path) -> Path:
     """The folder of a data directory's secrets, made when it is not there."""
+    data.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     folder = data / "secrets"
-    folder.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    folder.mkdir(exist_ok=True, mode=FOLDER_MODE)
     folder.chmod(FOLDER_MODE)
     return folder
 

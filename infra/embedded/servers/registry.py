@@ -77,6 +77,8 @@ class RegistryServer(Server):
             "QUARKUS_MANAGEMENT_HOST": LOOPBACK,
             "QUARKUS_MANAGEMENT_PORT": str(free_ports(1)[0]),
             "QUARKUS_LOG_LEVEL": "WARN",
+            "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
+            "QUARKUS_BANNER_ENABLED": "false",
             "QUARKUS_LOG_CONSOLE_COLOR": "false",
             "APICURIO_STORAGE_KIND": "sql",
             "APICURIO_STORAGE_SQL_KIND": "h2",
