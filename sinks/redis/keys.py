@@ -20,10 +20,9 @@ class SlotKeys(NamedTuple):
     state: str
     #: Hash: open holds the log has confirmed, hold id to body (`counter amount ...`).
     holds: str
-    #: Hash: holds the log has not confirmed, hold id to status (o open, p pinned, d dropped) and body; sums =<counter>.
+    #: Hash: holds the log has not confirmed, hold id to status (o open, p pinned, d dropped), when its time ends
+    #: (milliseconds) and body; sums =<counter>; ! when it was swept last.
     overlay: str
-    #: Sorted set: when an unpinned overlay entry falls away, or a dropped one is forgotten, milliseconds.
-    leases: str
     #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired, f refused.
     done: str
 
@@ -35,7 +34,7 @@ class SlotKeys(NamedTuple):
 def slot_keys(tenant_id: str) -> SlotKeys:
     """The keys of a tenant."""
     prefix = f"{BUDGETS}:{{{tenant_id}}}:"
-    return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "leases", prefix + "done:")
+    return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "done:")
 
 
 def gate_key(partition: int) -> str:

@@ -78,7 +78,7 @@ class RedisReads:
         keys = slot_keys(tenant_id)
         answer = await self._client.run("tenant_read", (keys.state, keys.holds, keys.overlay))
         state, holds, overlay = (_pairs(part) for part in answer)
-        entries = {name: value for name, value in overlay.items() if not name.startswith("=") and value[0] != "d"}
+        entries = {name: value for name, value in overlay.items() if name[0] not in "=!" and value[0] != "d"}
         return TenantState(
             tenant_id=tenant_id,
             generation=state.get("generation"),
@@ -86,7 +86,7 @@ class RedisReads:
             cursor=int(state.get("cursor", 0)),
             sums=_sums(state),
             holds={name: _body(value) for name, value in holds.items()},
-            unconfirmed={name: _body(value[1:]) for name, value in entries.items()},
+            unconfirmed={name: _body(value.partition(" ")[2]) for name, value in entries.items()},
             unconfirmed_sums={_counter(n[1:]): int(v) for n, v in overlay.items() if n.startswith("=") and v != "0"},
         )
 

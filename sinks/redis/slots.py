@@ -83,7 +83,7 @@ class Slots:
         keys = slot_keys(tenant_id)
         cursor = "" if new_cursor is None else str(new_cursor)
         arguments = (str(owner.epoch), generation, open_word, owner.topic_id, cursor)
-        answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay, keys.leases), arguments))
+        answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay), arguments))
         if answer[0] == "F":
             raise FencedError(f"slot {tenant_id}", owner.epoch)
         return Slot(int(answer[1]) if answer[1] else None, answer[2])
@@ -128,7 +128,7 @@ class Slots:
             str(self._tombstone_seconds),
             msgspec.msgpack.encode(packed),
         )
-        answer = texts(await self._client.evaluate(self._apply, (*keys[:4], *done), arguments))
+        answer = texts(await self._client.evaluate(self._apply, (*keys[:3], *done), arguments))
         if answer[0] == "F":
             raise FencedError(f"slot {tenant_id}", owner.epoch)
         if answer[0] == "G":

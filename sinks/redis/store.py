@@ -57,7 +57,7 @@ class _Tenant(NamedTuple):
 
     partition: int
     keys: SlotKeys
-    slot: tuple[str, str, str, str]
+    slot: tuple[str, str, str]
 
 
 class RedisHoldStore:
@@ -180,7 +180,7 @@ class RedisHoldStore:
             self._tenants.clear()
         keys = slot_keys(tenant_id)
         partition = partition_of(tenant_id.encode(), len(self._gates))
-        known = self._tenants[tenant_id] = _Tenant(partition, keys, keys[:4])
+        known = self._tenants[tenant_id] = _Tenant(partition, keys, keys[:3])
         return known
 
     async def _follow_gates(self) -> None:

@@ -153,8 +153,11 @@ class RedisWorld:
     async def pass_overlay_time(self) -> None:
         """Date every unpinned entry back, as if its time had passed."""
         keys = slot_keys(TENANT)
-        for member in await self._client.call("ZRANGE", keys.leases, 0, -1):
-            await self._client.call("ZADD", keys.leases, 1, member)
+        names = texts(await self._client.call("HGETALL", keys.overlay))
+        for name, value in zip(names[::2], names[1::2], strict=True):
+            if value[0] == "o":
+                await self._client.call("HSET", keys.overlay, name, f"o1 {value.partition(' ')[2]}")
+        await self._client.call("HDEL", keys.overlay, "!")
 
     def hold(self, number: int) -> str:
         """As the protocol says."""

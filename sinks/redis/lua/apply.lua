@@ -1,10 +1,10 @@
 -- Applies one tenant's events of a batch to its slot: the rule of processors/budgets/fold.py, and the cursor with it.
--- KEYS: state, holds, overlay, leases, then the done keys of the holds' hours
+-- KEYS: state, holds, overlay, then the done keys of the holds' hours
 -- ARGV: epoch, generation, open for a new slot ('0' or '1'), cursor the sink believes in, next cursor, topic id,
 --       tombstone seconds, events as MessagePack: {offset, kind, hold id, index of its done key, {counter, amount, ...}}
 --       with counters and amounts as texts.
 -- Answers {'K', cursor}, {'F', epoch} fenced, {'G', cursor} gap, {'N', generation} other generation.
-local state, holds, overlay, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local state, holds, overlay = KEYS[1], KEYS[2], KEYS[3]
 local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor')
 local epoch, believed, following = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if slot[1] and tonumber(slot[1]) > epoch then return {'F', slot[1]} end
@@ -33,18 +33,23 @@ end
 
 local function digest(body) return string.sub(redis.sha1hex(body), 1, 8) end
 
+-- Whether the hold was in the overlay, not dropped; it leaves it.
 local function leave_overlay(hold)
   local entry = redis.call('HGET', overlay, hold)
-  if not entry or string.sub(entry, 1, 1) == 'd' then return end
-  each(string.sub(entry, 2), function(counter, amount) add(overlay, '=' .. counter, '-' .. amount) end)
+  if not entry or string.sub(entry, 1, 1) == 'd' then return false end
+  each(string.match(entry, ' (.*)$'), function(counter, amount) add(overlay, '=' .. counter, '-' .. amount) end)
   redis.call('HDEL', overlay, hold)
-  redis.call('ZREM', leases, hold)
+  return true
+end
+
+local function seen(hold, done)
+  local ended = redis.call('HGET', done, hold)
+  return redis.call('HEXISTS', holds, hold) == 1 or (ended and string.sub(ended, 1, 1) ~= 'f')
 end
 
 local function place(hold, legs, done)
-  leave_overlay(hold)
-  local ended = redis.call('HGET', done, hold)
-  if redis.call('HEXISTS', holds, hold) == 1 or (ended and string.sub(ended, 1, 1) ~= 'f') then return end
+  -- What was in the overlay can't have been applied before: place looks first, and this takes it out.
+  if not leave_overlay(hold) and seen(hold, done) then return end
   for i = 1, #legs, 2 do add(state, 'h:' .. legs[i], legs[i + 1]) end
   redis.call('HSET', holds, hold, text(legs))
 end
@@ -85,7 +90,7 @@ end
 
 for _, event in ipairs(cmsgpack.unpack(ARGV[8])) do
   local kind, hold, legs = event[2], event[3], event[5]
-  local done = KEYS[4 + event[4]]
+  local done = KEYS[3 + event[4]]
   if event[1] >= cursor then
     if kind == 'PLACED' then
       place(hold, legs, done)
@@ -101,7 +106,7 @@ for _, event in ipairs(cmsgpack.unpack(ARGV[8])) do
     end
   end
 end
-for index = 5, #KEYS do redis.call('EXPIRE', KEYS[index], string.format('%.0f', tonumber(ARGV[7]) + 3600)) end
+for index = 4, #KEYS do redis.call('EXPIRE', KEYS[index], string.format('%.0f', tonumber(ARGV[7]) + 3600)) end
 if following > cursor then cursor = following end
 cursor = string.format('%.0f', cursor)
 redis.call('HSET', state, 'cursor', cursor, 'epoch', ARGV[1])

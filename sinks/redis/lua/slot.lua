@@ -1,6 +1,6 @@
 -- Claims, opens or closes one tenant's slot; another generation empties its overlay: pins and tombstones count under the
 -- generation they were made in, and every confirmed hold's PLACED is in the log before the barrier.
--- KEYS: state, overlay, leases
+-- KEYS: state, overlay
 -- ARGV: epoch, generation ('' leaves it), open ('0', '1', '' leaves it), topic id, cursor of a new slot ('' makes none)
 -- Answers {'K', cursor ('' when there is no slot), generation}, {'F', epoch} fenced.
 local slot = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'cursor')
@@ -11,7 +11,7 @@ if not slot[2] then
   redis.call('HSET', KEYS[1], 'cursor', ARGV[5], 'topic_id', ARGV[4], 'generation', ARGV[2], 'open', '0')
 end
 if ARGV[2] ~= '' and ARGV[2] ~= slot[2] then
-  redis.call('UNLINK', KEYS[2], KEYS[3])
+  redis.call('UNLINK', KEYS[2])
   redis.call('HSET', KEYS[1], 'generation', ARGV[2])
   slot[2] = ARGV[2]
 end
