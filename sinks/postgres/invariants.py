@@ -88,15 +88,15 @@ HAVING sum(resolver.amount_nano) > pending.amount_nano
     ),
     Invariant(
         "resolutions_have_a_pending",
-        "A post or void points at a pending transfer of the same accounts and currency.",
+        "A post or void points at a pending transfer of the same currency and moves on from one of its accounts.",
         f"""
 SELECT format('%s %s', resolver.kind, resolver.event_id) AS difference
 FROM {SCHEMA}.transfer AS resolver
 LEFT JOIN {SCHEMA}.transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id AND pending.kind = 'PENDING'
 WHERE resolver.kind IN ('POST', 'VOID')
-    AND (pending.debit_account, pending.credit_account, pending.currency)
-        IS DISTINCT FROM (resolver.debit_account, resolver.credit_account, resolver.currency)
+    AND (pending.currency IS DISTINCT FROM resolver.currency
+        OR resolver.debit_account NOT IN (pending.debit_account, pending.credit_account))
 """,
     ),
     Invariant(

@@ -63,50 +63,20 @@ LIMIT 1
 """
 
 
-def insert_transfers(table: EventTable) -> str:
-    """Move staged transfers and add the net of the new ones to their accounts; answers how many were new."""
-    return f"""
-WITH inserted AS (
-    {insert_staged(table)}
-    RETURNING tenant_id, kind, debit_account, credit_account, amount_nano, currency
-),
-deltas AS (
-    SELECT
-        tenant_id,
-        account,
-        currency,
-        coalesce(sum(pending) FILTER (WHERE is_debit), 0) AS debits_pending,
-        coalesce(sum(posted) FILTER (WHERE is_debit), 0) AS debits_posted,
-        coalesce(sum(pending) FILTER (WHERE NOT is_debit), 0) AS credits_pending,
-        coalesce(sum(posted) FILTER (WHERE NOT is_debit), 0) AS credits_posted
-    FROM inserted
-    CROSS JOIN LATERAL (VALUES (debit_account, true), (credit_account, false)) AS side (account, is_debit)
-    CROSS JOIN LATERAL (
-        VALUES (
-            CASE WHEN kind = 'PENDING' THEN amount_nano WHEN kind IN ('POST', 'VOID') THEN -amount_nano ELSE 0 END,
-            CASE WHEN kind IN ('POST', 'DIRECT') THEN amount_nano ELSE 0 END
-        )
-    ) AS effect (pending, posted)
-    GROUP BY tenant_id, account, currency
-),
-moved AS (
-    INSERT INTO {SCHEMA}.account_balance AS held (
-        tenant_id, account, currency,
-        debits_pending_nano, debits_posted_nano, credits_pending_nano, credits_posted_nano
-    )
-    SELECT tenant_id, account, currency, debits_pending, debits_posted, credits_pending, credits_posted
-    FROM deltas
-    ORDER BY tenant_id, account, currency
-    ON CONFLICT (tenant_id, account, currency) DO UPDATE SET
-        debits_pending_nano = held.debits_pending_nano + excluded.debits_pending_nano,
-        debits_posted_nano = held.debits_posted_nano + excluded.debits_posted_nano,
-        credits_pending_nano = held.credits_pending_nano + excluded.credits_pending_nano,
-        credits_posted_nano = held.credits_posted_nano + excluded.credits_posted_nano
+def insert_staged_transfers(table: EventTable) -> str:
+    """Move staged transfers; answers those that were new."""
+    return f"{insert_staged(table)} RETURNING {TRANSFER_FIELDS}"
+
+
+TRANSFER_FIELDS = (
+    "tenant_id, event_id::text, kind, debit_account, credit_account, amount_nano, currency, pending_id::text"
 )
-SELECT count(*) FROM inserted
+PENDINGS = f"""
+SELECT tenant_id, event_id::text, debit_account, credit_account
+FROM {SCHEMA}.transfer
+JOIN unnest($1::text[], $2::uuid[]) AS given (tenant_id, event_id) USING (tenant_id, event_id)
+WHERE kind = 'PENDING'
 """
-
-
 MOVE_BALANCES = f"""
 INSERT INTO {SCHEMA}.account_balance AS held (
     tenant_id, account, currency,

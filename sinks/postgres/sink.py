@@ -28,7 +28,7 @@ from schemas.errors import (
 )
 from schemas.topics import CONTROL, LEDGER, TOPICS
 from sinks.postgres import quarantine, queries
-from sinks.postgres.balances import net_of
+from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of, transfers_of
 from sinks.postgres.connect import APP_ROLE, connect, passing_errors, use_log_types
 from sinks.postgres.months import has_month, months_of
 from sinks.postgres.tables import SCHEMA, TABLES, EventTable, Row
@@ -158,7 +158,7 @@ class PostgresSink(Sink):
             return
         if table.topic != CONTROL.name and await self._copied(connection, table, rows):
             if table.topic == LEDGER.name:
-                await _move_balances(connection, rows)
+                await _move_balances(connection, transfers_of(rows))
             return
         await self._stage(connection, table, rows)
 
@@ -177,7 +177,9 @@ class PostgresSink(Sink):
         """Insert through the staging table, leaving out what is there."""
         await connection.copy_records_to_table(queries.stage(table), records=rows, columns=table.columns)
         if table.topic == LEDGER.name:
-            inserted = await connection.fetchval(queries.insert_transfers(table))
+            new = await connection.fetch(queries.insert_staged_transfers(table))
+            await _move_balances(connection, [Transfer._make(row.values()) for row in new])
+            inserted = len(new)
         elif table.topic == CONTROL.name:
             inserted = await connection.fetchval(queries.insert_control(table))
         else:
@@ -298,10 +300,20 @@ class _MisplacedError(Exception):
     """Ends a transaction whose cursors did not fit."""
 
 
-async def _move_balances(connection: asyncpg.Connection, rows: list[Row]) -> None:
-    net = net_of(rows)
-    sums = [[str(changed[position]) for changed in net.values()] for position in range(4)]
-    await connection.execute(queries.MOVE_BALANCES, *(list(part) for part in zip(*net, strict=True)), *sums)
+async def _move_balances(connection: asyncpg.Connection, transfers: list[Transfer]) -> None:
+    """Add what new transfers do to their accounts, those of the pending transfers they resolve included."""
+    pendings = pendings_of(transfers)
+    needed = pendings_needed(transfers, pendings)
+    if needed:
+        rows = await connection.fetch(queries.PENDINGS, *(list(part) for part in zip(*needed, strict=True)))
+        pendings |= {(row[0], row[1]): Pair(row[2], row[3]) for row in rows}
+    net = Net()
+    for transfer in transfers:
+        net.add(transfer, pendings)
+    if net.changes:
+        sums = [[str(changed[position]) for changed in net.changes.values()] for position in range(4)]
+        accounts = (list(part) for part in zip(*net.changes, strict=True))
+        await connection.execute(queries.MOVE_BALANCES, *accounts, *sums)
 
 
 def _rows(table: EventTable, span: Span) -> list[Row]:

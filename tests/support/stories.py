@@ -46,7 +46,7 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
     placed_id = event_id(number, "placed")
     cost_id = event_id(number, "cost")
     transfer = {**common, "currency": "USD", "attempt_id": attempt_id}
-    available, spent = "budget/limit_1/available", "budget/limit_1/spent"
+    available, held = "budget/limit_1/available", "budget/limit_1/held"
     return [
         events.RequestEvent(
             event_id=event_id(number, "received"), kind=events.RequestKind.RECEIVED, operation=operation,
@@ -61,7 +61,7 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
         ),
         events.LedgerEntry(
             event_id=derived_id("ledger", placed_id, "PENDING", available), kind=events.TransferKind.PENDING,
-            debit_account=available, credit_account=spent, amount_nano=2 * amount_nano,
+            debit_account=available, credit_account=held, amount_nano=2 * amount_nano,
             source_topic="quaestor.budgets", source_event_id=placed_id, memo="hold", **transfer,
         ),
         events.ProviderAttempt(
@@ -92,10 +92,10 @@ def _settlement(
     number: int, placed_id: str, amount_nano: int, budget: dict[str, object], transfer: dict[str, object]
 ) -> list[events.Event]:
     committed_id = event_id(number, "committed")
-    available, spent = "budget/limit_1/available", "budget/limit_1/spent"
+    available, held, spent = "budget/limit_1/available", "budget/limit_1/held", "budget/limit_1/spent"
     pending_id = derived_id("ledger", placed_id, "PENDING", available)
     entry = {
-        **transfer, "debit_account": available, "credit_account": spent, "pending_id": pending_id,
+        **transfer, "debit_account": held, "pending_id": pending_id,
         "source_topic": "quaestor.budgets", "source_event_id": committed_id, "amount_nano": amount_nano,
     }  # fmt: skip
     return [
@@ -104,11 +104,11 @@ def _settlement(
         ),
         events.LedgerEntry(
             event_id=derived_id("ledger", committed_id, "POST", available), kind=events.TransferKind.POST,
-            memo="spend", **entry,
+            memo="spend", credit_account=spent, **entry,
         ),
         events.LedgerEntry(
             event_id=derived_id("ledger", committed_id, "VOID", available), kind=events.TransferKind.VOID,
-            memo="release", **entry,
+            memo="release", credit_account=available, **entry,
         ),
     ]  # fmt: skip
 

@@ -1,0 +1,237 @@
+"""The ledger in real Postgres: balances, invariants, and what breaks them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import asyncpg
+import msgspec
+import pytest
+
+from schemas import events
+from schemas.errors import RejectedError
+from schemas.topics import LEDGER
+from sinks.postgres.migrations import migrate
+from sinks.postgres.reads import PostgresReads
+from sinks.postgres.sink import PostgresSink
+from sinks.runner import Batch, Decoded, Span
+from streams.log import Partition
+from tests.support.postgres_server import PostgresServer
+from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, event_id, request_story
+
+pytestmark = pytest.mark.stack
+ENCODER = codec()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+class Desk:
+    """A sink and its reads on one database."""
+
+    def __init__(self, dsn: str) -> None:
+        """Nothing is claimed."""
+        self.dsn = dsn
+        self.sink, self.reads, self.offsets = PostgresSink(dsn, "test"), PostgresReads(dsn), Offsets()
+
+    async def write(self, story: Sequence[events.Event]) -> None:
+        """Write events as one batch."""
+        spans: dict[Partition, Span] = {}
+        for record in self.offsets.records(ENCODER, story):
+            at = Partition(record.topic, record.partition)
+            span = spans.setdefault(at, Span(at, TOPIC_ID, record.offset, record.offset))
+            span.records.append(Decoded(record.offset, ENCODER.decode(record.topic, record.value or b""), record))
+            span.next_offset = record.offset + 1
+        await self.sink.claim(list(spans), {at.topic: TOPIC_ID for at in spans})
+        await self.sink.write(Batch(list(spans.values()), 1))
+
+    async def broken(self) -> list[str]:
+        """Names of the invariants that do not hold."""
+        return [result.name for result in await self.reads.verify_ledger() if not result.ok]
+
+    async def tamper(self, sql: str) -> None:
+        """What only a superuser with the triggers off can do."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            for table in ("transfer", "cost", "budget_event"):
+                await connection.execute(f"ALTER TABLE quaestor_v1.{table} DISABLE TRIGGER append_only")
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def desk(server: PostgresServer, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+    """A fresh database."""
+    dsn = server.dsn(f"ledger_{abs(hash(request.node.name))}")
+    await migrate(dsn)
+    made = Desk(dsn)
+    yield made
+    await made.sink.close()
+    await made.reads.close()
+
+
+async def test_stories_balance(desk: Desk) -> None:
+    """Answered requests leave every invariant holding, and the accounts say what was spent."""
+    for number in range(5):
+        await desk.write(request_story(number))
+    assert await desk.broken() == []
+    balances = {row.account: row for row in await desk.reads.balances("acme")}
+    available, held, spent = (balances[f"budget/limit_1/{name}"] for name in ("available", "held", "spent"))
+    assert (available.debits_pending_nano, available.debits_posted_nano) == (0, 5 * 1_500)
+    assert (held.credits_pending_nano, held.credits_posted_nano, held.debits_posted_nano) == (0, 7_500, 7_500)
+    assert spent.credits_posted_nano == 7_500
+    assert balances["payable/p1/usage"].credits_posted_nano == 7_500
+
+
+async def test_an_open_hold_is_pending(desk: Desk) -> None:
+    """Before it is resolved a hold stands in pending on both of its accounts."""
+    story = request_story(1)
+    await desk.write(story[:4])
+    rows = {row.account: row for row in await desk.reads.balances("acme", "budget/limit_1/")}
+    assert rows["budget/limit_1/available"].debits_pending_nano == 3_000
+    assert rows["budget/limit_1/held"].credits_pending_nano == 3_000
+    assert await desk.broken() == []
+
+
+async def test_a_pending_of_an_earlier_batch_is_resolved_on_its_accounts(desk: Desk) -> None:
+    """The resolver finds the accounts of a pending transfer that another batch brought."""
+    story = request_story(1)
+    await desk.write(story[:4])
+    await desk.write(story[4:])
+    assert all(row.debits_pending_nano == row.credits_pending_nano == 0 for row in await desk.reads.balances())
+    assert await desk.broken() == []
+
+
+async def test_duplicates_do_not_move_balances(desk: Desk) -> None:
+    """Transfers produced twice, alone and among new ones, move their accounts once."""
+    await desk.write(request_story(1))
+    await desk.write([*request_story(1), *request_story(2)])
+    assert await desk.broken() == []
+    assert (await desk.reads.balances("acme", "budget/limit_1/spent"))[0].credits_posted_nano == 3_000
+
+
+@pytest.mark.parametrize(
+    ("sql", "broken"),
+    [
+        ("UPDATE quaestor_v1.account_balance SET debits_posted_nano = 1 WHERE account LIKE '%spent'",
+         {"debits_equal_credits", "balances_are_the_fold"}),
+        ("UPDATE quaestor_v1.cost SET amount_nano = amount_nano + 1", {"committed_equals_costs"}),
+        ("DELETE FROM quaestor_v1.cost", {"committed_equals_costs", "entries_have_a_source"}),
+        ("UPDATE quaestor_v1.transfer SET amount_nano = amount_nano * 2 WHERE kind = 'POST'",
+         {"balances_are_the_fold", "pending_resolved_within_bounds"}),
+        ("DELETE FROM quaestor_v1.transfer WHERE kind = 'PENDING'",
+         {"balances_are_the_fold", "resolutions_have_a_pending"}),
+        ("UPDATE quaestor_v1.transfer SET amount_nano = -amount_nano WHERE kind = 'DIRECT'",
+         {"balances_are_the_fold", "amounts_are_not_negative"}),
+    ],
+)  # fmt: skip
+async def test_a_tampered_ledger_is_named(desk: Desk, sql: str, broken: set[str]) -> None:
+    """Whoever changes rows behind the product's back breaks the invariant that says so."""
+    await desk.write(request_story(1))
+    await desk.tamper(sql)
+    assert set(await desk.broken()) == broken
+
+
+@pytest.mark.parametrize("sql", ["UPDATE quaestor_v1.cost SET amount_nano = 0", "DELETE FROM quaestor_v1.transfer",
+                                 "TRUNCATE quaestor_v1.transfer_2026_11"])  # fmt: skip
+async def test_even_the_owner_does_not_change_events_by_accident(desk: Desk, sql: str) -> None:
+    """Triggers refuse every change of an event, whoever asks, also under session_replication_role."""
+    await desk.write(request_story(1))
+    connection = await asyncpg.connect(desk.dsn)
+    await connection.execute("SET session_replication_role = replica")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(sql)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["UPDATE quaestor_v1.transfer SET memo = ''", "DELETE FROM quaestor_v1.request_event",
+     "TRUNCATE quaestor_v1.cost", "CREATE TABLE quaestor_v1.mine ()", "SELECT * FROM quaestor.subject",
+     "UPDATE quaestor.quarantine_outbox SET body = ''", "DROP TABLE quaestor_v1.cost"],
+)  # fmt: skip
+async def test_the_app_role_is_not_permitted(desk: Desk, sql: str) -> None:
+    """The role the sinks use can add events and move states, and nothing else."""
+    connection = await asyncpg.connect(desk.dsn, server_settings={"role": "quaestor_app"})
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(sql)
+    await connection.close()
+
+
+async def test_entities_are_their_last_word(desk: Desk) -> None:
+    """Control events leave the latest state of an entity, and its removal."""
+    created = '{"scope": "tenant", "scope_id": "acme", "amount_nano": 5, "currency": "USD", "window": "month"}'
+    await desk.write([control_event(1, events.ControlAction.CREATED, created)])
+    await desk.write(
+        [
+            control_event(2, events.ControlAction.UPDATED, created.replace("5", "6")),
+            control_event(3, events.ControlAction.UPDATED, created.replace("5", "7")),
+        ]
+    )
+    connection = await asyncpg.connect(desk.dsn)
+    assert await connection.fetchval("SELECT amount_nano FROM quaestor_v1.budget_limit") == 7
+    await desk.write([control_event(4, events.ControlAction.REMOVED, None)])
+    assert await connection.fetchval("SELECT count(*) FROM quaestor_v1.budget_limit") == 0
+    await connection.close()
+
+
+BAD = request_story(2)[0]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        msgspec.structs.replace(BAD, actor="nul\0"),
+        msgspec.structs.replace(BAD, occurred_at=-5),
+        msgspec.structs.replace(BAD, event_id="no uuid"),
+        control_event(1, events.ControlAction.CREATED, "no json"),
+    ],
+    ids=["nul", "time", "id", "json"],
+)
+async def test_what_postgres_never_takes_is_named(desk: Desk, event: events.Event) -> None:
+    """A NUL in a text, a time outside of our years, an id that is none, an entity that is no JSON: refused by offset."""
+    with pytest.raises(RejectedError) as refused:
+        await desk.write([event])
+    assert [each.offset for each in refused.value.rejections] == [0]
+
+
+async def test_a_refused_record_is_found_among_many(desk: Desk) -> None:
+    """In a large batch exactly the faulty records are named, and nothing of the batch is applied."""
+    stories = [event for number in range(40) for event in request_story(number)]
+    faulty = {100, 101, 333}
+    for position in faulty:
+        stories[position] = msgspec.structs.replace(stories[position], actor="nul\0")
+    with pytest.raises(RejectedError) as refused:
+        await desk.write(stories)
+    assert len(refused.value.rejections) == len(faulty)
+    totals = await desk.reads.totals({Partition(LEDGER.name, number): 10_000 for number in range(6)})
+    assert totals[LEDGER.name].records == 0
+
+
+async def test_a_story_is_told_in_order(desk: Desk) -> None:
+    """A request's events come back across topics, received first and completed last, ledger transfers among them."""
+    story = request_story(3)
+    await desk.write(story)
+    told = await desk.reads.story(story[0].request_id or "")
+    assert len(told) == len(story)
+    assert told[0].fields["kind"] == "RECEIVED"
+    assert told[-1].fields["kind"] == "COMPLETED"
+    assert {event.topic for event in told} >= {"quaestor.ledger", "quaestor.costs", "quaestor.decisions"}
+
+
+async def test_the_latest_state_of_a_request(desk: Desk) -> None:
+    """The view has one row per request: its end where there is one."""
+    await desk.write(request_story(1))
+    await desk.write(request_story(2)[:1])
+    connection = await asyncpg.connect(desk.dsn)
+    states = [row[0] for row in await connection.fetch("SELECT state FROM quaestor_v1.request ORDER BY received_at")]
+    await connection.close()
+    assert states == ["COMPLETED", "RECEIVED"]
+    assert [row["state"] for row in await desk.reads.recent_requests()] == ["COMPLETED"]
