@@ -17,7 +17,7 @@ from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Span
 from streams.log import Partition
 from tests.support.postgres_server import PostgresServer
-from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, event_id, request_story
+from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, request_story
 
 pytestmark = pytest.mark.stack
 ENCODER = codec()
@@ -196,7 +196,7 @@ BAD = request_story(2)[0]
     ids=["nul", "time", "id", "json"],
 )
 async def test_what_postgres_never_takes_is_named(desk: Desk, event: events.Event) -> None:
-    """A NUL in a text, a time outside of our years, an id that is none, an entity that is no JSON: refused by offset."""
+    """A NUL in a text, a time outside of our years, an id or an entity that is none: refused by offset."""
     with pytest.raises(RejectedError) as refused:
         await desk.write([event])
     assert [each.offset for each in refused.value.rejections] == [0]
