@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from api.cli.control_seed import seed_defaults
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import Settings, load_settings
 from schemas.errors import LogUnavailableError, QuaestorError, StoreUnavailableError
@@ -19,6 +20,7 @@ from streams.kafka import ensure_topics
 from streams.registry import register_all
 
 RETRY_SECONDS = 0.25
+SeedOption = Annotated[bool, typer.Option("--seed", help="Also set up the simulated provider, prices and aliases.")]
 WaitOption = Annotated[float, typer.Option("--wait", help="How long to wait for a part that is away, seconds.")]
 
 
@@ -38,9 +40,12 @@ def register(app: typer.Typer) -> None:
     app.command("migrate")(migrate)
 
 
-def migrate(data: DataOption = None, wait_seconds: WaitOption = 30.0, as_json: JsonOption = False) -> None:
+def migrate(
+    data: DataOption = None, wait_seconds: WaitOption = 30.0, seed: SeedOption = False, as_json: JsonOption = False
+) -> None:
     """Bring Kafka's topics, the registered schemas, Postgres and ClickHouse forward; safe to run at any time."""
-    steps = asyncio.run(migrate_all(load_settings(data), wait_seconds))
+    settings = load_settings(data)
+    steps = asyncio.run(migrate_all(settings, wait_seconds, seed=seed))
     ok = all(step.ok for step in steps)
     if as_json:
         print_json({"ok": ok, "parts": [vars(step) for step in steps]})
@@ -51,16 +56,24 @@ def migrate(data: DataOption = None, wait_seconds: WaitOption = 30.0, as_json: J
         raise typer.Exit(1)
 
 
-async def migrate_all(settings: Settings, wait_seconds: float) -> list[Step]:
-    """All four parts at once; never raises for a part that fails, its step says why."""
-    return list(
-        await asyncio.gather(
-            _step("kafka topics", lambda: asyncio.to_thread(_topics, settings.kafka_bootstrap), wait_seconds),
-            _step("schemas", lambda: asyncio.to_thread(_schemas, settings.registry_url), wait_seconds),
-            _step("postgres", lambda: _postgres(settings.postgres_dsn), wait_seconds),
-            _step("clickhouse", lambda: _clickhouse(settings.clickhouse_url), wait_seconds),
-        )
+async def migrate_all(settings: Settings, wait_seconds: float, *, seed: bool = False) -> list[Step]:
+    """The log first and then what begins in it, the stores beside; never raises for a part that fails."""
+    log, postgres_step, clickhouse_step = await asyncio.gather(
+        _migrate_log(settings, wait_seconds, seed=seed),
+        _step("postgres", lambda: _postgres(settings.postgres_dsn), wait_seconds),
+        _step("clickhouse", lambda: _clickhouse(settings.clickhouse_url), wait_seconds),
     )
+    return [*log, postgres_step, clickhouse_step]
+
+
+async def _migrate_log(settings: Settings, wait_seconds: float, *, seed: bool) -> list[Step]:
+    steps = await asyncio.gather(
+        _step("kafka topics", lambda: asyncio.to_thread(_topics, settings.kafka_bootstrap), wait_seconds),
+        _step("schemas", lambda: asyncio.to_thread(_schemas, settings.registry_url), wait_seconds),
+    )
+    if not seed or not all(step.ok for step in steps):
+        return list(steps)
+    return [*steps, await _step("first entities", lambda: asyncio.to_thread(_seed, settings), wait_seconds)]
 
 
 async def _step(part: str, bring_forward: Callable[[], Awaitable[str]], wait_seconds: float) -> Step:
@@ -80,6 +93,10 @@ async def _step(part: str, bring_forward: Callable[[], Awaitable[str]], wait_sec
 
 def _topics(bootstrap: str) -> str:
     return _listed("created", ensure_topics(bootstrap))
+
+
+def _seed(settings: Settings) -> str:
+    return "; ".join(seed_defaults(settings)) or "nothing to do"
 
 
 def _schemas(url: str) -> str:

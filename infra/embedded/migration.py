@@ -27,7 +27,7 @@ def migrate(data: Path, environment: Mapping[str, str], tell: ProgressCallback) 
     with log.open("ab") as output:
         try:
             done = subprocess.run(
-                command("migrate"),
+                command("migrate", "--seed"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
