@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from api.cli.stack_view import StackView, endpoint_rows, next_steps, state_text
-from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
 from api.settings import Settings, load_settings
 from infra.embedded import daemon
 from infra.embedded.control import Listener
@@ -24,7 +23,7 @@ from infra.embedded.secret_files import mint_admin_token
 from infra.embedded.status import Status, collect
 from infra.embedded.supervisor import Plan
 
-FIRST_UP = "admin token (shown only now; its hash is in {folder}): {token}"
+FIRST_UP = "admin token, shown only now: {token}\n"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +51,7 @@ def up(
             _show_running(plan)
     finally:
         if token is not None:
-            note(FIRST_UP.format(folder=plan.data / "secrets", token=token))
+            sys.stderr.write(FIRST_UP.format(token=token))
     if not good:
         raise typer.Exit(1)
 
@@ -137,7 +136,7 @@ def _followed(events: Iterable[Mapping[str, Any]]) -> bool:
         for event in events:
             view.show(event)
     if view.message:
-        note(f"quaestor: {escape(view.message)}")
+        sys.stderr.write(f"quaestor: {view.message}\n")  # one line, however narrow the terminal
     return view.good
 
 
