@@ -42,10 +42,18 @@ class KafkaReader:
             fault, self._fault = self._fault, None
             raise fault
         try:
-            messages = self._consumer.consume(records_max, timeout_seconds)
+            messages = self._fetched(records_max, timeout_seconds)
         except KafkaException as error:
             raise configuration.fault_of_exception(error) from error
         return [record for message in messages if (record := self._record(message)) is not None]
+
+    def _fetched(self, records_max: int, timeout_seconds: float) -> list[Any]:
+        """What has come, or what comes first: librdkafka's own consume waits for a full batch or the whole timeout."""
+        messages = self._consumer.consume(records_max, 0)
+        if messages:
+            return list(messages)
+        first = self._consumer.poll(timeout_seconds)
+        return [] if first is None else [first, *self._consumer.consume(records_max - 1, 0)]
 
     def _record(self, message: Any) -> LogRecord | None:
         error = message.error()
