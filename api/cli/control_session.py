@@ -56,9 +56,8 @@ class ControlSession:
         end = self._reader.end_offsets([partition], ASK_SECONDS_MAX)[partition]
         if self._cursor is None:
             self._cursor = self._reader.begin_offsets([partition], ASK_SECONDS_MAX)[partition]
-        if self._cursor >= end:
-            return self.state
-        self._reader.assign({partition: self._cursor})
+            # Once: the reader goes on where it is, and assigning again costs seconds while a fetch is under way.
+            self._reader.assign({partition: self._cursor})
         deadline = time.monotonic() + READ_SECONDS_MAX
         while self._cursor < end:
             if time.monotonic() > deadline:
