@@ -22,6 +22,7 @@ READER_QUEUE_RECORDS = 20 * CONSUME_BATCH_RECORDS
 SESSION_TIMEOUT_MILLISECONDS = 10_000
 #: Longest time between two calls of consume before the group takes a member's partitions away.
 POLL_INTERVAL_MILLISECONDS_MAX = 120_000
+FETCH_WAIT_MILLISECONDS = 100
 ASSIGN_ONLY_GROUP = "quaestor-assign-only"
 #: Errors that no repetition cures.
 REFUSALS = frozenset(
@@ -79,6 +80,8 @@ def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
         "enable.partition.eof": False,
+        # A broker answers a connection in order: whatever is asked waits behind the fetch that waits for records.
+        "fetch.wait.max.ms": FETCH_WAIT_MILLISECONDS,
         "queued.min.messages": READER_QUEUE_RECORDS,
         "queued.max.messages.kbytes": READER_QUEUE_KIBIBYTES,
     }
