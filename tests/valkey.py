@@ -33,6 +33,12 @@ class Valkey:
                 raise AssertionError((self._directory / "valkey.log").read_text())
             time.sleep(0.01)
 
+    @property
+    def process_id(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

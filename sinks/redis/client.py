@@ -40,6 +40,7 @@ class RedisClient:
         self._connection: PipelinedConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
+        self._away = False
         #: The server's run id, empty while it is away.
         self.run_id = ""
         #: Eviction policy of the server, empty where it has no memory bound.
@@ -99,7 +100,7 @@ class RedisClient:
             try:
                 connection = await asyncio.wait_for(self._connect(), self._timeout_seconds)
             except (OSError, StoreUnavailableError, TimeoutError) as error:
-                log.info("redis_away", error=type(error).__name__, detail=str(error))
+                self._note_away(error)
                 self._first.set()
                 await asyncio.sleep(wait_seconds)
                 wait_seconds = min(2 * wait_seconds, RECONNECT_SECONDS_MAX)
@@ -114,14 +115,21 @@ class RedisClient:
             if self.on_connect is not None:
                 await self.on_connect()
             self._first.set()
+            self._away = False
             while not connection.closed.done():
                 await asyncio.wait([connection.closed], timeout=WATCH_SECONDS)
                 if connection.waiting_seconds() > self._timeout_seconds:
                     connection.abort()
         except StoreUnavailableError as error:
-            log.info("redis_away", error=type(error).__name__, detail=str(error))
+            self._note_away(error)
         finally:
             self._lose()
+
+    def _note_away(self, error: Exception) -> None:
+        """Say so once per absence."""
+        if not self._away:
+            log.warning("redis_away", client=self._name, error=type(error).__name__, detail=str(error))
+        self._away = True
 
     def _lose(self) -> None:
         connection, self._connection, self.run_id = self._connection, None, ""
