@@ -91,10 +91,12 @@ def stream(
             )
         )
     else:
-        from streams.ledger import run_ledger  # noqa: PLC0415
+        from processors.ledger import LedgerPoster  # noqa: PLC0415
+        from streams.runtime import run_stream  # noqa: PLC0415
 
+        poster = LedgerPoster(settings.hold_tombstone_seconds, settings.lease_seconds)
         until_stopped(
-            lambda stop: run_ledger(bootstrap=settings.kafka_bootstrap, codec=codec, monitor=monitor, stop=stop)
+            lambda stop: run_stream(poster, bootstrap=settings.kafka_bootstrap, codec=codec, monitor=monitor, stop=stop)
         )
 
 
