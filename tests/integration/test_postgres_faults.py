@@ -184,10 +184,11 @@ async def world(server: PostgresServer, bootstrap: str) -> AsyncIterator[World]:
 
 async def grows(world: World, records: int) -> None:
     """Wait until so many more records are applied."""
-    before = await world.applied()
+    seen: list[int] = []
 
     async def grown() -> bool:
-        return await world.applied() >= before + records
+        seen.append(await world.applied())
+        return seen[-1] >= seen[0] + records
 
     await until(grown)
 
