@@ -1,0 +1,176 @@
+"""Migrations and the vault on real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from schemas.errors import IntegrityError, StoreUnavailableError
+from schemas.events import QuarantineReason
+from sinks.postgres.migrations import FOLDER, migrate, migrations, pending
+from sinks.postgres.quarantine import PostgresQuarantine
+from sinks.postgres.tables import POSITION_COLUMNS, TABLES
+from sinks.postgres.vault import PostgresVault
+from sinks.runner.screen import Screen
+from streams.codec import schema_text
+from streams.log import LogRecord
+from tests.support.postgres_server import PostgresServer
+from tests.support.stories import TOPIC_ID, codec
+
+pytestmark = pytest.mark.stack
+MASTER = bytes(range(32))
+#: Avro logical and plain types as Postgres has them.
+TYPES = {
+    "uuid": "uuid", "timestamp-micros": "timestamp with time zone", "string": "text", "enum": "text", "long": "bigint",
+    "int": "integer", "double": "double precision", "boolean": "boolean", "bytes": "bytea",
+    "array": "jsonb", "map": "jsonb",
+}  # fmt: skip
+COLUMNS = """
+SELECT column_name, data_type, is_nullable FROM information_schema.columns
+WHERE table_schema = 'quaestor_v1' AND table_name = $1 ORDER BY ordinal_position
+"""
+SNAPSHOT = """
+SELECT table_schema, table_name, column_name, data_type, is_nullable FROM information_schema.columns
+WHERE table_schema LIKE 'quaestor%' ORDER BY 1, 2, ordinal_position
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+async def ask(dsn: str, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Rows of a query."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [tuple(row) for row in await connection.fetch(sql, *arguments)]
+    finally:
+        await connection.close()
+
+
+async def test_a_new_database_is_made_and_brought_forward_once(server: PostgresServer) -> None:
+    """Migrating creates the database, applies everything, and then has nothing to do."""
+    dsn = server.dsn("fresh")
+    assert await migrate(dsn) == [each.name for each in migrations()]
+    assert (await migrate(dsn), await pending(dsn)) == ([], [])
+
+
+async def test_migrations_at_once_apply_each_file_once(server: PostgresServer) -> None:
+    """Of four migrations of one new database one applies, the others find it done."""
+    dsn = server.dsn("together")
+    applied = await asyncio.gather(*(migrate(dsn) for _ in range(4)))
+    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
+
+
+async def test_every_older_version_comes_forward_to_the_same_schema(server: PostgresServer, tmp_path: Path) -> None:
+    """From each number of applied migrations on, the rest leads to the schema that all of them give."""
+    known = migrations()
+    await migrate(server.dsn("whole"))
+    whole = await ask(server.dsn("whole"), SNAPSHOT)
+    for count in range(1, len(known)):
+        older = tmp_path / str(count)
+        older.mkdir()
+        for migration in known[:count]:
+            shutil.copy(FOLDER / f"{migration.name}.sql", older)
+        dsn = server.dsn(f"older_{count}")
+        await migrate(dsn, older)
+        await migrate(dsn)
+        assert await ask(dsn, SNAPSHOT) == whole
+
+
+async def test_a_changed_migration_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+    """A file that was applied may not change afterwards."""
+    for migration in migrations():
+        shutil.copy(FOLDER / f"{migration.name}.sql", tmp_path)
+    dsn = server.dsn("changed")
+    await migrate(dsn, tmp_path)
+    first = tmp_path / f"{migrations()[0].name}.sql"
+    first.write_text(f"{migrations()[0].sql}\n-- later\n")
+    with pytest.raises(IntegrityError):
+        await migrate(dsn, tmp_path)
+
+
+async def test_a_failing_migration_leaves_nothing(server: PostgresServer, tmp_path: Path) -> None:
+    """Each file is one transaction."""
+    (tmp_path / "0001_bad.sql").write_text("CREATE TABLE quaestor.half (); SELECT 1 / 0;")
+    dsn = server.dsn("failing")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(dsn, tmp_path)
+    assert await ask(dsn, "SELECT to_regclass('quaestor.half')") == [(None,)]
+
+
+async def test_an_unreachable_server_says_so() -> None:
+    """Nobody listens: StoreUnavailableError, which the command waits on."""
+    with pytest.raises(StoreUnavailableError):
+        await migrate("postgresql://postgres@127.0.0.1:9/none")
+
+
+@pytest.mark.parametrize("topic", sorted(TABLES))
+async def test_tables_follow_their_schema(server: PostgresServer, topic: str) -> None:
+    """Every field of a topic's record has its column, of its type, and can be null where the field can."""
+    await migrate(server.dsn("columns"))
+    found = await ask(server.dsn("columns"), COLUMNS, TABLES[topic].name)
+    expected = [(field["name"], *column_of(field["type"])) for field in json.loads(schema_text(topic))["fields"]]
+    assert found[len(POSITION_COLUMNS) :] == expected
+    assert {row[0] for row in found} == set(TABLES[topic].columns)
+
+
+def column_of(avro: Any) -> tuple[str, str]:
+    """Postgres' type and nullability of a field."""
+    options = avro if isinstance(avro, list) else [avro]
+    (kind,) = [option for option in options if option != "null"]
+    name = kind if isinstance(kind, str) else kind.get("logicalType", kind["type"])
+    return TYPES[name], "YES" if "null" in options else "NO"
+
+
+async def test_subjects_are_one_for_all_who_ask_at_once(server: PostgresServer) -> None:
+    """Two gateways that meet a user first at the same moment get the same handle and key."""
+    dsn = server.dsn("vault")
+    await migrate(dsn)
+    one, two = PostgresVault(dsn, MASTER), PostgresVault(dsn, MASTER)
+    subjects = await asyncio.gather(*(vault.subject("acme", "ada") for vault in [one, two] * 10))
+    assert len({subject.handle for subject in subjects}) == len({subject.data_key for subject in subjects}) == 1
+    assert await two.forget("acme", "ada")
+    assert (await one.subject("acme", "ada")).handle != subjects[0].handle
+    await one.close()
+    await two.close()
+
+
+async def test_the_vault_keeps_no_user_id_and_no_key(server: PostgresServer) -> None:
+    """Nothing in the table is the user's id, its plain hash, or the data key."""
+    dsn = server.dsn("vault_content")
+    await migrate(dsn)
+    vault = PostgresVault(dsn, MASTER)
+    subject = await vault.subject("acme", "ada@example.com")
+    (row,) = await ask(dsn, "SELECT lookup_hash, handle, wrapped_key FROM quaestor.subject")
+    content = b"".join(part if isinstance(part, bytes) else part.encode() for part in row)
+    assert b"ada" not in content
+    assert subject.data_key not in content
+    await vault.close()
+
+
+async def test_the_outbox_keeps_poison_once(server: PostgresServer) -> None:
+    """Kept twice it stands once, comes back as it was, and is no longer unpublished once marked."""
+    dsn = server.dsn("outbox")
+    await migrate(dsn)
+    outbox = PostgresQuarantine(dsn)
+    record = LogRecord("quaestor.requests", 0, 7, 1, b"key", b"\xff\0", (("h", b"\0\xff"),))
+    event = Screen(codec(), "a@v1").poison(record, TOPIC_ID, QuarantineReason.UNDECODABLE, "bad", 1).event
+    await outbox.put([event])
+    await outbox.put([event])
+    assert await outbox.unpublished(10) == [event]
+    await outbox.mark_published([event.event_id])
+    assert await outbox.unpublished(10) == []
+    await outbox.close()
