@@ -83,6 +83,10 @@ class _Runner:
         self._topic_ids: Mapping[str, str] = {}
         self._writing: Future[Outcome] | None = None
         self._written_batch: Batch | None = None
+        #: Partitions assigned since the last step.
+        self._given: set[Partition] = set()
+        #: Where the reader must go, once it can.
+        self._seeks: dict[Partition, int] = {}
         #: Owned partitions and where the store stands.
         self._applied: dict[Partition, int] = {}
         self._broken: dict[Partition, str] = {}
@@ -122,7 +126,8 @@ class _Runner:
             while not self._stopping.is_set():
                 self._step()
             self._drain(list(self._applied))
-        except StoreUnavailableError:
+        except (StoreUnavailableError, LogUnavailableError):
+            # Being told to stop while something is away is no fault.
             if not self._stopping.is_set():
                 raise
         finally:
@@ -133,6 +138,7 @@ class _Runner:
 
     def _step(self) -> None:
         self._collect()
+        self._move()
         if self._assembler.full and self._writing is not None:
             self._await_write()
             return
@@ -180,9 +186,26 @@ class _Runner:
                 self._trouble(str(error))
                 again_at = time.monotonic() + backoff.next_seconds()
                 self._hold(lambda at=again_at: time.monotonic() >= at)  # type: ignore[misc]  # a default binds the value
-        if self._assembler.rereads:
-            self._reader.seek(dict(self._assembler.rereads))
-            self._assembler.rereads.clear()
+        self._move()
+
+    def _move(self) -> None:
+        """Send the reader where partitions must be read from; one that can't be moved yet is moved in a later step."""
+        if self._given:
+            self._reader.resume([partition for partition in self._given if partition in self._applied])
+            self._given.clear()
+        self._seeks.update(self._assembler.rereads)
+        self._assembler.rereads.clear()
+        for partition in list(self._seeks):
+            if partition not in self._applied:
+                del self._seeks[partition]
+        if self._seeks:
+            try:
+                self._reader.seek(self._seeks)
+                self._reader.resume(list(self._seeks))
+            except LogUnavailableError as error:
+                self._trouble(str(error))
+            else:
+                self._seeks.clear()
 
     def _hold(self, until: Callable[[], bool]) -> None:
         """Keep our place in the group without fetching until a condition holds or we stop."""
@@ -234,7 +257,7 @@ class _Runner:
         if partition in self._applied:
             self._applied[partition] = cursor
             self._assembler.reread(partition, cursor)
-            self._reader.seek({partition: cursor})
+            self._seeks[partition] = cursor
 
     def _give_up(self, partition: Partition) -> None:
         if self._applied.pop(partition, None) is not None:
@@ -267,14 +290,12 @@ class _Runner:
             self._trouble(str(error))
 
     def _claim_again(self, partitions: Sequence[Partition]) -> None:
-        for partition, cursor in self._claim(partitions).items():
-            self._reader.seek({partition: cursor})
-            self._reader.resume([partition])
+        self._seeks.update(self._claim(partitions))
 
     def _claim(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Own these from where the store stands; repeats while the store is away, gives up when we stop."""
         topics = list(dict.fromkeys(partition.topic for partition in partitions))
-        self._topic_ids = {**self._topic_ids, **self._reader.topic_ids(topics, METADATA_SECONDS)}
+        self._topic_ids = {**self._topic_ids, **self._ids_of(topics)}
         claiming = self._writer.retrying(lambda: self._sink.claim(partitions, self._topic_ids))
         cursors = dict(self._call(claiming, None))
         for partition, cursor in cursors.items():
@@ -285,7 +306,19 @@ class _Runner:
         log.info("partitions_claimed", sink=self._sink.projection, partitions=len(cursors))
         return cursors
 
+    def _ids_of(self, topics: Sequence[str]) -> Mapping[str, str]:
+        """The topics' UUIDs; repeats while the log is away."""
+        while True:
+            try:
+                return self._reader.topic_ids(topics, METADATA_SECONDS)
+            except LogUnavailableError as error:
+                self._trouble(str(error))
+                if self._stopping.wait(LOG_RETRY_SECONDS):
+                    raise
+
     def _on_assign(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        # A partition given up earlier was paused, and a reader may remember that.
+        self._given.update(partitions)
         return self._claim(partitions) if partitions else {}
 
     def _on_revoke(self, partitions: Sequence[Partition]) -> None:
@@ -328,9 +361,7 @@ class _Runner:
             return
         self._writing.cancel()
         for span in self._written_batch.spans:
-            if span.partition in self._applied:
-                self._assembler.reread(span.partition, self._applied[span.partition])
-                self._assembler.rereads[span.partition] = self._applied[span.partition]
+            self._seek(span.partition, self._applied.get(span.partition, span.first_offset))
         self._writing = self._written_batch = None
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
