@@ -65,15 +65,15 @@ def statement(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest transfers of one account, newest first."""
+    """What the newest transfers did to one account, newest first."""
     dsn = load_settings(data).postgres_dsn
     lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit))
     if as_json:
         print_json({"tenant_id": tenant, "account": account, "lines": [vars(line) for line in lines]})
         return
-    columns = ("when (UTC)", "kind", "memo", "other account", "debit", "credit", "currency", "request")
-    rows = [_statement_line(line, account) for line in lines]
-    terminal().print(table(f"{tenant}: {account}", columns, rows, numbers=(4, 5)))
+    columns = ("when (UTC)", "kind", "memo", "other account", "side", "pending", "posted", "currency")
+    rows = [_statement_line(line) for line in lines]
+    terminal().print(table(f"{tenant}: {account}", columns, rows, numbers=(5, 6)))
 
 
 def _read(dsn: str, question: Callable[[PostgresReads], Awaitable[T]]) -> T:
@@ -92,17 +92,19 @@ def _balance_line(row: AccountBalance) -> tuple[str, ...]:
     return (row.tenant_id, row.account, row.currency, *map(format_nano, amounts))
 
 
-def _statement_line(line: StatementLine, account: str) -> tuple[str, ...]:
-    is_debit = line.debit_account == account
-    amount = format_nano(line.amount_nano)
+def _statement_line(line: StatementLine) -> tuple[str, ...]:
     when = datetime.fromtimestamp(line.occurred_at / 1_000_000, UTC).isoformat(" ", "milliseconds")
     return (
         when.removesuffix("+00:00"),
         line.kind,
         line.memo,
-        line.credit_account if is_debit else line.debit_account,
-        amount if is_debit else "",
-        "" if is_debit else amount,
+        line.other_account,
+        "debit" if line.is_debit else "credit",
+        _signed(line.pending_nano),
+        _signed(line.posted_nano),
         line.currency,
-        line.request_id or "",
     )
+
+
+def _signed(amount_nano: int) -> str:
+    return f"{'+' if amount_nano > 0 else ''}{format_nano(amount_nano)}" if amount_nano else ""

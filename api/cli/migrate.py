@@ -20,6 +20,8 @@ from streams.kafka import ensure_topics
 from streams.registry import register_all
 
 RETRY_SECONDS = 0.25
+METADATA_SECONDS_MIN = 1.0
+DETAIL_CHARACTERS_MAX = 200
 SeedOption = Annotated[bool, typer.Option("--seed", help="Also set up the simulated provider, prices and aliases.")]
 WaitOption = Annotated[float, typer.Option("--wait", help="How long to wait for a part that is away, seconds.")]
 
@@ -68,7 +70,7 @@ async def migrate_all(settings: Settings, wait_seconds: float, *, seed: bool = F
 
 async def _migrate_log(settings: Settings, wait_seconds: float, *, seed: bool) -> list[Step]:
     steps = await asyncio.gather(
-        _step("kafka topics", lambda: asyncio.to_thread(_topics, settings.kafka_bootstrap), wait_seconds),
+        _step("kafka topics", lambda: asyncio.to_thread(_topics, settings.kafka_bootstrap, wait_seconds), wait_seconds),
         _step("schemas", lambda: asyncio.to_thread(_schemas, settings.registry_url), wait_seconds),
     )
     if not seed or not all(step.ok for step in steps):
@@ -85,14 +87,14 @@ async def _step(part: str, bring_forward: Callable[[], Awaitable[str]], wait_sec
             if time.monotonic() - started < wait_seconds:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            detail, ok = f"still away after {wait_seconds:g} s: {error}", False
+            detail, ok = f"still away after {wait_seconds:g} s: {str(error)[:DETAIL_CHARACTERS_MAX]}", False
         except QuaestorError as error:
             detail, ok = str(error), False
         return Step(part, ok, detail, time.monotonic() - started)
 
 
-def _topics(bootstrap: str) -> str:
-    return _listed("created", ensure_topics(bootstrap))
+def _topics(bootstrap: str, wait_seconds: float) -> str:
+    return _listed("created", ensure_topics(bootstrap, timeout_seconds=max(wait_seconds, METADATA_SECONDS_MIN)))
 
 
 def _seed(settings: Settings) -> str:

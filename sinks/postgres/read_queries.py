@@ -50,11 +50,14 @@ LIMIT $3
 """
 STATEMENT = f"""
 SELECT
-    transfer.event_id::text, transfer.occurred_at, transfer.kind, transfer.debit_account, transfer.credit_account,
-    transfer.amount_nano, transfer.currency, transfer.memo, transfer.request_id, transfer.source_event_id::text
-FROM {SCHEMA}.transfer
-WHERE transfer.tenant_id = $1 AND (transfer.debit_account = $2 OR transfer.credit_account = $2)
-ORDER BY transfer.occurred_at DESC, transfer.log_partition, transfer.log_offset DESC
+    transfer.event_id::text, transfer.occurred_at, transfer.kind, transfer.memo,
+    CASE WHEN transfer.debit_account = $2 THEN transfer.credit_account ELSE transfer.debit_account END AS other_account,
+    side.is_debit, side.pending_nano, side.posted_nano, transfer.currency, transfer.request_id,
+    transfer.source_event_id::text
+FROM {SCHEMA}.transfer_side AS side
+JOIN {SCHEMA}.transfer USING (tenant_id, event_id)
+WHERE side.tenant_id = $1 AND side.account = $2
+ORDER BY transfer.occurred_at DESC, transfer.log_partition, transfer.log_offset DESC, side.is_debit
 LIMIT $3
 """
 RECENT_REQUESTS = f"""

@@ -52,16 +52,17 @@ class AccountBalance:
 
 @dataclass(frozen=True)
 class StatementLine:
-    """One transfer as one of its accounts sees it."""
+    """What one transfer did to one account: on one side, to pending and to posted; nano-units."""
 
     event_id: str
     occurred_at: int
     kind: str
-    debit_account: str
-    credit_account: str
-    amount_nano: int
-    currency: str
     memo: str
+    other_account: str
+    is_debit: bool
+    pending_nano: int
+    posted_nano: int
+    currency: str
     request_id: str | None
     source_event_id: str
 
@@ -155,7 +156,7 @@ class PostgresReads:
         return [AccountBalance(*list(row.values())[:3], *map(int, list(row.values())[3:])) for row in rows]
 
     async def statement(self, tenant_id: str, account: str, limit: int = 100) -> list[StatementLine]:
-        """The newest transfers of an account, newest first."""
+        """What the newest transfers did to an account, newest first."""
         rows = await self._fetch(queries.STATEMENT, tenant_id, account, min(limit, ROWS_MAX))
         return [StatementLine(*row.values()) for row in rows]
 

@@ -1,0 +1,86 @@
+"""The ledger's and migration's commands on real Postgres, as a person would type them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.cli.main import application
+from sinks.postgres.migrations import migrate
+from tests.integration.test_postgres_ledger import Desk
+from tests.support.postgres_server import PostgresServer
+from tests.support.stories import request_story
+
+pytestmark = pytest.mark.stack
+NOWHERE = "127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def settings(server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Settings of a stack of which only Postgres runs; answers its address."""
+    dsn = server.dsn("commands")
+    monkeypatch.setenv("QUAESTOR_DATA", str(tmp_path))
+    monkeypatch.setenv("QUAESTOR_POSTGRES_DSN", dsn)
+    monkeypatch.setenv("QUAESTOR_KAFKA_BOOTSTRAP", NOWHERE)
+    monkeypatch.setenv("QUAESTOR_REGISTRY_URL", f"http://{NOWHERE}")
+    monkeypatch.setenv("QUAESTOR_CLICKHOUSE_URL", f"http://{NOWHERE}")
+    return dsn
+
+
+def run(*arguments: str) -> Result:
+    """What a command says."""
+    return CliRunner().invoke(application(list(arguments)), arguments)
+
+
+def test_migrate_names_each_part_that_is_away(settings: str) -> None:
+    """Postgres comes forward, the rest is named with its reason, and the exit code says that not all is well."""
+    result = run("migrate", "--wait", "0.1", "--json")
+    parts = {part["part"]: part for part in json.loads(result.stdout)["parts"]}
+    assert {name: part["ok"] for name, part in parts.items()} == {
+        "kafka topics": False,
+        "schemas": False,
+        "postgres": True,
+        "clickhouse": False,
+    }
+    assert "still away" in parts["schemas"]["detail"]
+    assert result.exit_code == 1
+
+
+@pytest.fixture
+async def filled(settings: str) -> str:
+    """A ledger with two requests."""
+    await migrate(settings)
+    desk = Desk(settings)
+    for number in range(2):
+        await desk.write(request_story(number))
+    await desk.sink.close()
+    return settings
+
+
+def test_the_trial_balance_balances(filled: str) -> None:
+    """Totals per currency have equal debits and credits, in JSON and in the table."""
+    (totals,) = json.loads(run("ledger", "balance", "--json").stdout)["totals"]
+    assert totals["debits_posted_nano"] == totals["credits_posted_nano"] == 9_000
+    assert "TOTAL" in run("ledger", "balance", "--tenant", "acme").stdout
+
+
+def test_a_statement_adds_up_to_the_balance(filled: str) -> None:
+    """The lines of an account sum to its balances."""
+    account = "budget/limit_1/available"
+    lines = json.loads(run("ledger", "statement", account, "--tenant", "acme", "--json").stdout)["lines"]
+    (balance,) = json.loads(run("ledger", "balance", "--account", account, "--json").stdout)["accounts"]
+    assert sum(line["posted_nano"] for line in lines) == balance["debits_posted_nano"] == 3_000
+    assert sum(line["pending_nano"] for line in lines) == balance["debits_pending_nano"] == 0
