@@ -97,8 +97,8 @@ def test_known_prices_are_in_the_book(provider_id: str, model: str, rates: Rates
         '{"format": "other/1", "books": []}',
         '{"format": "quaestor-prices/1", "books": [{"provider_id": "p"}]}',
         (
-            '{"format": "quaestor-prices/1", "books": [{"provider_id": "p", "source": "s", "dated": "", "currency": "USD", '
-            '"prices": [{"model": "m", "input": "0.00000001", "output": "1"}]}]}'
+            '{"format": "quaestor-prices/1", "books": [{"provider_id": "p", "source": "s", "dated": "", '
+            '"currency": "USD", "prices": [{"model": "m", "input": "0.00000001", "output": "1"}]}]}'
         ),
     ],
 )
