@@ -22,8 +22,8 @@ from sinks.runner.assembler import cursors_after
 from sinks.runner.screen import Screen
 from sinks.totals import NO_TOTALS, StoreTotals, totals_of
 from streams.log import Partition
-from tests.support.stories import TOPIC_ID, Offsets, codec, outgoing, request_story
 from tests.support.postgres_server import PostgresServer
+from tests.support.stories import TOPIC_ID, Offsets, codec, outgoing, request_story
 
 ENCODER = codec()
 FAR = 1_000_000
