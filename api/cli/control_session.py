@@ -62,7 +62,9 @@ class ControlSession:
         while self._cursor < end:
             if time.monotonic() > deadline:
                 raise LogUnavailableError(f"the control topic could not be read within {READ_SECONDS_MAX:.0f} seconds")
-            records = self._reader.consume(CONSUME_BATCH_RECORDS, CONSUME_SECONDS)
+            # Exactly what is there: a reader waits for more than that until its time is up.
+            wanted = min(CONSUME_BATCH_RECORDS, end - self._cursor)
+            records = self._reader.consume(wanted, CONSUME_SECONDS)
             self.state = evolve_all(self.state, self._events(records))
             self._cursor = records[-1].offset + 1 if records else self._cursor
         return self.state

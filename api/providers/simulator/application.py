@@ -20,8 +20,8 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-#: Key of the scope under which the server puts a function that resets the connection.
-RESET = "quaestor.reset"
+#: Key of the scope under which the server puts the connection, since ASGI has no message to cut it.
+TRANSPORT = "quaestor.transport"
 #: A call that never answers ends after this long, so that nothing stays for ever.
 TIMEOUT_SECONDS = 2 * REQUEST_TIMEOUT_SECONDS
 RATE_LIMITED = 429
@@ -141,7 +141,8 @@ class Simulator:
         if failure is Failure.TRUNCATE:
             await _start(send, 200, [JSON, (b"content-length", str(len(body)).encode())])
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-            await _reset(scope, receive)
+            scope[TRANSPORT].close()
+            await _until_gone(receive)
             return
         await _answer(send, 200, body, _request_id(digest))
 
@@ -203,7 +204,7 @@ async def _until_gone(receive: Receive) -> None:
 
 async def _reset(scope: Scope, receive: Receive) -> None:
     """Reset the connection and wait until the server has noticed, so that it does not take this for a fault."""
-    scope[RESET]()
+    scope[TRANSPORT].abort()
     await _until_gone(receive)
 
 

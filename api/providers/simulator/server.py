@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.providers.simulator.application import RESET, Simulator
+from api.providers.simulator.application import TRANSPORT, Simulator
 from api.providers.simulator.settings import SimulatorSettings
 from schemas.errors import ConfigurationError
 
@@ -21,13 +21,13 @@ KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 2
 
 
-class ResettableProtocol(HttpToolsProtocol):
-    """Lets the application reset its connection, which ASGI has no message for."""
+class OpenProtocol(HttpToolsProtocol):
+    """Lets the application cut its connection, which ASGI has no message for."""
 
     def on_message_begin(self) -> None:
-        """Give the scope a function that resets the connection."""
+        """Put the connection into the scope."""
         super().on_message_begin()
-        self.scope[RESET] = self.transport.abort  # type: ignore[literal-required]  # a key of our own
+        self.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]  # a key of our own
 
 
 async def run(
@@ -72,8 +72,8 @@ async def _listen(simulator: Simulator, state: ServerState, host: str, port: int
     config.load()
     loop = asyncio.get_running_loop()
 
-    def protocol() -> ResettableProtocol:
-        return ResettableProtocol(config=config, server_state=state, app_state={})
+    def protocol() -> OpenProtocol:
+        return OpenProtocol(config=config, server_state=state, app_state={})
 
     try:
         return await loop.create_server(protocol, host=host, port=port, backlog=BACKLOG)
