@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import ControlSession, Decide, control_session
 from api.settings import Settings
 from processors.control import Provider, Route, RouteCandidate, add_provider, publish_prices, set_route
 from processors.pricing import PriceBook
@@ -36,23 +36,23 @@ def seed_defaults(settings: Settings, actor: str = "supervisor") -> list[str]:
 
 def seed(session: ControlSession, simulator_url: str) -> list[str]:
     """As `seed_defaults`, in an open session."""
-    done = []
-    provider = Provider(provider_id=SIMULATOR, base_url=simulator_url)
-    if session.settle(lambda state, origin: add_provider(state, provider, origin, replace=True)):
-        done.append(f"provider {SIMULATOR} at {simulator_url}")
-    absent = [book for book in bundled_books() if book.provider_id not in session.state.books]
-    done += [text for book in absent if (text := _seed_book(session, book))]
-    missing = [alias for alias in ALIASES if (SYSTEM_TENANT, alias) not in session.state.routes]
-    return done + [text for alias in missing if (text := _seed_route(session, alias))]
+    state = session.refresh()
+    decides = [_simulator(simulator_url)]
+    decides += [_book(book) for book in bundled_books() if book.provider_id not in state.books]
+    decides += [_route(alias) for alias in ALIASES if (SYSTEM_TENANT, alias) not in state.routes]
+    return [f"{event.entity_kind.lower()} {event.entity_id}" for event in session.settle_all(decides)]
 
 
-def _seed_book(session: ControlSession, book: PriceBook) -> str | None:
-    done = session.settle(lambda state, origin: publish_prices(state, book, origin))
-    return f"price book {book.version} with {len(book.prices)} models" if done else None
+def _simulator(url: str) -> Decide:
+    provider = Provider(provider_id=SIMULATOR, base_url=url)
+    return lambda state, origin: add_provider(state, provider, origin, insecure=True, replace=True)
 
 
-def _seed_route(session: ControlSession, alias: str) -> str | None:
+def _book(book: PriceBook) -> Decide:
+    return lambda state, origin: publish_prices(state, book, origin)
+
+
+def _route(alias: str) -> Decide:
     candidates = tuple(RouteCandidate(SIMULATOR, model) for model in ALIASES[alias])
     route = Route(alias=alias, tenant_id=SYSTEM_TENANT, candidates=candidates)
-    done = session.settle(lambda state, origin: set_route(state, route, origin))
-    return f"route {alias} to {', '.join(ALIASES[alias])}" if done else None
+    return lambda state, origin: set_route(state, route, origin)

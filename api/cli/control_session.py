@@ -6,11 +6,11 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from api.settings import Settings
-from processors.control import ControlState, Origin, Refusal, RefusalCode, evolve_all
+from processors.control import ControlState, Origin, Refusal, RefusalCode, evolve, evolve_all
 from schemas.errors import IntegrityError, LogError, LogUnavailableError, QuaestorError, UndecodableError
 from schemas.events import ControlEvent
 from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
@@ -75,12 +75,10 @@ class ControlSession:
         Raises ControlRefusedError when it is refused, LogError when it could not be recorded. Blocks.
         """
         self.refresh()
-        now_micros = time.time_ns() // NANOS_PER_MICRO
-        event_id = uuid7(now_micros, os.urandom(RANDOM_BYTES_PER_UUID7))
-        event = decide(self.state, Origin(event_id=event_id, now_micros=now_micros, actor=self._actor, reason=reason))
+        event = decide(self.state, self._origin(reason))
         if isinstance(event, Refusal):
             raise ControlRefusedError(event)
-        self._publish(event)
+        self._publish([event])
         return event
 
     def settle(self, decide: Decide, reason: str | None = None) -> ControlEvent | None:
@@ -92,7 +90,26 @@ class ControlSession:
                 return None
             raise
 
-    def _publish(self, event: ControlEvent) -> None:
+    def settle_all(self, decides: Sequence[Decide]) -> list[ControlEvent]:
+        """Make several changes, each on the state that the one before leaves, recorded together; those still needed."""
+        state, events = self.refresh(), []
+        for decide in decides:
+            event = decide(state, self._origin(None))
+            if isinstance(event, ControlEvent):
+                events.append(event)
+                state = evolve(state, event)
+            elif event.code is not RefusalCode.UNCHANGED:
+                raise ControlRefusedError(event)
+        if events:
+            self._publish(events)
+        return events
+
+    def _origin(self, reason: str | None) -> Origin:
+        now_micros = time.time_ns() // NANOS_PER_MICRO
+        event_id = uuid7(now_micros, os.urandom(RANDOM_BYTES_PER_UUID7))
+        return Origin(event_id=event_id, now_micros=now_micros, actor=self._actor, reason=reason)
+
+    def _publish(self, events: Sequence[ControlEvent]) -> None:
         done = threading.Event()
         faults: list[LogError] = []
 
@@ -101,7 +118,7 @@ class ControlSession:
                 faults.append(fault)
             done.set()
 
-        self._publisher.publish([outgoing(self._codec, event)], finished)
+        self._publisher.publish([outgoing(self._codec, event) for event in events], finished)
         if not done.wait(2 * DELIVERY_TIMEOUT_SECONDS):
             _unknown()
         if faults:

@@ -1,0 +1,254 @@
+"""The commands of the control plane, on a log in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from api.cli import control, control_budgets, control_keys, control_prices, control_routes, control_seed
+from api.cli.control_session import ControlRefusedError, ControlSession
+from api.settings import Settings
+from streams.codec import Codec, LocalSchemas
+from streams.memory import MemoryLog
+
+RUNNER = CliRunner()
+
+
+class Control:
+    """The commands over one log."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        """The log they share."""
+        self.log = log
+        self.app = typer.Typer()
+        control.register(self.app)
+
+    @contextlib.contextmanager
+    def session(self, _settings: Settings, actor: str | None = None) -> Iterator[ControlSession]:
+        """A session on the log, as `control_session` gives one on Kafka."""
+        session = ControlSession(self.log.publisher(), self.log.reader(), Codec(LocalSchemas()), actor or "cli/0")
+        session.refresh()
+        yield session
+
+    def run(self, *arguments: str) -> str:
+        """What a command prints; raises what it refuses with."""
+        result = RUNNER.invoke(self.app, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """What a command prints with --json."""
+        return json.loads(self.run(*arguments, "--json"))
+
+    def events(self) -> int:
+        """How many events the log holds."""
+        return sum(len(records) for records in self.log.records.values())
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
+    """The commands over an empty log, in an empty directory."""
+    made = Control(MemoryLog())
+    monkeypatch.chdir(tmp_path)
+    for module in (control_keys, control_routes, control_prices, control_budgets, control_seed):
+        monkeypatch.setattr(module, "control_session", made.session)
+    return made
+
+
+def key(commands: Control, **options: str) -> dict[str, Any]:
+    """A created key."""
+    given = {"tenant": "acme", "team": "search", "project": "web"} | options
+    return commands.json("key", "create", *(part for name, value in given.items() for part in (f"--{name}", value)))
+
+
+def test_a_key_is_printed_once_and_kept_as_a_hash(commands: Control) -> None:
+    """`key create --json` gives id and key; the log has the SHA-256 only."""
+    created = key(commands)
+    (record,) = (record for records in commands.log.records.values() for record in records)
+
+    assert record.value is not None
+    assert (True, True, False, True) == (
+        created["id"].startswith("key_"),
+        created["key"].startswith("qk_") and len(created["key"]) == 46,
+        created["key"].encode() in record.value,
+        hashlib.sha256(created["key"].encode()).hexdigest().encode() in record.value,
+    )
+
+
+def test_keys_are_listed_without_their_texts(commands: Control) -> None:
+    """`key list` shows who pays and what is allowed."""
+    created = key(commands, models="fast, gpt-4o*")
+    listed = commands.run("key", "list", "--json")
+
+    assert ([(created["id"], ["fast", "gpt-4o*"])], False) == (
+        [(row["id"], row["models"]) for row in json.loads(listed)["keys"]],
+        created["key"] in listed,
+    )
+
+
+def test_revoked_keys_are_hidden_unless_asked_for(commands: Control) -> None:
+    """`key revoke` ends a key; `key list --all` still shows it."""
+    created = key(commands)
+    commands.json("key", "revoke", created["id"])
+
+    assert (0, 1) == (len(commands.json("key", "list")["keys"]), len(commands.json("key", "list", "--all")["keys"]))
+
+
+def test_a_refusal_ends_in_one_line(commands: Control) -> None:
+    """A refused change raises a fault whose message is one line."""
+    with pytest.raises(ControlRefusedError) as refused:
+        commands.run("key", "revoke", "key_none")
+
+    assert "\n" not in str(refused.value)
+
+
+def test_a_provider_is_added_listed_and_removed(commands: Control) -> None:
+    """Providers come and go; only the reference of the secret is known."""
+    added = ("provider", "add", "openai", "--base-url", "https://api.openai.com/v1", "--secret", "env:OPENAI_API_KEY")
+    commands.json(*added, "--model", "gpt-4o", "--model", "small=gpt-4o-mini")
+    (listed,) = commands.json("provider", "list")["providers"]
+    commands.run("provider", "remove", "openai")
+
+    assert ({"gpt-4o": "gpt-4o", "small": "gpt-4o-mini"}, "env:OPENAI_API_KEY", []) == (
+        listed["models"],
+        listed["secret"],
+        commands.json("provider", "list")["providers"],
+    )
+
+
+def test_a_provider_is_not_changed_by_accident(commands: Control) -> None:
+    """Adding another one under a name that is taken needs --replace."""
+    commands.run("provider", "add", "p", "--base-url", "https://a.example/v1")
+    with pytest.raises(ControlRefusedError, match="--replace"):
+        commands.run("provider", "add", "p", "--base-url", "https://b.example/v1")
+    commands.run("provider", "add", "p", "--base-url", "https://b.example/v1", "--replace")
+
+    assert "https://b.example/v1" == commands.json("provider", "list")["providers"][0]["base_url"]
+
+
+def test_a_route_keeps_its_order(commands: Control) -> None:
+    """Candidates are tried as given; models may have slashes."""
+    commands.run("provider", "add", "p", "--base-url", "https://a.example/v1")
+    commands.run("route", "set", "smart", "--candidate", "p/org/large", "--candidate", "p/small")
+
+    assert [{"provider": "p", "model": "org/large"}, {"provider": "p", "model": "small"}] == (
+        commands.json("route", "list")["routes"][0]["candidates"]
+    )
+
+
+def test_a_budget_set_again_is_one_budget(commands: Control) -> None:
+    """Setting a limit anew changes it; setting it equal writes nothing."""
+    for amount in ("100", "12.50", "12.5"):
+        commands.run("budget", "set", "--tenant", "acme", "--amount", amount, "--currency", "USD", "--window", "month")
+
+    assert (["12.50"], 2) == ([row["amount"] for row in commands.json("budget", "list")["limits"]], commands.events())
+
+
+def test_a_budget_may_stand_on_a_key(commands: Control) -> None:
+    """A limit on a key names it, and goes with `budget remove`."""
+    created = key(commands)
+    made = commands.json(
+        "budget", "set", "--tenant", "acme", "--key", created["id"], "--amount", "1", "--window", "day"
+    )
+    commands.run("budget", "remove", made["id"])
+
+    assert ("key", created["id"], []) == (made["scope"], made["scope_id"], commands.json("budget", "list")["limits"])
+
+
+@pytest.mark.parametrize("amount", ["1e3x", "0.0000000001", "NaN"])
+def test_an_amount_that_is_none_is_refused(commands: Control, amount: str) -> None:
+    """Amounts are exact decimals."""
+    result = RUNNER.invoke(commands.app, ["budget", "set", "--tenant", "acme", "--amount", amount])
+
+    assert (2, 0) == (result.exit_code, commands.events())
+
+
+def test_a_price_set_by_hand_leaves_the_others(commands: Control) -> None:
+    """`price set` takes amounts per million tokens and merges into the book."""
+    for model in ("a", "b"):
+        commands.run("price", "set", "p", model, "--input", "2.50", "--output", "10", "--cached-input", "0.075")
+
+    assert [("a", "2.50", "0.075", "10.00"), ("b", "2.50", "0.075", "10.00")] == [
+        (row["model"], row["input"], row["cached_input"], row["output"])
+        for row in commands.json("price", "list")["prices"]
+    ]
+
+
+def test_a_feed_is_imported_with_a_report(commands: Control, tmp_path: Path) -> None:
+    """`price import` publishes what it could take and reports the rest."""
+    feed = tmp_path / "feed.json"
+    units = '{"request_token": {"price": 0.00007499999999999999}, "response_token": {"price": 0.0001}}'
+    feed.write_text(f'{{"default": {{}}, "m": {{"pricing_config": {{"pay_as_you_go": {units}}}}}}}', encoding="utf-8")
+    report = commands.json("price", "import", str(feed), "--provider", "p", "--dated", "2026-01-02")
+    shown = commands.json("price", "show", "p", "m")
+
+    assert (1, ["SKIPPED", "ROUNDED"], "0.75", "2026-01-02", report["version"]) == (
+        report["prices"],
+        [finding["kind"] for finding in report["findings"]],
+        shown["input"],
+        shown["dated"],
+        shown["version"],
+    )
+
+
+def test_a_dry_run_publishes_nothing(commands: Control, tmp_path: Path) -> None:
+    """`--dry-run` reports only."""
+    feed = tmp_path / "feed.json"
+    feed.write_text('{"default": {}}', encoding="utf-8")
+    commands.run("price", "import", str(feed), "--provider", "p", "--dry-run")
+
+    assert 0 == commands.events()
+
+
+def test_seeding_twice_does_it_once(commands: Control) -> None:
+    """A new installation gets the simulator, prices and aliases; a second time changes nothing."""
+    first = control_seed.seed_defaults(Settings())
+    second = control_seed.seed_defaults(Settings())
+
+    assert (9, [], {"default", "fast", "smart"}) == (
+        len(first),
+        second,
+        {row["alias"] for row in commands.json("route", "list")["routes"]},
+    )
+
+
+def test_seeding_leaves_what_people_changed(commands: Control) -> None:
+    """An alias or a price that was set by hand stays."""
+    commands.run("provider", "add", "p", "--base-url", "https://a.example/v1")
+    commands.run("route", "set", "fast", "--candidate", "p/x")
+    commands.run("price", "set", "openai", "gpt-4o", "--input", "1", "--output", "1")
+    control_seed.seed_defaults(Settings())
+
+    fast = next(row for row in commands.json("route", "list")["routes"] if row["alias"] == "fast")
+
+    assert ("p", 1) == (
+        fast["candidates"][0]["provider"],
+        len(commands.json("price", "list", "--provider", "openai")["prices"]),
+    )
+
+
+def test_seeding_follows_the_simulators_address(commands: Control) -> None:
+    """With other ports, the simulator is where the settings say."""
+    control_seed.seed_defaults(Settings())
+    done = control_seed.seed_defaults(Settings(simulator_url="http://127.0.0.1:9999/v1"))
+
+    assert ["provider simulator"] == done
+
+
+@pytest.mark.parametrize("arguments", [("key", "list"), ("provider", "list"), ("route", "list"), ("price", "list")])
+def test_tables_are_for_people(commands: Control, arguments: tuple[str, ...]) -> None:
+    """Without --json every list is a table with a title."""
+    control_seed.seed_defaults(Settings())
+    key(commands)
+
+    assert commands.run(*arguments).strip()
