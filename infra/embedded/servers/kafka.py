@@ -141,7 +141,9 @@ class KafkaServer(Server):
         (self.folder / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        first, *rest = uuid.uuid4().bytes
+        # One id in 64 would begin with a dash, which the tool takes for an option.
+        cluster = base64.urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
         arguments = ("format", "--ignore-formatted", "-t", cluster, "-c", str(self._properties))
         rotate(self.log)
         with self.log.open("ab") as output:
