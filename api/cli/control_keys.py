@@ -8,6 +8,7 @@ import os
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from api.cli.control_session import ControlSession, control_session
@@ -104,8 +105,8 @@ def new_key(
         allowed_models=models,
         name=name,
     )
-    session.change(lambda state, origin: control.create_key(state, key, origin))
-    return key, text
+    event = session.change(lambda state, origin: control.create_key(state, key, origin))
+    return msgspec.structs.replace(key, created_at=event.occurred_at), text
 
 
 def create_key(settings: Settings, *, tenant_id: str, team_id: str, project_id: str, name: str = "") -> str:
@@ -130,7 +131,7 @@ def key_row(key: VirtualKey) -> dict[str, Any]:
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
     models = ", ".join(row["models"]) or "all"
-    return (row["id"], row["tenant"], row["team"], row["project"], models, row["name"], row["created_at"] or "-")
+    return (row["id"], row["tenant"], row["team"], row["project"], models, row["name"], (row["created_at"] or "-")[:10])
 
 
 def _time(micros: int) -> str:

@@ -177,10 +177,13 @@ def _amounts(rates: Rates) -> dict[str, str | None]:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
-    columns = ("provider", "model", "input", "cached", "cache write", "output", "reasoning", "tiers", "dated")
-    names = ("provider", "model", "input", "cached_input", "cache_write", "output", "reasoning")
-    cells = ((*(row[name] or "-" for name in names), len(row["tiers"]) or "-", row["dated"]) for row in rows)
-    return table(title, columns, cells, numbers=(2, 3, 4, 5, 6, 7))
+    columns = ("model", "input", "cached", "write", "output", "reason", "tiers")
+    names = ("input", "cached_input", "cache_write", "output", "reasoning")
+    cells = (
+        (f"{row['provider']}/{row['model']}", *(row[name] or "-" for name in names), len(row["tiers"]) or "-")
+        for row in rows
+    )
+    return table(title, columns, cells, numbers=(1, 2, 3, 4, 5, 6))
 
 
 def _rates(given: FileRates) -> Rates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from streams.records import event_of, outgoing
 ASK_SECONDS_MAX = 10.0
 READ_SECONDS_MAX = 60.0
 CONSUME_SECONDS = 0.5
+CONNECT_SECONDS = 3.0
 NANOS_PER_MICRO = 1_000
 
 Decide = Callable[[ControlState, Origin], ControlEvent | Refusal]
@@ -153,6 +155,7 @@ def control_session(settings: Settings, actor: str | None = None) -> Iterator[Co
     from streams.kafka import KafkaPublisher, KafkaReader  # noqa: PLC0415 - keeps the other commands fast
     from streams.registry import RegistrySchemas  # noqa: PLC0415 - likewise
 
+    require_kafka(settings.kafka_bootstrap)
     publisher = KafkaPublisher(settings.kafka_bootstrap, linger_milliseconds=0, client_id="quaestor-cli")
     reader = KafkaReader(settings.kafka_bootstrap, "quaestor-cli")
     try:
@@ -163,3 +166,15 @@ def control_session(settings: Settings, actor: str | None = None) -> Iterator[Co
     finally:
         reader.close()
         publisher.close()
+
+
+def require_kafka(bootstrap: str) -> None:
+    """Raise LogUnavailableError at once when nobody listens, instead of a Kafka client that tries and logs for long."""
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        with contextlib.suppress(OSError, ValueError):
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+            return
+    raise LogUnavailableError(
+        f"no Kafka answers at {bootstrap}: `quaestor up` starts it, or set QUAESTOR_KAFKA_BOOTSTRAP"
+    )

@@ -110,5 +110,16 @@ def make_book(provider_id: str, prices: Iterable[Price]) -> PriceBook:
 
 
 def merged_book(book: PriceBook | None, provider_id: str, prices: Iterable[Price]) -> PriceBook:
-    """The book with these prices added or replaced."""
-    return make_book(provider_id, (*(book.prices if book else ()), *prices))
+    """The book with these prices added or replaced; bounds of tokens that they do not know stay as they were."""
+    old = {price.model: price for price in book.prices} if book else {}
+    return make_book(provider_id, (*old.values(), *(_bounded(price, old.get(price.model)) for price in prices)))
+
+
+def _bounded(price: Price, old: Price | None) -> Price:
+    if old is None:
+        return price
+    return msgspec.structs.replace(
+        price,
+        max_output_tokens=price.max_output_tokens or old.max_output_tokens,
+        context_tokens=price.context_tokens or old.context_tokens,
+    )

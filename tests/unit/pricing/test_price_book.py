@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import processors.pricing
@@ -35,6 +36,18 @@ def test_merging_replaces_and_adds() -> None:
     merged = merged_book(make_book("p", [price("a"), price("b")]), "p", [price("b", 2), price("c")])
 
     assert (price("a"), price("b", 2), price("c")) == merged.prices
+
+
+def test_merging_keeps_bounds_that_a_feed_does_not_know() -> None:
+    """A feed without token bounds does not make holds forget them."""
+    bounded = msgspec.structs.replace(price("a"), max_output_tokens=5, context_tokens=9)
+    merged = merged_book(make_book("p", [bounded]), "p", [price("a", 2)])
+
+    assert (5, 9, 2) == (
+        merged.prices[0].max_output_tokens,
+        merged.prices[0].context_tokens,
+        merged.prices[0].rates.input,
+    )
 
 
 @pytest.mark.parametrize(("text", "pico"), [("2.50", 2_500_000), ("0", 0), ("0.000001", 1), ("0.075", 75_000)])
