@@ -143,9 +143,11 @@ class StreamRuntime:
 
     def _take_over(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where to begin: at the committed position, or before it to make the state whole."""
+        committed = self._reader.committed(partitions, ASK_SECONDS)
         begins = self._reader.begin_offsets(partitions, ASK_SECONDS)
+        # Asked last: the previous owner may have gone on while we asked for the rest.
         ends = self._reader.end_offsets(partitions, ASK_SECONDS)
-        resumes = begins | self._reader.committed(partitions, ASK_SECONDS)
+        resumes = begins | committed
         for at, resume in resumes.items():
             if not begins[at] <= resume <= ends[at]:
                 raise IntegrityError(
