@@ -21,6 +21,7 @@ from schemas.errors import QuaestorError
 BACKOFF_SECONDS_MIN = 0.5
 BACKOFF_SECONDS_MAX = 30.0
 DOUBLINGS_MAX = 10
+FAILING_DEATHS = 3
 #: Running for so long, a part has proved itself and its next death counts as the first.
 STABLE_SECONDS = 60.0
 
@@ -171,6 +172,11 @@ class ApplicationPart:
     def pid(self) -> int | None:
         """Its process while it runs."""
         return self._child.pid if self._child and self.alive else None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it died several times in a row: waiting for it is in vain."""
+        return self._deaths.backoff.failures >= FAILING_DEATHS
 
     @property
     def log(self) -> Path:

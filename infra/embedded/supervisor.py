@@ -132,6 +132,8 @@ class Supervisor:
         while waiting and time.monotonic() < deadline:
             self._revive()
             waiting = [part for part in waiting if not part.became_ready(self._tell)]
+            if all(part.is_failing for part in waiting):
+                break
             time.sleep(TICK_SECONDS)
         for part in waiting:
             self._tell(Progress(part.name, "failed", f"not ready; see {part.log}"))
