@@ -12,6 +12,7 @@ COMPLETION_TOKENS_MAX = 200_000
 CHOICES_MAX = 16
 DIMENSIONS_MAX = 4_096
 INPUTS_MAX = 2_048
+WAIT_MILLISECONDS_MAX = 600_000
 
 
 class Simulate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,10 +98,15 @@ def embedding_inputs(value: str | list[str | int | list[int]]) -> list[int]:
 def fault(request: ChatRequest | EmbeddingsRequest) -> str | None:
     """What is wrong with the numbers of a request, None when they are fine."""
     simulate = request.simulate or Simulate()
+    waits = _out(
+        "simulate.latency_milliseconds", simulate.latency_milliseconds, WAIT_MILLISECONDS_MAX, least=0
+    ) or _out("simulate.chunk_milliseconds", simulate.chunk_milliseconds, WAIT_MILLISECONDS_MAX, least=0)
     if isinstance(request, EmbeddingsRequest):
-        return _out("dimensions", request.dimensions, DIMENSIONS_MAX)
+        inputs = _out("the number of inputs", len(embedding_inputs(request.input)), INPUTS_MAX)
+        return waits or inputs or _out("dimensions", request.dimensions, DIMENSIONS_MAX)
     return (
-        ("messages must not be empty" if not request.messages else None)
+        waits
+        or ("messages must not be empty" if not request.messages else None)
         or _out("max_tokens", request.max_tokens, COMPLETION_TOKENS_MAX)
         or _out("max_completion_tokens", request.max_completion_tokens, COMPLETION_TOKENS_MAX)
         or _out("n", request.n, CHOICES_MAX)
@@ -109,5 +115,5 @@ def fault(request: ChatRequest | EmbeddingsRequest) -> str | None:
     )
 
 
-def _out(name: str, value: int | None, most: int, least: int = 1) -> str | None:
+def _out(name: str, value: float | None, most: int, least: int = 1) -> str | None:
     return None if value is None or least <= value <= most else f"{name} must be from {least} to {most}"

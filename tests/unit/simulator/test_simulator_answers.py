@@ -186,7 +186,14 @@ def test_every_form_of_embedding_input_is_counted(value: Any, expected: list[int
 
 @pytest.mark.parametrize(
     "fields",
-    [{"messages": []}, {"max_tokens": 0}, {"n": 17}, {"simulate": {"chunk_tokens": 0}}, {"max_tokens": 10**9}],
+    [
+        {"messages": []},
+        {"max_tokens": 0},
+        {"n": 17},
+        {"simulate": {"chunk_tokens": 0}},
+        {"max_tokens": 10**9},
+        {"simulate": {"latency_milliseconds": 1e9}},
+    ],
 )
 def test_numbers_out_of_range_are_named(fields: dict[str, Any]) -> None:
     """A request that would cost without bound is refused."""
