@@ -165,9 +165,14 @@ def simulator(
     latency: Annotated[float, typer.Option(min=0, help="Time to the first byte, milliseconds.")] = 0.0,
     lognormal: Annotated[bool, typer.Option("--lognormal", help="Draw latency around that median.")] = False,
     chunk_delay: Annotated[float, typer.Option(min=0, help="Time between chunks of a stream, milliseconds.")] = 0.0,
+    chunk_tokens: Annotated[int, typer.Option(min=1, help="Words in one chunk of a stream.")] = 8,
+    completion_tokens: Annotated[int, typer.Option(min=1, help="Median length where a call asks for none.")] = 120,
     error_rate: Annotated[float, typer.Option(min=0, max=1, help="Part of requests that fail.")] = 0.0,
     script: Annotated[Path | None, typer.Option(help="Scripted failures (docs/reference/simulator.md).")] = None,
     egress_log: Annotated[Path | None, typer.Option(help="Note each request here, one JSON line each.")] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="QUAESTOR_SIMULATOR_KEY", help="Bearer token to insist on; any when unset.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port; that of the settings when unset.")] = None,
     data: DataOption = None,
 ) -> None:
@@ -183,6 +188,9 @@ def simulator(
         latency_milliseconds=latency,
         latency_distribution="lognormal" if lognormal else "constant",
         chunk_milliseconds=chunk_delay,
+        chunk_tokens=chunk_tokens,
+        completion_tokens_median=completion_tokens,
+        api_key=key,
         error_rate=error_rate,
         script=read_script(script) if script else {},
         egress_log=egress_log,
