@@ -111,7 +111,7 @@ def base_url(url: str, *, insecure: bool) -> Refusal | None:
         )
     match = _URL.fullmatch(url) if len(url) <= URL_CHARACTERS_MAX else None
     if match is None or int(match["port"] or 1) not in range(1, 65_536):
-        return Refusal(RefusalCode.INVALID_URL, "give a base URL such as https://api.example.com/v1, without query or fragment")
+        return Refusal(RefusalCode.INVALID_URL, "give a base URL such as https://api.example.com/v1, without query")
     if match["scheme"] == "http" and not insecure and not _private(match["host"]):
         message = (
             f"http:// to {match['host']} would send keys and prompts in the clear: use https, or --insecure to allow it"
