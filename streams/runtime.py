@@ -160,9 +160,7 @@ class StreamRuntime:
             log.info("partition_taken", partition=str(at), position=resumes[at], warm_up_records=resumes[at] - start)
         return starts
 
-    def _warm_up_offsets(
-        self, resumes: Mapping[Partition, int], ends: Mapping[Partition, int]
-    ) -> dict[Partition, int]:
+    def _warm_up_offsets(self, resumes: Mapping[Partition, int], ends: Mapping[Partition, int]) -> dict[Partition, int]:
         seconds = self._processor.warm_up_seconds
         stateless: tuple[str, ...] = getattr(self._processor, "stateless_topics", ())
         stateful = {at: resume for at, resume in resumes.items() if at.topic not in stateless}

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, fail, terminal
 from api.settings import load_settings
 from schemas.errors import CodecError
@@ -73,6 +74,7 @@ def tail(
     if name not in TOPIC_BY_NAME:
         fail(f"no topic {topic!r}; there are: {', '.join(one.removeprefix(PREFIX) for one in TOPIC_BY_NAME)}", 2)
     settings = load_settings(data)
+    require_kafka(settings.kafka_bootstrap)
     wanted = chosen(tenant=tenant, kind=kind, request=request)
     reader = KafkaReader(settings.kafka_bootstrap, "quaestor-tail")
     show = _show_json if as_json else _line_printer()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -14,6 +13,7 @@ from schemas.limits import (
     PRODUCER_QUEUE_RECORDS_MAX,
     RECORD_BYTES_MAX,
 )
+from streams.kafka.client_log import ClientLog
 
 RECORD_OVERHEAD_BYTES = 4_096
 PRODUCER_QUEUE_KIBIBYTES = 128 * 1024
@@ -47,7 +47,7 @@ def common(bootstrap: str, client_id: str) -> dict[str, Any]:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
         "socket.nagle.disable": True,
-        "logger": logging.getLogger("quaestor.kafka"),
+        "logger": ClientLog(),
     }
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import LogError, LogUnavailableError
 from schemas.limits import DELIVERY_TIMEOUT_SECONDS
 from streams.kafka import configuration
+from streams.kafka.client_log import ClientLog
 from streams.log import Done, OutgoingRecord
 
 POLL_SECONDS = 0.1
@@ -22,7 +23,6 @@ POLL_SECONDS = 0.1
 BUSY_RECORDS = 32
 COLLECT_SECONDS = 0.001
 LINGER_MILLISECONDS = 5.0
-log = structlog.get_logger(__name__)
 
 
 class KafkaPublisher:
@@ -33,6 +33,7 @@ class KafkaPublisher:
     ) -> None:
         """Connect in the background; `linger_milliseconds` is how long a batch waits to fill."""
         self._configuration = configuration.producer(bootstrap, client_id, linger_milliseconds)
+        self._client_log = ClientLog()
         self._producer = self._connect()
         self._broken = threading.Event()
         self._closing = False
@@ -92,8 +93,8 @@ class KafkaPublisher:
         return Producer(self._configuration | {"error_cb": self._failed})
 
     def _failed(self, error: KafkaError) -> None:
-        """A client-wide error: worth a line; a fatal one costs the producer."""
-        log.warning("kafka_client_error", error=error.str(), fatal=error.fatal())
+        """A client-wide error: worth a line now and then; a fatal one costs the producer."""
+        self._client_log.log(logging.WARNING, "%s: %s", error.name(), error.str())
         if error.fatal():
             self._broken.set()
 
