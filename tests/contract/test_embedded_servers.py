@@ -221,8 +221,9 @@ def _clickhouse(url: str, statement: str) -> str:
 
 def _clickhouse_write(url: str, value: str) -> None:
     columns = "value String, written DateTime64(9) DEFAULT now64(9)"
-    _clickhouse(url, f"CREATE TABLE IF NOT EXISTS kept ({columns}) ENGINE = MergeTree ORDER BY written")
-    _clickhouse(url, f"INSERT INTO kept (value) VALUES ('{value}')")  # noqa: S608 - a uuid of ours
+    _clickhouse(url, "CREATE DATABASE IF NOT EXISTS kept")  # `default` reads files, which is not granted
+    _clickhouse(url, f"CREATE TABLE IF NOT EXISTS kept.kept ({columns}) ENGINE = MergeTree ORDER BY written")
+    _clickhouse(url, f"INSERT INTO kept.kept (value) VALUES ('{value}')")  # noqa: S608 - a uuid of ours
 
 
 #: How a client of each server keeps a value and finds it again.
@@ -233,7 +234,7 @@ USERS: dict[str, tuple[Callable[[str, str], None], Callable[[str], str]]] = {
     "redis": (_redis_write, _redis_read),
     "clickhouse": (
         _clickhouse_write,
-        lambda url: _clickhouse(url, "SELECT value FROM kept ORDER BY written DESC LIMIT 1"),
+        lambda url: _clickhouse(url, "SELECT value FROM kept.kept ORDER BY written DESC LIMIT 1"),
     ),
 }
 

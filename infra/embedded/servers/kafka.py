@@ -20,11 +20,19 @@ from infra.embedded.servers.probes import kafka_answers
 
 FORMAT_SECONDS_MAX = 60
 HEAP_MEGABYTES_MAX = 512
-#: -Xms stays small: the collector takes what it needs. Unsafe and native access are asked for by its libraries.
+#: -Xms stays small: the collector takes what it needs. The thorough compiler waits until a method is really hot: at its
+#: usual thresholds it spends more time on a broker that starts than starting takes. Unsafe and native access are asked
+#: for by its libraries.
 JAVA_OPTIONS = (
     f"-Xmx{HEAP_MEGABYTES_MAX}m",
     "-Xms64m",
     "-XX:+UseSerialGC",
+    "-XX:Tier4InvocationThreshold=20000",
+    "-XX:Tier4MinInvocationThreshold=4000",
+    "-XX:Tier4CompileThreshold=60000",
+    "-XX:Tier4BackEdgeThreshold=160000",
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:-AOTReplayTraining",
     "-XX:+ExitOnOutOfMemoryError",
     "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
