@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     linger_milliseconds: float = Field(
         0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch."
     )
+    audit_log: str = Field("main", pattern="^[a-z0-9_-]{1,64}$", description="Name of the audit log and its folder.")
+    audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
     @model_validator(mode="after")

@@ -148,7 +148,14 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
     from sinks.audit.process import run  # noqa: PLC0415
 
     return lambda stop: run(
-        settings.data, settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url, monitor, stop
+        settings.data,
+        settings.postgres_dsn,
+        settings.kafka_bootstrap,
+        settings.registry_url,
+        monitor,
+        stop,
+        settings.audit_log,
+        settings.audit_origin,
     )
 
 

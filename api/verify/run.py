@@ -142,4 +142,4 @@ class Verification:
         ]
 
     def _layout(self) -> AuditLayout:
-        return AuditLayout(self._settings.data)
+        return AuditLayout(self._settings.data, self._settings.audit_log, self._settings.audit_origin)

@@ -45,8 +45,9 @@ class AuditSink(Sink):
 
     async def close(self) -> None:
         """Publish what is sequenced, as far as that works, and let go."""
-        if self._background is not None:
-            await self._stop_background()
+        began = self._background is not None
+        await self._stop_background()
+        if began and self._fault is None:
             with contextlib.suppress(QuaestorError):  # the next start finishes what fails here
                 await self._keep_up()
         await self._store.close()

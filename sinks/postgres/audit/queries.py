@@ -73,6 +73,8 @@ KEEP_CHECKPOINT: Final = """
 INSERT INTO quaestor.audit_checkpoint (log, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
 
+NO_STATEMENT_BOUND: Final = "SET LOCAL statement_timeout = 0"
+
 TOTALS: Final = """
 WITH events AS (
     SELECT topic, event_id, min(amount_nano) AS amount_nano

@@ -18,6 +18,8 @@ from streams.log import Partition
 
 Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy
 CONNECTIONS_MAX = 3
+#: Bound of a read over the whole log.
+SCAN_SECONDS_MAX = 900.0
 PAGE_ROWS = 4_096
 COLUMNS = (
     "log",
@@ -204,20 +206,23 @@ class PostgresAuditStore:
 
     async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
-        with faults():
-            rows = await self._connections.fetch(
-                queries.TOTALS, self._log, *_columns(barrier), list(barrier.values()), timeout=None
-            )
+        rows = await self._scan(queries.TOTALS, barrier)
         found = {topic: StoreTotals(records, int(digest), int(amount)) for topic, records, digest, amount in rows}
         return {partition.topic: NO_TOTALS for partition in barrier} | found
 
     async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
         """Entries below the barrier per topic: one per (topic, partition, offset), undecodable ones included."""
-        with faults():
-            rows = await self._connections.fetch(
-                queries.COUNTS, self._log, *_columns(barrier), list(barrier.values()), timeout=None
-            )
+        rows = await self._scan(queries.COUNTS, barrier)
         return {partition.topic: 0 for partition in barrier} | {row[0]: row[1] for row in rows}
+
+    async def _scan(self, query: str, barrier: Mapping[Partition, int]) -> list[asyncpg.Record]:
+        """A read over the whole log, which may take longer than a statement's usual bound."""
+        with faults():
+            async with self._connections.acquire() as connection, connection.transaction(readonly=True):
+                await connection.execute(queries.NO_STATEMENT_BOUND)
+                return await connection.fetch(
+                    query, self._log, *_columns(barrier), list(barrier.values()), timeout=SCAN_SECONDS_MAX
+                )
 
     async def of_request(self, request_id: str) -> list[EntryPlace]:
         """Where the entries of a request are, in the log's order."""
