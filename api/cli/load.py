@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -13,8 +16,9 @@ from api.cli.terminal import DataOption, JsonOption, note, print_json, progress,
 from api.load.calls import Call, mixed_calls, read_trace
 from api.load.generator import Generator, Summary, Target
 from api.settings import Settings, load_settings
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, LogUnavailableError
 
+KEY_SECONDS_MAX = 10.0
 DEFAULT_MODELS = ("default", "fast", "smart")
 
 
@@ -56,7 +60,26 @@ def make_key(settings: Settings, tenant: str, team: str, project: str) -> str:
     """A new virtual key, usable by the time this returns."""
     from api.cli.control import create_key  # noqa: PLC0415 - Kafka clients are loaded only when a key must be made
 
-    return create_key(settings, tenant_id=tenant, team_id=team, project_id=project, name="made by load")
+    key = create_key(settings, tenant_id=tenant, team_id=team, project_id=project, name="made by load")
+    wait_for_key(settings.gateway_url, key)
+    return key
+
+
+def wait_for_key(gateway_url: str, key: str) -> None:
+    """Return when the gateway accepts a key; raises LogUnavailableError when it does not within ten seconds."""
+    headers = {"Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{gateway_url}/v1/models", headers=headers)  # noqa: S310 - our own gateway
+    deadline = time.monotonic() + KEY_SECONDS_MAX
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=KEY_SECONDS_MAX) as answer:  # noqa: S310 - likewise
+                answer.read()
+                return
+        except (urllib.error.URLError, TimeoutError) as error:
+            if time.monotonic() > deadline:
+                words = f"the gateway at {gateway_url} does not accept a new key: {error}; see `quaestor status`"
+                raise LogUnavailableError(words) from None
+            time.sleep(0.05)
 
 
 def run_load(target: Target, calls: list[Call], answers: TextIO | None, *, quiet: bool) -> Summary:
