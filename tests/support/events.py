@@ -7,6 +7,7 @@ from typing import Any
 from schemas.events import (
     Alert,
     AlertKind,
+    AttemptOutcome,
     BudgetEvent,
     BudgetKind,
     ControlAction,
@@ -16,7 +17,10 @@ from schemas.events import (
     EntityKind,
     HoldLeg,
     Meter,
+    Operation,
+    ProviderAttempt,
     Severity,
+    UsageSource,
 )
 
 TENANT = "acme"
@@ -84,3 +88,23 @@ def cost(event_id: str, amount_nano: int, **fields: Any) -> CostEvent:
         "currency": "USD",
     }
     return CostEvent(event_id=event_id, **given | fields)
+
+
+def attempt(event_id: str, **fields: Any) -> ProviderAttempt:
+    """One call to a provider."""
+    given = {
+        "occurred_at": NOW_MICROS,
+        "tenant_id": TENANT,
+        "request_id": "r",
+        "actor": "test",
+        "attempt_id": "a",
+        "attempt_number": 1,
+        "operation": Operation.CHAT_COMPLETIONS,
+        "provider_id": "p",
+        "model": "m",
+        "outcome": AttemptOutcome.SUCCEEDED,
+        "usage_source": UsageSource.PROVIDER,
+        "started_at": NOW_MICROS,
+        "duration_micros": 0,
+    }
+    return ProviderAttempt(event_id=event_id, **given | fields)

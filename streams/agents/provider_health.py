@@ -1,0 +1,68 @@
+"""The agent that watches providers: attempts in, the health of closed windows out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+
+from processors.health import HealthWindows
+from schemas.errors import CodecError, LogUnavailableError
+from schemas.events import ProviderAttempt
+from schemas.topics import ATTEMPTS, HEALTH
+from streams.agents.application import CONCURRENCY, lag_events, raw_topic
+from streams.codec import Codec
+from streams.monitor import Monitor
+from streams.records import outgoing
+
+CLOSE_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+MICROS_PER_SECOND = 1_000_000
+log = structlog.get_logger(__name__)
+
+
+def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
+    """Add the agent to an application."""
+    windows = HealthWindows()
+    health = raw_topic(application, HEALTH.name)
+
+    @application.agent(raw_topic(application, ATTEMPTS.name), concurrency=CONCURRENCY, name="provider-health")  # type: ignore[untyped-decorator] # faust has no types
+    async def watch(values: AsyncIterator[bytes]) -> None:
+        async for value in values:
+            attempt = await _decoded(codec, value)
+            if attempt is None:
+                windows.missed += 1
+            else:
+                now = _now_micros()
+                windows.observe(attempt, now)
+                monitor.set(freshness_seconds=round(max(now - attempt.occurred_at, 0) / MICROS_PER_SECOND, 3))
+
+    @application.timer(CLOSE_SECONDS)  # type: ignore[untyped-decorator] # likewise
+    async def close() -> None:
+        for event in windows.close(_now_micros()):
+            record = outgoing(codec, event)
+            sent = await health.send(key=record.key, value=record.value, headers=list(record.headers))
+            await sent
+        monitor.set(state="running", lag_events=await lag_events(application), missed=windows.missed)
+
+
+async def _decoded(codec: Codec, value: bytes) -> ProviderAttempt | None:
+    """The attempt, or None for what can't be read: the sinks quarantine it. Waits while the registry is away."""
+    while True:
+        try:
+            event = codec.decode_event(ATTEMPTS.name, value)
+        except LogUnavailableError as error:
+            log.warning("stream_waits", processor="health", error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        except CodecError as error:
+            log.debug("record_passed_over", topic=ATTEMPTS.name, error=str(error))
+            return None
+        else:
+            return event if isinstance(event, ProviderAttempt) else None
+
+
+def _now_micros() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,61 @@
+"""Runs Faust applications inside our own loop, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import LogUnavailableError
+from streams.agents.application import faust_application
+from streams.agents.provider_health import provider_health
+from streams.codec import Codec
+from streams.monitor import Monitor
+
+PREPARE_SECONDS = 1.0
+
+
+async def run_health(bootstrap: str, codec: Codec, monitor: Monitor, stop: asyncio.Event, data: Path) -> None:
+    """Watch providers on Kafka until `stop`; raises LogUnavailableError when Faust gave up."""
+    if not await _prepared(codec, monitor, stop):
+        return
+    application = faust_application("health", bootstrap, data)
+    provider_health(application, codec, monitor)
+    await run_application(application, monitor, stop)
+
+
+async def run_application(application: Any, monitor: Monitor, stop: asyncio.Event) -> None:
+    """Start it, wait for `stop` or its crash, stop it; raises LogUnavailableError after a crash."""
+    running = asyncio.create_task(_run(application))
+    stopped = asyncio.create_task(stop.wait())
+    ends: set[asyncio.Task[Any]] = {running, stopped}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if running.done() and running.exception() is not None:
+            raise LogUnavailableError(f"the stream gave up: {running.exception()!r}")
+    finally:
+        monitor.set(state="stopping")
+        stopped.cancel()
+        running.cancel()
+        await application.stop()
+
+
+async def _run(application: Any) -> None:
+    """Until it is stopped; raises what it crashed of."""
+    await application.start()
+    await application.wait_until_stopped()
+    if application.crash_reason is not None:
+        raise application.crash_reason
+
+
+async def _prepared(codec: Codec, monitor: Monitor, stop: asyncio.Event) -> bool:
+    """Learn the schema ids before the first record; False when told to stop before."""
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(codec.prepare)
+        except LogUnavailableError:
+            monitor.set(state="waiting")
+            await asyncio.sleep(PREPARE_SECONDS)
+        else:
+            return True
+    return False
