@@ -150,6 +150,6 @@ def next_steps(servers_only: bool) -> list[str]:
     if servers_only:
         return ["next: [bold]quaestor up[/bold] adds the gateway, streams and sinks"]
     return [
-        "next: [bold]quaestor key create --tenant acme --team search --project web[/bold] makes a key for the gateway",
-        "      [bold]quaestor status[/bold] lag and freshness · [bold]quaestor down[/bold] stops, nothing is lost",
+        "next: [bold]quaestor key create --tenant acme --team search --project web[/bold]",
+        "      [bold]quaestor status[/bold] · [bold]quaestor down[/bold] (nothing is lost)",
     ]

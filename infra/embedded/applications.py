@@ -15,8 +15,8 @@ from infra.embedded.servers.probes import http_answers, http_json
 
 MIGRATE_SECONDS_MAX = 120
 READY_SECONDS_MAX = 45.0
-#: What a process says of itself while it does not do its work.
-NOT_READY = {"starting", "stopping", "failed"}
+#: What a process says of itself while it does its work, if perhaps slowly.
+GOOD_STATES = frozenset({"running", "waiting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,12 @@ def launch(application: Application, data: Path, variables: Mapping[str, str]) -
 
 def readiness(application: Application, ports: PortPlan, monitor_port: int) -> Callable[[], bool]:
     """The question that the application answers when it does its work."""
+
+    def works() -> bool:
+        return http_json(monitor_port, "/status").get("state") in GOOD_STATES
+
     if application.name == "gateway":
-        return lambda: http_answers(ports.gateway, "/readyz")
+        return lambda: http_answers(ports.gateway, "/readyz") and works()
     if application.name == "simulator":
-        return lambda: not is_free(ports.simulator)
-    return lambda: http_json(monitor_port, "/status").get("state", "starting") not in NOT_READY
+        return lambda: not is_free(ports.simulator) and works()
+    return works

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.embedded.applications import GOOD_STATES
 from infra.embedded.daemon import is_running
 from infra.embedded.endpoints import Endpoints
 from infra.embedded.ports import is_free
@@ -15,9 +16,6 @@ from infra.embedded.process import started_at
 from infra.embedded.servers.probes import http_answers, http_json, kafka_answers, valkey_answers
 from infra.embedded.servers.registry import COMPATIBLE_API
 from infra.embedded.state import PartState, State
-
-#: What a process says of itself while it does its work, if perhaps slowly.
-GOOD_STATES = {"running", "waiting"}
 
 #: The question that shows that a server works.
 PROBES: Mapping[str, Callable[[int], bool]] = {
