@@ -27,7 +27,9 @@ async def run(
     Raises what ends the process for good: start it again.
     """
     quarantine = PostgresQuarantine(dsn)
-    ranges = LogRangeReader(lambda: KafkaReader(bootstrap, f"ranges-{PROJECTION}"), Codec(RegistrySchemas(registry_url)))
+    ranges = LogRangeReader(
+        lambda: KafkaReader(bootstrap, f"ranges-{PROJECTION}"), Codec(RegistrySchemas(registry_url))
+    )
     sink = ClickHouseSink(ClickHouse(clickhouse_url), PostgresPlanStore(dsn, owner()), ranges)
     try:
         await drive(sink, bootstrap, registry_url, monitor, stop, quarantine)

@@ -1,19 +1,20 @@
-"""`python -m infra.embedded.clickhouse_front --path DIR --port N`: own the data directory and serve it until told to stop.
+"""`python -m infra.embedded.clickhouse_front --path DIR --port N`: own a data directory, serve it until told to stop.
 
 One process and one worker: the engine can't be shared or forked. It starts in its own session, because the engine
-signals its whole process group when it ends badly, and it ends when its parent does.
+signals its whole process group when it is told to shut down by SQL.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +30,8 @@ from infra.embedded.clickhouse_front.faults import EngineError
 from infra.embedded.clickhouse_front.users import User
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-PR_SET_PDEATHSIG = 1
+#: How often the parent is looked for.
+PARENT_SECONDS = 0.5
 log = structlog.get_logger()
 
 
@@ -49,15 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     _stand_alone(options.parent)
     try:
+        users = _users(options)
         lock = _lock(options.path)
+        configuration = _configuration(options.path)
     except OSError as error:
-        return _fail(f"{options.path}: {error.strerror or error}; another ClickHouse may own this directory")
+        return _fail(f"{error.filename or options.path}: {error.strerror}")
     with lock:
         try:
-            owner = Engine(options.path / "data", _configuration(options.path))
+            owner = Engine(options.path / "data", configuration)
         except EngineError as error:
             return _fail(str(error))
-        front = Front(owner, _users(options))
+        front = Front(owner, users)
         server = OneServer(_uvicorn(front, options))
         try:
             server.run()
@@ -74,18 +78,22 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--password-file", type=Path, help="password of user default; none when left out")
     parser.add_argument("--reader-password-file", type=Path, help="password of the read-only user reader")
-    parser.add_argument("--parent", type=int, default=0, help="process id to end with; the starter when left out")
+    parser.add_argument("--parent", type=int, default=0, help="parent process to end with")
     return parser.parse_args(arguments)
 
 
 def _stand_alone(parent: int) -> None:
-    """Leave the starter's process group, and ask the kernel for a SIGTERM when the starter dies (Linux)."""
+    """Leave the starter's process group, and end with the process named `parent`."""
     with contextlib.suppress(OSError):
         os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+    if parent:
+        threading.Thread(target=_follow, args=(parent,), name="follow-parent", daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _lock(path: Path) -> TextIO:
@@ -98,7 +106,7 @@ def _lock(path: Path) -> TextIO:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         lock.close()
-        raise OSError(error.errno, f"in use by process {owner}") from error
+        raise OSError(error.errno, f"another ClickHouse has this directory: process {owner}", str(path)) from error
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()

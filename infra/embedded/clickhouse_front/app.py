@@ -106,7 +106,8 @@ class Front:
         finally:
             self._requests -= 1
             watcher.cancel()
-            await self._run_upkeep(self._sessions.expire, time.monotonic())
+            if self._sessions.are_open:
+                await self._run_upkeep(self._sessions.expire, time.monotonic())
 
     async def _answer(
         self, answer: engine.Answer, request: FrontRequest, send: Send, answered: asyncio.Event, seconds: float
@@ -120,22 +121,19 @@ class Front:
         headers.append((b"x-clickhouse-exception-tag", tag.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _send_chunks(send, answer)
-        while not answer.finished:
-            try:
-                await self._run(answer.fetch, 1)
-            except FrontError as error:
-                answered.set()
+        last = b""
+        try:
+            while await self._run(answer.fetch, 1):
                 await _send_chunks(send, answer)
-                await send({"type": "http.response.body", "body": _tagged(self._text(error), tag)})
-                return
-            await _send_chunks(send, answer)
+        except FrontError as error:
+            last = _tagged(self._text(error), tag)
         answered.set()
-        await send({"type": "http.response.body", "body": b""})
+        await _send_chunks(send, answer)
+        await send({"type": "http.response.body", "body": last})
 
     async def _cancel_when_gone(self, request: FrontRequest, receive: Receive, answered: asyncio.Event) -> None:
         """Stop a query whose client hung up; a write is left to end, its client asks again with the same token."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await _disconnected(receive)
         # The server says disconnect after a complete answer too.
         if request.statement.keyword in engine.QUERIES and not answered.is_set():
             log.info("query_cancelled", query_id=request.query_id)
@@ -166,14 +164,23 @@ class Front:
         return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
+async def _disconnected(receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+
+
 def _summary(answer: engine.Answer, seconds: float) -> str:
-    return json.dumps({
-        "read_rows": str(answer.read_rows),
-        "read_bytes": str(answer.read_bytes),
-        "written_rows": str(answer.written_rows),
-        "written_bytes": str(answer.written_bytes),
-        "elapsed_ns": str(int(seconds * 1e9)),
-    })
+    return json.dumps(
+        {
+            "read_rows": str(answer.read_rows),
+            "read_bytes": str(answer.read_bytes),
+            "written_rows": str(answer.written_rows),
+            "written_bytes": str(answer.written_bytes),
+            "elapsed_ns": str(int(seconds * 1e9)),
+        }
+    )
 
 
 def _header_safe(text: str) -> str:

@@ -42,6 +42,9 @@ CONTENT_TYPES = {
 }
 #: Keywords chDB can stream; other queries answer a page at most.
 STREAMABLE = frozenset(("SELECT", "WITH"))
+#: Where names without a database live. chDB's own `default` lays the folder of the process over its tables, asks for
+#: rights on files with every unknown name and is empty after each start.
+DATABASE = "local"
 QUERIES = frozenset(("SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK"))
 
 
@@ -59,8 +62,8 @@ class Answer:
     stream: Any = None
     close: Callable[[], None] = lambda: None
 
-    def fetch(self, bytes_max: int) -> None:
-        """Read on until this many bytes are at hand or the result ends; raises EngineError."""
+    def fetch(self, bytes_max: int) -> bool:
+        """Read on until this many bytes are at hand, or answer False: the result has ended. Raises EngineError."""
         size = 0
         while size < bytes_max:
             try:
@@ -70,12 +73,13 @@ class Answer:
                 raise EngineError(str(error)) from error
             if chunk is None:
                 self.finished = True
-                return
+                return False
             data = chunk.bytes()
             size += len(data)
             self.read_rows += chunk.storage_rows_read() or chunk.rows_read()
             self.read_bytes += chunk.storage_bytes_read() or chunk.bytes_read()
             self.chunks.append(data)
+        return True
 
 
 class Engine:
@@ -91,6 +95,7 @@ class Engine:
             self._root = chdb.connect(f"{path}?config-file={config}")
         except Exception as error:  # chdb raises RuntimeError and its own types
             raise EngineError(f"{path} could not be opened: {error}") from error
+        _query(self._root, f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic", "Null", {})
         self.version = self.text("SELECT version()").strip()
 
     def cancel_all(self) -> None:
@@ -112,8 +117,12 @@ class Engine:
 
     def open(self) -> Any:
         """A new handle that behaves as a server's session does; close it."""
-        handle = self._chdb.connect(self._path)
+        try:
+            handle = self._chdb.connect(self._path)
+        except Exception as error:  # chdb raises RuntimeError and its own types
+            raise EngineError(str(error)) from error
         _query(handle, SERVER_LIKE, "Null", {})
+        _query(handle, f"USE {DATABASE}", "Null", {})
         return handle
 
     @contextmanager
@@ -133,7 +142,10 @@ class Engine:
         except BaseException:
             handle.close()
             raise
-        answer.close = closer(answer, handle.close)
+        if answer.finished:
+            handle.close()
+        else:
+            answer.close = closer(answer, handle.close)
         return answer
 
 
@@ -157,7 +169,7 @@ def run(handle: Any, request: FrontRequest, *, in_session: bool = False) -> Answ
     statement = request.statement
     sql = _utf8(statement.sql)
     _check(handle, sql, request, in_session=in_session)
-    if request.database:
+    if request.database and request.database != "default":
         _query(handle, f"USE {identifier(request.database)}", "Null", {})
     for table in request.tables:
         _load(handle, table)
@@ -175,7 +187,12 @@ def run(handle: Any, request: FrontRequest, *, in_session: bool = False) -> Answ
 
 def _check(handle: Any, sql: str, request: FrontRequest, *, in_session: bool) -> None:
     """Refuse what no grant refuses; raises FrontError."""
-    kind = handle._conn.classify_query(sql)  # noqa: SLF001 - chDB offers its classifier nowhere else
+    text = sql
+    data = request.statement.data
+    if request.statement.format_name == "Values" and data and len(data) <= limits.SQL_BYTES_MAX:
+        # The engine would pass over what follows a semicolon; a server refuses it.
+        text = f"{sql} VALUES {data.decode(errors='replace')}"
+    kind = handle._conn.classify_query(text)  # noqa: SLF001 - chDB offers its classifier nowhere else
     if kind["statement_count"] > 1:
         raise FrontError(SYNTAX_ERROR, "Multi-statements are not allowed")
     # readonly=2 could not be taken back from a session's handle, so its class decides there.

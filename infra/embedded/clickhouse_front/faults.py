@@ -7,7 +7,7 @@ import re
 CODE = re.compile(r"Code: (\d+)\.")
 #: Codes a server answers with something other than 500.
 STATUS_BY_CODE = {
-    **dict.fromkeys((27, 38, 41, 43, 53, 62, 69, 70, 72, 117, 130, 386, 456, 457), 400),
+    **dict.fromkeys((27, 36, 38, 41, 43, 53, 62, 69, 70, 72, 117, 130, 386, 456, 457), 400),
     **dict.fromkeys((16, 46, 47, 50, 52, 56, 60, 63, 80, 81, 107, 115, 372), 404),
     **dict.fromkeys((192, 193, 194, 516), 403),
     **dict.fromkeys((164, 497), 403),

@@ -47,4 +47,4 @@ def values_may_be_evaluated(data: bytes) -> bool:
 
 
 def _refusal(what: str) -> FrontError:
-    return FrontError(ACCESS_DENIED, f"{what} could read files of this machine and is refused by the embedded ClickHouse")
+    return FrontError(ACCESS_DENIED, f"{what} could read files of this machine: refused by the embedded ClickHouse")

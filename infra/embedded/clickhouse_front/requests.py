@@ -62,7 +62,7 @@ def read_request(
     values = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
     for name in ("compress", "decompress"):
         if values.get(name) not in {None, "0", "", "false"}:
-            raise FrontError(NOT_IMPLEMENTED, f"{name}=1 (ClickHouse's own framing) is not served; use Content-Encoding")
+            raise FrontError(NOT_IMPLEMENTED, f"{name}=1 (framing of its own) is not served; use Content-Encoding")
     files: list[FilePart] = []
     content_type = headers.get("content-type", "")
     if content_type.startswith("multipart/form-data"):

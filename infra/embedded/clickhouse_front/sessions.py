@@ -18,6 +18,8 @@ from infra.embedded.clickhouse_front.faults import (
 )
 from infra.embedded.clickhouse_front.requests import FrontRequest
 
+VALUES = "SELECT name, changed, value FROM system.settings WHERE name IN "
+
 
 @dataclass
 class _Session:
@@ -34,6 +36,11 @@ class Sessions:
         self._engine = owner
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._lock = threading.Lock()
+
+    @property
+    def are_open(self) -> bool:
+        """Whether there is any."""
+        return bool(self._sessions)
 
     def start(self, user: str, request: FrontRequest) -> engine.Answer:
         """Run a request in its session; raises FrontError. Close the answer: the session is locked until then."""
@@ -96,6 +103,6 @@ def _values(handle: Any, settings: Mapping[str, str]) -> dict[str, str | None]:
     if not settings:
         return {}
     names = ", ".join(engine.quote(name) for name in settings)
-    text = engine.statement(handle, f"SELECT name, changed, value FROM system.settings WHERE name IN ({names})")
+    text = engine.statement(handle, VALUES + f"({names})")
     rows = [line.split("\t") for line in text.splitlines()]
     return {name: value if changed == "1" else None for name, changed, value in rows}
