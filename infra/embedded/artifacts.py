@@ -8,6 +8,7 @@ so a folder that exists is whole, and nothing asks the network once it exists.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,8 @@ DOWNLOADS_AT_ONCE_MAX = 4
 DOWNLOAD_TRIES_MAX = 3
 DOWNLOAD_TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1024 * 1024
+#: Faults of this machine's file system, where another try at the network is in vain.
+LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 #: Downloads one pinned file into a folder and returns its path; raises OSError or RuntimeError when it can't.
 Fetch = Callable[["PinnedFile", Path, Callable[[int], None]], Path]
@@ -220,9 +223,7 @@ class ArtifactCache:
             try:
                 return self._fetch(file, downloads, count)
             except OSError as error:
-                if error.errno is not None and error.filename is not None:
-                    raise  # the file system's fault, not the network's
-                if _no_space_left(downloads, file.size_bytes):
+                if error.errno in LOCAL_FAULTS:
                     raise
                 fault = error
             except RuntimeError as error:
@@ -234,10 +235,6 @@ class ArtifactCache:
             f"{file.file_name} is not in the cache {self.root} and could not be downloaded ({reason}): "
             "connect to the network once and run it again"
         ) from fault
-
-
-def _no_space_left(folder: Path, needed_bytes: int) -> bool:
-    return shutil.disk_usage(folder).free < needed_bytes
 
 
 def sha256_of(path: Path) -> str:

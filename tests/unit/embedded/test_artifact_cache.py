@@ -149,7 +149,7 @@ def test_a_network_that_stays_away_is_named(cache: ArtifactCache, repository: Re
 
 def test_a_full_disk_is_named(cache: ArtifactCache, repository: Repository) -> None:
     """No space left is no fault of the network: it is not tried again."""
-    repository.faults = [OSError(errno.ENOSPC, "No space left on device", "a-1.jar") for _ in range(2)]
+    repository.faults = [OSError(errno.ENOSPC, "No space left on device") for _ in range(2)]
 
     with pytest.raises(ConfigurationError, match="is full: free some space"):
         cache.ensure("server")
