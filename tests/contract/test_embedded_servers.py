@@ -26,6 +26,7 @@ from infra.embedded.process import Spawner
 from infra.embedded.servers import SERVERS, Server, ServerContext
 from infra.embedded.servers.postgres import _program
 from infra.embedded.stack import Stack
+from infra.embedded.testing import start_servers
 
 WAIT_SECONDS = 30
 
@@ -244,3 +245,13 @@ def _listening(pid: int) -> list[str]:
     process = psutil.Process(pid)
     found = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
     return [f"{each.laddr.ip}:{each.laddr.port}".removeprefix("::ffff:") for each in found]
+
+
+def test_start_servers_gives_the_settings_of_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Docker engine tests get embedded servers, and the settings by which clients find them."""
+    monkeypatch.setattr("shutil.which", lambda _: None)
+
+    with start_servers(tmp_path, ("redis",)) as settings:
+        assert {"redis_url"} == set(settings)
+        _redis_write(settings["redis_url"], "here")
+        assert "here" == _redis_read(settings["redis_url"])
