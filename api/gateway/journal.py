@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from api.gateway.ahead import Ahead
 from api.gateway.errors import DRAINING, LOG_AWAY, STARTING, Problem
 from api.gateway.spool import Claim, Spool, claims, keep_refused, read_groups
 from schemas.errors import CodecError, LogUnavailableError, RecordRefusedError
@@ -62,6 +63,7 @@ class Journal:
         """
         self._recorder, self._spool, self._directory = recorder, spool, directory
         self._schemas_known = schemas_known
+        self._ahead = Ahead(directory, owner)
         self._health, self._owner = health, owner
         self._failed_at = 0.0
         self._claims_drained = False
@@ -78,6 +80,7 @@ class Journal:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._spool.size_bytes and not self.away:
             await self._drain_own()
+        self._ahead.close()
         self._spool.close()
 
     @property
@@ -112,12 +115,15 @@ class Journal:
     async def conclude(self, events: Sequence[Event], traceparent: bytes | None) -> None:
         """Record how something ended: in Kafka, else in the spool. Raises SpoolFullError, and what no retry cures."""
         if not self.away and not self._spool.size_bytes and self._schemas_known():
+            file = self._ahead.write(events)
             try:
                 await self._recorder.record(events, traceparent)
             except LogUnavailableError:
                 self._failed_at = time.monotonic()
-            else:
-                return
+                await self._spool.append(events)
+            # Cancelled or refused, it stays in the file: the next process tries again.
+            self._ahead.done(file)
+            return
         await self._spool.append(events)
 
     def conclude_now(self, events: Sequence[Event]) -> None:

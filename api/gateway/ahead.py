@@ -1,0 +1,88 @@
+"""Groups under way to Kafka, kept in a file so that a killed process can't leave half of one in the log.
+
+A group that ends a request goes to several partitions; `kill -9` between them would leave a cost without its COMMITTED.
+So the group is written here before it is published. A write without fsync outlives the process (not the machine: then
+the lease ends the hold). The next process claims the file like any spool and publishes its groups again; ids make what
+was recorded already harmless. A file whose groups are all acknowledged is emptied, or removed once it has grown.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.gateway.spool import SUFFIX, Group, SpoolFullError, encode_group
+
+FILE_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(eq=False)
+class AheadFile:
+    """One file and how many of its groups are still under way."""
+
+    path: Path
+    descriptor: int
+    size_bytes: int = 0
+    open_groups: int = 0
+
+
+class Ahead:
+    """The files of one process; nothing exists on disk before the first group."""
+
+    def __init__(self, directory: Path, owner: str, bytes_max: int = FILE_BYTES_MAX) -> None:
+        """`owner` names the process, uniquely among those that live; a file is left behind at `bytes_max`."""
+        self._directory, self._owner, self._bytes_max = directory, owner, bytes_max
+        self._current: AheadFile | None = None
+        self._serial = 0
+
+    def write(self, group: Group) -> AheadFile:
+        """Keep a group; hand the file to `done` when the group is recorded. Raises SpoolFullError."""
+        frame = encode_group(group)
+        try:
+            file = self._opened()
+            written = os.write(file.descriptor, frame)
+            if written < len(frame):
+                os.ftruncate(file.descriptor, file.size_bytes)
+                raise SpoolFullError("the spool's disk is full")
+        except OSError as error:
+            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+        file.size_bytes += written
+        file.open_groups += 1
+        return file
+
+    def done(self, file: AheadFile) -> None:
+        """A group of the file is recorded elsewhere."""
+        file.open_groups -= 1
+        if file.open_groups:
+            return
+        if file is self._current and file.size_bytes < self._bytes_max:
+            os.ftruncate(file.descriptor, 0)
+            file.size_bytes = 0
+        else:
+            self._remove(file)
+
+    def close(self) -> None:
+        """Let go; a file with groups under way stays, and is claimed by the next process."""
+        file, self._current = self._current, None
+        if file is not None and not file.open_groups:
+            self._remove(file)
+        elif file is not None:
+            os.close(file.descriptor)
+
+    def _opened(self) -> AheadFile:
+        if self._current is None or self._current.size_bytes >= self._bytes_max:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._serial += 1
+            path = self._directory / f"{self._owner}-ahead-{self._serial:06d}{SUFFIX}"
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._current = AheadFile(path, descriptor)
+        return self._current
+
+    def _remove(self, file: AheadFile) -> None:
+        file.path.unlink(missing_ok=True)
+        os.close(file.descriptor)
+        if file is self._current:
+            self._current = None

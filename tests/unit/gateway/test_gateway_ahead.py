@@ -1,0 +1,73 @@
+"""Groups under way: what a killed process leaves behind, and what a living one cleans up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from api.gateway.ahead import Ahead
+from api.gateway.spool import claims
+from schemas.events import Operation, RequestEvent, RequestKind
+
+
+def completed(number: int) -> RequestEvent:
+    """A terminal event."""
+    return RequestEvent(
+        event_id=f"01930000-0000-7000-8000-{number:012x}",
+        occurred_at=number,
+        tenant_id="acme",
+        actor="gateway/test",
+        kind=RequestKind.COMPLETED,
+        operation=Operation.CHAT_COMPLETIONS,
+    )
+
+
+def left_behind(directory: Path) -> list[list[RequestEvent]]:
+    """The groups that the next process would claim."""
+    return [group for claim in claims(directory) for group in claim.groups()]
+
+
+def test_a_group_under_way_is_claimed_after_its_process(tmp_path: Path) -> None:
+    """What was not acknowledged when the process ended is there for the next one."""
+    ahead = Ahead(tmp_path, "one")
+    ahead.write([completed(1), completed(2)])
+    ahead.close()
+
+    assert [[completed(1), completed(2)]] == left_behind(tmp_path)
+
+
+def test_a_living_process_keeps_its_groups(tmp_path: Path) -> None:
+    """Nobody claims the file of a process that lives."""
+    ahead = Ahead(tmp_path, "one")
+    ahead.write([completed(1)])
+
+    assert [] == left_behind(tmp_path)
+
+
+def test_nothing_is_left_when_all_is_acknowledged(tmp_path: Path) -> None:
+    """An orderly end leaves no file."""
+    ahead = Ahead(tmp_path, "one")
+    ahead.done(ahead.write([completed(1)]))
+    ahead.close()
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_acknowledged_groups_do_not_come_back(tmp_path: Path) -> None:
+    """The file is emptied when nothing of it is under way, so a later death repeats only what was."""
+    ahead = Ahead(tmp_path, "one")
+    ahead.done(ahead.write([completed(1)]))
+    ahead.write([completed(2)])
+    ahead.close()
+
+    assert [[completed(2)]] == left_behind(tmp_path)
+
+
+def test_a_grown_file_is_left_for_a_new_one(tmp_path: Path) -> None:
+    """While groups are always under way, a file is bounded: it is removed when its last group is acknowledged."""
+    ahead = Ahead(tmp_path, "one", bytes_max=1)
+    first = ahead.write([completed(1)])
+    second = ahead.write([completed(2)])
+
+    ahead.done(first)
+
+    assert [second.path] == list(tmp_path.iterdir())
