@@ -78,11 +78,11 @@ class MemoryAuditStore:
 
     async def entries(self, first: int, end: int) -> list[tuple[bytes, bytes]]:
         """(leaf, entry) of a range."""
-        return [(row.leaf, row.entry) for row in self.stored if first <= row.seq < end]
+        return [(row.leaf, row.entry) for row in self.stored[first:end]]
 
     async def rows(self, first: int, end: int) -> AsyncIterator[list[StoredEntry]]:
         """Rows of a range, in pages."""
-        found = [row for row in self.stored if first <= row.seq < end]
+        found = self.stored[first:end]
         for start in range(0, len(found), PAGE_ROWS):
             yield found[start : start + PAGE_ROWS]
 

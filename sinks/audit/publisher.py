@@ -39,7 +39,9 @@ class Publisher:
         self._signer = signer
         self._probe = probe
         self._edge = TreeEdge()
+        #: Latest signed checkpoint, as the lock store has it, and the one that the public file has.
         self._note: str | None = None
+        self._published: str | None = None
         self._epoch = 0
         #: Size of the latest signed checkpoint.
         self.signed_size = 0
@@ -62,14 +64,13 @@ class Publisher:
         """
         self._epoch = state.epoch
         self._note = await asyncio.to_thread(self._lock.latest)
-        published = await asyncio.to_thread(self._files.checkpoint)
-        signed = refuse_rollback(state, self._note, published, self._signer.verifier)
+        self._published = await asyncio.to_thread(self._files.checkpoint)
+        signed = refuse_rollback(state, self._note, self._published, self._signer.verifier)
         self.signed_size = signed.size
         self._edge = await self._load(state)
         await self._check_signed(signed)
-        if self._note is not None and published != self._note:
-            await asyncio.to_thread(self._files.publish, self._note)
-            log.info("audit_checkpoint_published_again", size=signed.size)
+        if await self.publish():
+            log.info("audit_checkpoint_published_again", size=self.signed_size)
 
     async def _load(self, state: LogState) -> TreeEdge:
         """The edge at the integrated size; every file is made again from the rows when the directory is gone."""
@@ -136,21 +137,23 @@ class Publisher:
         return [entry for _, entry in rows]
 
     async def publish(self) -> bool:
-        """Sign and publish a checkpoint of what is integrated; False when it has not grown since the last.
+        """Sign and publish a checkpoint of what is integrated; False when the last one already says it.
 
         Raises StoreUnavailableError, and IntegrityError when the lock store has a checkpoint that is not ours: someone
         else signs this log.
         """
-        if self._edge.size == self.signed_size:
+        if self._edge.size > self.signed_size:
+            checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
+            note = sign_checkpoint(checkpoint, self._signer)
+            self._probe("signed")
+            await asyncio.to_thread(self._swap, note)
+            self._probe("locked")
+        if self._note is None or self._note == self._published:
             return False
-        checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
-        note = sign_checkpoint(checkpoint, self._signer)
-        self._probe("signed")
-        await asyncio.to_thread(self._swap, note)
-        self._probe("locked")
-        await asyncio.to_thread(self._files.publish, note)
+        await asyncio.to_thread(self._files.publish, self._note)
         self._probe("published")
-        await self._store.checkpointed(checkpoint.size, note)
+        await self._store.checkpointed(self.signed_size, self._note)
+        self._published = self._note
         return True
 
     def _swap(self, note: str) -> None:

@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 from processors.audit.merkle import NodeReader
+from schemas.events import QuarantineReason
+from schemas.ids import derived_id
+from sinks.audit.files import LogFiles
+from sinks.audit.keys import load_or_make_signer, load_verifier
+from sinks.audit.layout import AuditLayout, Probe, no_probe
+from sinks.audit.lock import FileLockStore
+from sinks.audit.memory import MemoryAuditStore
+from sinks.audit.publisher import Publisher
+from sinks.audit.sequencer import Sequencer
+from sinks.audit.store import AuditStore
+from sinks.audit.verify import AuditReport, verify_audit
+from sinks.runner.screen import Screen
+from sinks.runner.seam import Decoded, Span
+from streams.codec import Codec, LocalSchemas
+from streams.log import LogRecord, Partition
+
+CODEC = Codec(LocalSchemas())
 
 
 def entries_of(count: int) -> list[bytes]:
@@ -58,3 +76,80 @@ def nodes_of(entries: Sequence[bytes]) -> NodeReader:
         return naive_root(entries[index << level : (index + 1) << level])
 
     return node
+
+
+TOPIC = "quaestor.budgets"
+TOPIC_ID = "topic-uuid-of-budgets"
+PARTITIONS = [Partition(TOPIC, number) for number in range(2)]
+ORIGIN = "quaestor.local/audit/test"
+
+
+def spans_of(start: int, count: int, tenants: int = 3) -> list[Span]:
+    """`count` made-up records from offset `start` on in each partition; every seventh can't be decoded."""
+    return [_span(partition, start, count, tenants) for partition in PARTITIONS]
+
+
+def _span(partition: Partition, start: int, count: int, tenants: int) -> Span:
+    span = Span(partition, TOPIC_ID, start, start + count)
+    for offset in range(start, start + count):
+        record = LogRecord(*partition, offset, 1_700_000_000_000, b"key", b"\0\0\0\0\5value %d" % offset, ())
+        if offset % 7 == 6:
+            poison = Screen(CODEC, "audit@v1").poison(record, TOPIC_ID, QuarantineReason.UNDECODABLE, "test", 1)
+            span.poison.append(poison)
+            continue
+        event_id = derived_id("test", str(partition), str(offset), "")
+        fields = {
+            "tenant_id": f"tenant_{offset % tenants}", "event_id": event_id, "request_id": None, "kind": "PLACED",
+            "occurred_at": 1_700_000_000_000_000 + offset, "amount_nano": offset, "currency": "USD",
+        }  # fmt: skip
+        span.records.append(Decoded(offset, fields, record))
+    return span
+
+
+class AuditWorld:
+    """A log in a folder over a memory store, driven step by step; processes of it come and go."""
+
+    def __init__(self, folder: Path, probe: Probe = no_probe) -> None:
+        """A first process owns the log."""
+        self.layout = AuditLayout(folder, "test", ORIGIN)
+        self.store: AuditStore = MemoryAuditStore()
+        self.offset = 0
+        self.begin(probe)
+
+    def begin(self, probe: Probe = no_probe) -> None:
+        """A new process; what stands in memory of the one before is forgotten."""
+        if isinstance(self.store, MemoryAuditStore):
+            self.store.probe = probe
+        self.signer = load_or_make_signer(self.layout.key_file, ORIGIN)
+        self.files = LogFiles(self.layout.directory, probe)
+        self.lock = FileLockStore(self.layout.lock_file, probe)
+        self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe)
+        self.sequencer = Sequencer(self.store, "test")
+
+    async def claim(self) -> None:
+        """Take the log, as a starting process does."""
+        state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID))
+        await self.publisher.open(state)
+
+    async def feed(self, count: int) -> None:
+        """Sequence the next `count` records of each partition."""
+        await self.sequencer.append(spans_of(self.offset, count))
+        self.offset += count
+
+    async def publish(self) -> None:
+        """Integrate and publish everything sequenced."""
+        while await self.publisher.integrate():
+            pass
+        await self.publisher.publish()
+
+    async def grow(self, *counts: int) -> None:
+        """Feed and publish in steps."""
+        for count in counts:
+            await self.feed(count)
+            await self.publish()
+
+    async def verify(self) -> AuditReport:
+        """What verification says now."""
+        verifier = load_verifier(self.layout.key_file, ORIGIN)
+        files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
+        return await verify_audit(self.store, files, lock, verifier)
