@@ -46,9 +46,10 @@ class LedgerPoster:
     def evolve(self, state: LedgerState, event: Event) -> LedgerState:
         """Fold the event in; the state is changed in place."""
         if isinstance(event, BudgetEvent):
+            before = state.fold.status(event.hold_id)
             done = state.fold.apply(event)
             if done is not None:
-                _follow(state.pending_source, event, done.after)
+                _follow(state.pending_source, event, before, done.after)
         return state
 
     def decide(self, state: LedgerState, event: Event) -> Sequence[Event]:
@@ -64,11 +65,21 @@ class LedgerPoster:
         return ()
 
 
-def _follow(pending_source: dict[str, str], event: BudgetEvent, after: OpenHold | ClosedHold) -> None:
-    if isinstance(after, OpenHold):
-        pending_source[event.hold_id] = event.event_id
-    else:
+def _follow(
+    pending_source: dict[str, str],
+    event: BudgetEvent,
+    before: OpenHold | ClosedHold | None,
+    after: OpenHold | ClosedHold,
+) -> None:
+    if isinstance(after, ClosedHold):
         pending_source.pop(event.hold_id, None)
+    elif not _holds_as_before(before, after):
+        pending_source[event.hold_id] = event.event_id
+
+
+def _holds_as_before(before: OpenHold | ClosedHold | None, after: OpenHold) -> bool:
+    """Whether the hold's amounts did not move: a lease made longer, or an extension that came twice."""
+    return isinstance(before, OpenHold) and before.held == after.held
 
 
 def _post(state: LedgerState, event: BudgetEvent) -> Iterable[LedgerEntry]:
@@ -82,7 +93,7 @@ def _post(state: LedgerState, event: BudgetEvent) -> Iterable[LedgerEntry]:
         return holds.post_late(event, before)
     source_id = state.pending_source[event.hold_id]
     match event.kind:
-        case BudgetKind.EXTENDED if isinstance(found.after, OpenHold):
+        case BudgetKind.EXTENDED if isinstance(found.after, OpenHold) and not _holds_as_before(before, found.after):
             return holds.post_extended(event, source_id, before, found.after)
         case BudgetKind.RELEASED:
             return holds.post_released(event, source_id, before)

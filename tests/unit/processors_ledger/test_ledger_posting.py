@@ -206,6 +206,17 @@ POSTINGS = {
         VOID     day/held       day/available  30   release
         """,
     ),
+    "an extension of the lease alone, or one that comes twice, moves nothing": (
+        """
+        PLACED    h1 day=100
+        EXTENDED  h1 day=100
+        COMMITTED h1 day=100
+        """,
+        """
+        PENDING  day/available  day/held   100  hold
+        POST     day/held       day/spent  100  spend
+        """,
+    ),
     "a limit of another window is another leg": (
         """
         PLACED    h1 day=100 month=100
