@@ -93,8 +93,12 @@ class _Verification:
         """Read the signed ends, then walk the entries up to them and beyond to the last row."""
         signed = self._open("checkpoint", published, verifier)
         held = self._open("lock", locked, verifier)
-        if signed.size > held.size or (signed.size == held.size and signed.root != held.root):
-            self.differences.add("lock", f"the lock store has {held.size} entries, the checkpoint {signed.size}")
+        if signed.size > held.size:
+            words = f"the lock store has {held.size} entries, the published checkpoint {signed.size}"
+            self.differences.add("lock", words)
+        elif signed.size == held.size and signed.root != held.root:
+            words = f"the lock store has another root at {held.size} entries than the published checkpoint"
+            self.differences.add("lock", words)
         snapshot = await self.store.snapshot()
         if snapshot.state.next_seq < signed.size:
             words = (
@@ -221,9 +225,7 @@ class _Verification:
     def _report(self, signed: Checkpoint, snapshot: Snapshot) -> AuditReport:
         first = self.differences.first
         checks = tuple(
-            Check(
-                f"audit {name}", name not in first, "no difference", first.get(name, "no difference"), first.get(name)
-            )
+            Check(name, name not in first, "no difference", first.get(name, "no difference"), first.get(name))
             for name in CHECKS
         )
         return AuditReport(
