@@ -9,6 +9,8 @@ from uuid import UUID, uuid5
 NAMESPACE = UUID("6f6b3f0e-6d5c-5b7e-9f0a-0d8a4e9a7c11")
 RANDOM_BYTES_PER_UUID7 = 10
 MICROS_PER_MILLI = 1_000
+#: The digit that holds the variant: its two low bits are random.
+_VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a caller may use as a tenant, team, project, key, provider or run id.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
@@ -16,12 +18,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
 def uuid7(now_micros: int, random_bytes: bytes) -> str:
     """A uuid7 of the given time (microseconds since the epoch) and ten random bytes, in canonical text."""
-    random = int.from_bytes(random_bytes, "big")
-    value = (now_micros // MICROS_PER_MILLI & 0xFFFF_FFFF_FFFF) << 80
-    value |= 0x7000 << 64 | (random >> 68 & 0x0FFF) << 64
-    value |= 0x8000_0000_0000_0000 | (random & 0x3FFF_FFFF_FFFF_FFFF)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time, random = f"{now_micros // MICROS_PER_MILLI & 0xFFFF_FFFF_FFFF:012x}", random_bytes.hex()
+    return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[4]]}{random[5:8]}-{random[8:]}"
 
 
 def uuid7_millis(value: str) -> int:

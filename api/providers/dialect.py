@@ -18,6 +18,7 @@ from schemas.events import Operation
 
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _NULL = b"null"
+ID_CHARACTERS_MAX = 256
 
 
 class _InputDetails(msgspec.Struct):
@@ -71,13 +72,12 @@ class _ChatAnswer(msgspec.Struct):
 
     choices: list[_Choice] | None = None
     id: Any = None
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
+    usage: _UsageBody | None = None
+    error: Any = None
 
 
 class _EmbeddingsAnswer(msgspec.Struct):
     data: list[msgspec.Raw]
-    id: Any = None
     usage: msgspec.Raw = msgspec.Raw()
 
 
@@ -100,6 +100,7 @@ class Reading(msgspec.Struct):
     error: str | None = None
 
 
+_NO_DETAILS = _InputDetails()
 _usage = msgspec.json.Decoder(_UsageBody)
 _chat = msgspec.json.Decoder(_ChatAnswer)
 _embeddings = msgspec.json.Decoder(_EmbeddingsAnswer)
@@ -110,10 +111,13 @@ def read_usage(raw: bytes) -> Usage | None:
     if not raw or raw == _NULL:
         return None
     try:
-        body = _usage.decode(raw)
+        return _usage_of(_usage.decode(raw))
     except msgspec.MsgspecError:
         return None
-    details = body.prompt_tokens_details or _InputDetails()
+
+
+def _usage_of(body: _UsageBody) -> Usage:
+    details = body.prompt_tokens_details or _NO_DETAILS
     output = body.completion_tokens_details
     usage = Usage(
         input_tokens=body.prompt_tokens,
@@ -136,7 +140,7 @@ def read_answer(operation: Operation, body: bytes) -> Reading:
     try:
         if operation is Operation.EMBEDDINGS:
             embeddings = _embeddings.decode(body)
-            return Reading(response_id=_id(embeddings.id), usage=read_usage(bytes(embeddings.usage)))
+            return Reading(usage=read_usage(bytes(embeddings.usage)))
         chat = _decode_chat(body)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamGarbageError("the answer is not the JSON it should be") from error
@@ -163,8 +167,11 @@ def _decode_chat(data: bytes) -> _ChatAnswer:
     choices = None
     if bytes(fields.get("choices", b""))[:1] == b"[":
         choices = [_lenient_choice(choice) for choice in msgspec.json.decode(fields["choices"])]
-    empty = msgspec.Raw()
-    return _ChatAnswer(choices, None, fields.get("usage", empty), fields.get("error", empty))
+    try:
+        usage = _usage.decode(fields.get("usage", _NULL))
+    except msgspec.MsgspecError:
+        usage = None
+    return _ChatAnswer(choices, None, usage, msgspec.json.decode(fields.get("error", _NULL)))
 
 
 def _lenient_choice(choice: Any) -> _Choice:
@@ -176,29 +183,25 @@ def _lenient_choice(choice: Any) -> _Choice:
 
 
 def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
-    error = bytes(answer.error)
-    reasons = [choice.finish_reason for choice in answer.choices or () if choice.finish_reason]
-    return Reading(
-        response_id=_id(answer.id),
-        usage=read_usage(bytes(answer.usage)),
-        finish_reason=reasons[0] if reasons else None,
-        finished=len(reasons),
-        bare=not answer.choices,
-        written=sum([text.size() for text in texts if text]),
-        error=_error_word(error) if error and error != _NULL else None,
-    )
+    reading = Reading(bare=not answer.choices)
+    for choice in answer.choices or ():
+        if choice.finish_reason:
+            reading.finish_reason = reading.finish_reason or choice.finish_reason
+            reading.finished += 1
+    for text in texts:
+        if text is not None:
+            reading.written += text.size()
+    if isinstance(answer.id, str):
+        reading.response_id = answer.id[:ID_CHARACTERS_MAX]
+    if answer.usage is not None:
+        reading.usage = _usage_of(answer.usage)
+    if answer.error is not None:
+        reading.error = _error_word(answer.error)
+    return reading
 
 
-def _id(value: Any) -> str | None:
-    return value[:256] if isinstance(value, str) else None
-
-
-def _error_word(raw: bytes) -> str:
+def _error_word(error: Any) -> str:
     """The provider's own word for an error, where it is one that can hold nothing of the caller's."""
-    try:
-        error = msgspec.json.decode(raw)
-    except msgspec.MsgspecError:
-        return "error"
     if isinstance(error, dict):
         for name in ("code", "type"):
             word = error.get(name)
@@ -210,8 +213,8 @@ def _error_word(raw: bytes) -> str:
 def read_error(body: bytes) -> tuple[str | None, bool]:
     """The safe word of an error body, and whether the body has OpenAI's shape, so that it may be passed through."""
     try:
-        answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        answer = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         return None, False
-    error = bytes(answer.get("error", b""))
-    return (_error_word(error), error.startswith(b"{")) if error else (None, False)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return (None, False) if error is None else (_error_word(error), isinstance(error, dict))

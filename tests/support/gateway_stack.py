@@ -1,0 +1,189 @@
+"""A real gateway on real servers: Kafka, registry, Postgres, Valkey, the budgets sink, and the simulated provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from api.cli.control_keys import create_key
+from api.cli.control_seed import seed_defaults
+from api.cli.control_session import ControlSession, control_session
+from api.settings import Settings
+from infra.embedded.ports import free_ports
+from infra.embedded.testing import start_servers
+from processors.control import Limit, add_provider, limit_id_of, set_limit, set_route
+from processors.control import Provider, Route, RouteCandidate
+from schemas.events import Event
+from schemas.money import NANO_PER_UNIT
+from schemas.topics import TOPIC_BY_NAME
+from sinks.postgres import migrations
+from streams.codec import Codec
+from streams.kafka import KafkaReader, ensure_topics
+from streams.records import event_of
+from streams.registry import RegistrySchemas, register_all
+
+ROOT = Path(__file__).parents[2]
+READY_SECONDS_MAX = 40.0
+EFFECTIVE_SECONDS_MAX = 10.0
+SERVERS = ("kafka", "registry", "postgres", "redis")
+
+
+class GatewayStack:
+    """The parts, and what a test does with them."""
+
+    def __init__(self, data: Path, servers: dict[str, str]) -> None:
+        """`servers` are the settings by which the servers are found."""
+        self.data = data
+        self.gateway_port, self.simulator_port, *self.monitor_ports = free_ports(5)
+        self.settings = Settings(
+            data=data,
+            gateway_port=self.gateway_port,
+            simulator_port=self.simulator_port,
+            simulator_url=f"http://127.0.0.1:{self.simulator_port}/v1",
+            **servers,  # type: ignore[arg-type]  # all are texts
+        )
+        self.url = f"http://127.0.0.1:{self.gateway_port}"
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def prepare(self) -> None:
+        """Topics, schemas, tables, the simulator's prices."""
+        ensure_topics(self.settings.kafka_bootstrap)
+        register_all(self.settings.registry_url)
+        asyncio.run(migrations.migrate(self.settings.postgres_dsn))
+        seed_defaults(self.settings)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+        """One process of the product; its log stands beside the data."""
+        names = ("kafka_bootstrap", "registry_url", "postgres_dsn", "redis_url", "gateway_port", "simulator_port")
+        given = {f"QUAESTOR_{name.upper()}": str(getattr(self.settings, name)) for name in names}
+        environment = {**os.environ, **given, "QUAESTOR_DATA": str(self.data), "PYTHONPATH": str(ROOT), **variables}
+        with (self.data / f"{'-'.join(arguments[:2])}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli.main", *arguments], env=environment, stdout=log, stderr=log, cwd=ROOT
+            )
+        self._running.append(process)
+        return process
+
+    def start_gateway(self, workers: int = 1, **variables: str) -> subprocess.Popen[bytes]:
+        """A gateway that is ready."""
+        process = self.start("gateway", "--workers", str(workers), **variables)
+        self.wait_until_ready(process)
+        return process
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes] | None = None) -> None:
+        """Until /readyz says so."""
+
+        async def ask() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with aiohttp.ClientSession() as session, session.get(f"{self.url}/readyz") as response:
+                    return response.status == 200  # noqa: PLR2004 - as HTTP says
+            return False
+
+        def ready() -> bool:
+            if process is not None and process.poll() is not None:
+                raise AssertionError(f"the gateway ended with {process.returncode}: {self.log_of('gateway')}")
+            return asyncio.run(ask())
+
+        wait_for(ready, READY_SECONDS_MAX, lambda: self.log_of("gateway"))
+
+    def log_of(self, name: str) -> str:
+        """The end of a process's log."""
+        return "".join(path.read_text(errors="replace")[-4000:] for path in self.data.glob(f"{name}*.log"))
+
+    def stop(self, process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> int:
+        """End a process; its exit code."""
+        process.send_signal(how)
+        code = process.wait(30)
+        self._running.remove(process)
+        return code
+
+    def close(self) -> None:
+        """End everything."""
+        for process in reversed(list(self._running)):
+            if process.poll() is None:
+                self.stop(process)
+
+    def key(self, tenant: str, **fields: str) -> str:
+        """A new key; gateways know it soon."""
+        return create_key(self.settings, tenant_id=tenant, team_id="search", project_id="web", **fields)
+
+    @contextlib.contextmanager
+    def control(self) -> Iterator[ControlSession]:
+        """A sitting at the control plane."""
+        with control_session(self.settings, "test") as session:
+            yield session
+
+    def limit(self, tenant: str, units: float) -> None:
+        """A hard limit on a tenant, in dollars."""
+        scope = ("tenant", tenant, "total")
+        limit = Limit(
+            limit_id=limit_id_of(tenant, *scope),
+            tenant_id=tenant,
+            scope="tenant",
+            scope_id=tenant,
+            amount_nano=round(units * NANO_PER_UNIT),
+            currency="USD",
+            window="total",
+        )
+        with self.control() as session:
+            session.change(lambda state, origin: set_limit(state, limit, origin))
+
+    def route(self, alias: str, provider: Provider, model: str = "sim-small") -> None:
+        """An alias to a provider of the test's own, priced like the simulator's."""
+        with self.control() as session:
+            session.change(lambda state, origin: add_provider(state, provider, origin))
+            one = Route(alias=alias, tenant_id="_system", candidates=(RouteCandidate(provider.provider_id, model),))
+            session.change(lambda state, origin: set_route(state, one, origin))
+
+    def events(self, *topics: str) -> list[Event]:
+        """Every event of these topics now."""
+        codec = Codec(RegistrySchemas(self.settings.registry_url))
+        reader = KafkaReader(self.settings.kafka_bootstrap, "test")
+        try:
+            return _read(reader, codec, [f"quaestor.{topic}" for topic in topics])
+        finally:
+            reader.close()
+
+
+def _read(reader: KafkaReader, codec: Codec, topics: Sequence[str]) -> list[Event]:
+    assert all(topic in TOPIC_BY_NAME for topic in topics)
+    partitions = reader.partitions(topics, 10)
+    ends = reader.end_offsets(partitions, 10)
+    reader.assign(dict.fromkeys(partitions, 0))
+    found: list[Event] = []
+    while len(found) < sum(ends.values()):
+        found += [event_of(codec, record) for record in reader.consume(1_000, 1.0)]
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = str) -> None:
+    """Until something is so; fails with an explanation."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so within {seconds} s: {explain()}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def gateway_stack(data: Path) -> Iterator[GatewayStack]:
+    """Everything but the gateway, running."""
+    data.mkdir(parents=True, exist_ok=True)
+    with start_servers(data / "servers", SERVERS) as servers:
+        stack = GatewayStack(data, dict(servers))
+        try:
+            stack.prepare()
+            stack.start("simulator")
+            stack.start("sink", "redis")
+            yield stack
+        finally:
+            stack.close()
