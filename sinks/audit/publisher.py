@@ -76,8 +76,8 @@ class Publisher:
         """The edge at the integrated size; every file is made again from the rows when the directory is gone."""
         if state.integrated_size == 0 or not self._files.directory.is_dir():
             return TreeEdge()
-        edge = await asyncio.to_thread(load_edge, state.integrated_size, self._files.read)
-        if edge.root() != state.integrated_root:
+        edge = await asyncio.to_thread(self._edge_at, state.integrated_size)
+        if edge is None or edge.root() != state.integrated_root:
             raise IntegrityError(
                 f"the tiles in {self._files.directory} do not give the root that the database has at "
                 f"{state.integrated_size} entries; run `quaestor audit verify` to see where. To make the tiles again "
@@ -100,8 +100,17 @@ class Publisher:
                 "here: do not run this log. Run `quaestor audit verify`, and restore database and files together"
             )
 
-    def _root_at(self, size: int) -> bytes:
-        return load_edge(size, self._files.read).root()
+    def _edge_at(self, size: int) -> TreeEdge | None:
+        """The edge at a size from the tiles; None when they do not have it."""
+        try:
+            return load_edge(size, self._files.read)
+        except IntegrityError as error:
+            log.warning("audit_tiles_unusable", size=size, reason=str(error))
+            return None
+
+    def _root_at(self, size: int) -> bytes | None:
+        edge = self._edge_at(size)
+        return None if edge is None else edge.root()
 
     def _leaf(self, size: int) -> bytes:
         tile, item, _ = tile_of_node(0, size - 1, size)
