@@ -135,7 +135,8 @@ def read(
         records = reader.consume(CONSUME_RECORDS, CONSUME_SECONDS)
         for record in records:
             standing[Partition(record.topic, record.partition)] = record.offset + 1
-        yield from sorted(records, key=lambda record: record.timestamp_millis)
+        asked = [one for one in records if ends is None or one.offset < ends[Partition(one.topic, one.partition)]]
+        yield from sorted(asked, key=lambda record: record.timestamp_millis)
 
 
 def decoded(codec: Codec, record: LogRecord) -> dict[str, Any]:
