@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -420,3 +422,22 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
     with pytest.raises(StoreUnavailableError):
         await client.open()
     await client.close()
+
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/analysts.md"
+QUESTIONS = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+#: What acme's requests among STORIES were charged.
+ACME_NANO = sum(1_000 + number for number in range(40) if number % 3)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=range(len(QUESTIONS)))
+async def test_the_questions_of_the_guide_are_answered(world: World, question: str) -> None:
+    """Every query of docs/guides/analysts.md runs on the tables as they are."""
+    sink, batch = world.sink(), everything()
+    await claim(sink, batch)
+    await sink.write(batch)
+    await sink.close()
+    rows = await world.client.query(question.replace("quaestor.", f"{world.database}."))
+
+    if "AS rollup" in question:
+        assert [(Decimal(ACME_NANO) / 10**9,) * 2] == rows
