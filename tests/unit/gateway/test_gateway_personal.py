@@ -1,0 +1,172 @@
+"""Personal data: handles, tags in the clear, what is sealed, and a vault that is away."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from api.gateway.subjects import KEPT_SECONDS, TENANT_ITSELF, Subjects
+from schemas.errors import StoreUnavailableError
+from schemas.events import RequestEvent, RequestKind, SubjectState
+from sinks.postgres.vault import MemoryVault, Subject
+from tests.support.gateway_world import MASTER_KEY, TENANT, World, chat
+
+CANARY = "bob@example.com"
+
+
+async def received(world: World, body: dict[str, Any], **headers: str) -> RequestEvent:
+    """The RECEIVED event of a call."""
+    await world.call(body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    event = world.one(RequestEvent, kind=RequestKind.RECEIVED)
+    assert isinstance(event, RequestEvent)
+    return event
+
+
+async def opened(world: World, event: RequestEvent, user: str) -> Any:
+    """What an event seals, with the key of its subject."""
+    subject = await world.vault.subject(TENANT, user)
+    assert event.sealed is not None
+    plain = AESGCM(subject.data_key).decrypt(event.sealed[:12], event.sealed[12:], event.event_id.encode())
+    return json.loads(plain)
+
+
+async def test_a_user_becomes_a_handle(tmp_path: Path) -> None:
+    """The vault's, the same for the same user."""
+    async with World(tmp_path) as world:
+        event = await received(world, chat(user=CANARY))
+        subject = await world.vault.subject(TENANT, CANARY)
+
+    assert (subject.handle, SubjectState.LINKED) == (event.subject_handle, event.subject_state)
+
+
+async def test_without_a_user_there_is_no_handle(tmp_path: Path) -> None:
+    """An empty user is none."""
+    async with World(tmp_path) as world:
+        event = await received(world, chat(user=""))
+
+    assert (None, SubjectState.NONE) == (event.subject_handle, event.subject_state)
+
+
+async def test_allowed_tags_stand_in_the_clear(tmp_path: Path) -> None:
+    """From the body's metadata and from the header; the header wins."""
+    async with World(tmp_path) as world:
+        body = chat(metadata={"feature": "search", "team": "red"})
+        event = await received(world, body, x_quaestor_tags="team=blue, purpose=test")
+
+    assert {"feature": "search", "team": "blue", "purpose": "test"} == event.tags
+
+
+async def test_other_tags_are_sealed_under_the_subjects_key(tmp_path: Path) -> None:
+    """A key off the list, and a value on it that is no plain name."""
+    async with World(tmp_path) as world:
+        body = chat(user=CANARY, metadata={"email": CANARY, "feature": "a sentence about bob", "team": "red"})
+        event = await received(world, body)
+        sealed = await opened(world, event, CANARY)
+
+    assert {"team": "red"} == event.tags
+    assert {"email": CANARY, "feature": "a sentence about bob"} == sealed["tags"]
+
+
+async def test_without_a_user_the_tenants_own_key_seals(tmp_path: Path) -> None:
+    """So that erasing a tenant shreds it."""
+    async with World(tmp_path) as world:
+        event = await received(world, chat(metadata={"email": CANARY}))
+        sealed = await opened(world, event, TENANT_ITSELF)
+
+    assert {"email": CANARY} == sealed["tags"]
+
+
+async def test_the_commitment_opens_with_the_sealed_salt(tmp_path: Path) -> None:
+    """Whoever holds the body and the salt can show that this was the request."""
+    raw = json.dumps(chat(user=CANARY)).encode()
+    async with World(tmp_path) as world:
+        await world.call(body=raw)
+        event = world.one(RequestEvent, kind=RequestKind.RECEIVED)
+        salt = bytes.fromhex((await opened(world, event, CANARY))["salt"])
+
+    assert hashlib.sha256(b"commit/v1\0" + salt + raw).digest() == event.body_commitment
+
+
+async def test_equal_bodies_have_different_commitments(tmp_path: Path) -> None:
+    """The salt is random: equal prompts can't be told from the log."""
+    async with World(tmp_path) as world:
+        await world.call()
+        await world.call()
+        events = [event for event in world.events("requests") if isinstance(event, RequestEvent)]
+
+    commitments = [event.body_commitment for event in events if event.kind is RequestKind.RECEIVED]
+    assert 2 == len(set(commitments))
+
+
+async def test_no_canary_reaches_the_log(tmp_path: Path) -> None:
+    """Not the user, not the prompt, not a tag's value, not the answer."""
+    async with World(tmp_path) as world:
+        messages = [{"role": "user", "content": "prompt-canary"}]
+        body = chat(user=CANARY, messages=messages, metadata={"who": "tag-canary"})
+        await world.call(body=body, headers={"x-quaestor-tags": "more=header-canary"})
+        everything = b"".join(
+            (record.key or b"") + (record.value or b"") for records in world.log.records.values() for record in records
+        )
+
+    for canary in (CANARY.encode(), b"prompt-canary", b"tag-canary", b"header-canary", b"hi there"):
+        assert canary not in everything
+
+
+class AwayVault(MemoryVault):
+    """A vault that can't be reached, for as long as `away` is set."""
+
+    away = True
+    asked = 0
+
+    async def subject(self, tenant_id: str, user_id: str) -> Subject:
+        """As the seam says."""
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailableError
+        return await super().subject(tenant_id, user_id)
+
+
+async def test_without_the_vault_requests_go_on(tmp_path: Path) -> None:
+    """The event says so; what would have been sealed is left out."""
+    async with World(tmp_path) as world:
+        world.parts.subjects = Subjects(AwayVault(MASTER_KEY), ("team",))
+        event = await received(world, chat(user=CANARY, metadata={"team": "red", "email": CANARY}))
+
+    assert (SubjectState.UNAVAILABLE, None, None, None) == (
+        event.subject_state,
+        event.subject_handle,
+        event.sealed,
+        event.body_commitment,
+    )
+    assert {"team": "red"} == event.tags
+
+
+async def test_a_vault_that_failed_is_left_alone_for_a_while() -> None:
+    """Or every request would wait for it."""
+    now = [0.0]
+    vault = AwayVault(MASTER_KEY)
+    subjects = Subjects(vault, (), lambda: now[0])
+    for _ in range(5):
+        await subjects.personal(TENANT, "u", {}, b"", "id")
+    asked_while_resting = vault.asked
+    now[0], vault.away = 1.5, False
+    personal = await subjects.personal(TENANT, "u", {}, b"", "id")
+
+    assert (1, SubjectState.LINKED) == (asked_while_resting, personal.subject_state)
+
+
+async def test_an_erasure_acts_within_the_time_kept() -> None:
+    """A handle is remembered for a minute at most."""
+    now = [0.0]
+    vault = MemoryVault(MASTER_KEY)
+    subjects = Subjects(vault, (), lambda: now[0])
+    before = await subjects.personal(TENANT, "u", {}, b"", "id")
+    await vault.forget(TENANT, "u")
+    now[0] = KEPT_SECONDS
+    after = await subjects.personal(TENANT, "u", {}, b"", "id")
+
+    assert before.subject_handle != after.subject_handle
