@@ -20,8 +20,7 @@ from api.cli.control_session import ControlSession, control_session
 from api.settings import Settings
 from infra.embedded.ports import free_ports
 from infra.embedded.testing import start_servers
-from processors.control import Limit, add_provider, limit_id_of, set_limit, set_route
-from processors.control import Provider, Route, RouteCandidate
+from processors.control import Limit, Provider, Route, RouteCandidate, add_provider, limit_id_of, set_limit, set_route
 from schemas.events import Event
 from schemas.money import NANO_PER_UNIT
 from schemas.topics import TOPIC_BY_NAME
@@ -85,7 +84,7 @@ class GatewayStack:
         async def ask() -> bool:
             with contextlib.suppress(aiohttp.ClientError):
                 async with aiohttp.ClientSession() as session, session.get(f"{self.url}/readyz") as response:
-                    return response.status == 200  # noqa: PLR2004 - as HTTP says
+                    return response.status == 200
             return False
 
         def ready() -> bool:
