@@ -22,7 +22,7 @@ class MemoryAuditStore:
         """Empty; `probe` is called before and after every change."""
         self.log = LogState()
         self.stored: list[StoredEntry] = []
-        self.checkpoints: dict[int, str] = {}
+        self.notes: dict[int, str] = {}
         self.positions: dict[Partition, tuple[str, int]] = {}
         self.tenant_heads: dict[str, Head] = {}
         self.probe = probe
@@ -96,8 +96,12 @@ class MemoryAuditStore:
     async def checkpointed(self, size: int, note: str) -> None:
         """Keep a checkpoint."""
         self.probe("keep checkpoint")
-        self.checkpoints.setdefault(size, note)
+        self.notes.setdefault(size, note)
         self.probe("kept checkpoint")
+
+    async def checkpoints(self) -> dict[int, str]:
+        """Every checkpoint kept."""
+        return dict(self.notes)
 
     async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
         """Totals below the barrier."""

@@ -121,6 +121,9 @@ class AuditStore(Protocol):
     async def checkpointed(self, size: int, note: str) -> None:
         """Keep a signed checkpoint; one of the same size that is there stays."""
 
+    async def checkpoints(self) -> dict[int, str]:
+        """Every checkpoint kept, by size."""
+
     async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
         """What the log holds below the barrier, per topic."""
 

@@ -73,6 +73,8 @@ KEEP_CHECKPOINT: Final = """
 INSERT INTO quaestor.audit_checkpoint (log, size, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
 
+CHECKPOINTS: Final = "SELECT size, note FROM quaestor.audit_checkpoint WHERE log = $1 ORDER BY size"
+
 NO_STATEMENT_BOUND: Final = "SET LOCAL statement_timeout = 0"
 
 TOTALS: Final = """

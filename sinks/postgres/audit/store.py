@@ -204,6 +204,12 @@ class PostgresAuditStore:
         with faults():
             await self._connections.execute(queries.KEEP_CHECKPOINT, self._log, size, note)
 
+    async def checkpoints(self) -> dict[int, str]:
+        """Every checkpoint kept."""
+        with faults():
+            rows = await self._connections.fetch(queries.CHECKPOINTS, self._log)
+        return {row["size"]: row["note"] for row in rows}
+
     async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
         rows = await self._scan(queries.TOTALS, barrier)

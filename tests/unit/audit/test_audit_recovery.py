@@ -262,5 +262,5 @@ async def test_every_checkpoint_is_kept(world: AuditWorld) -> None:
     """The database keeps each published checkpoint, for consistency between any two."""
     await world.grow(10, 10)
 
-    kept = store_of(world).checkpoints
+    kept = await world.store.checkpoints()
     assert [300, 320, 340] == [open_checkpoint(note, world.signer.verifier).size for note in kept.values()]

@@ -1,0 +1,329 @@
+"""The audit log on real Postgres: through the runner, against its superuser, killed, doubled, restored."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import asyncpg
+import pytest
+
+from processors.audit.checkpoint import open_checkpoint
+from processors.audit.merkle import consistency_proof
+from processors.audit.tiles import subtree_hash, tile_of_node
+from processors.audit.verify_inner_border import verify_consistency
+from schemas.errors import FencedError, IntegrityError, StoreUnavailableError
+from schemas.topics import TOPICS
+from sinks.audit.files import LogFiles
+from sinks.audit.keys import load_verifier
+from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
+from sinks.audit.lock import FileLockStore
+from sinks.audit.process import make_sink
+from sinks.audit.sink import AuditSink
+from sinks.audit.verify import AuditReport, verify_audit
+from sinks.postgres.audit import PostgresAuditStore
+from sinks.postgres.connect import READER_ROLE
+from sinks.postgres.migrations import migrate
+from sinks.runner import run_sink
+from sinks.runner.progress import MonitorProgress
+from sinks.runner.seam import Batch
+from sinks.totals import totals_of
+from streams.log import OutgoingRecord
+from streams.memory import MemoryLog
+from streams.monitor import Monitor
+from tests.support.audit import ORIGIN, PARTITIONS, TOPIC, TOPIC_ID, spans_of
+from tests.support.postgres_server import PostgresServer
+from tests.support.stories import codec, outgoing, request_story
+
+pytestmark = pytest.mark.stack
+ENCODER = codec()
+DEADLINE_SECONDS = 30
+KILLS = 8
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+class Log:
+    """One audit log: its folder and its database."""
+
+    def __init__(self, data: Path, dsn: str) -> None:
+        """Nothing runs."""
+        self.layout, self.dsn = AuditLayout(data, "test", ORIGIN), dsn
+
+    def sink(self) -> AuditSink:
+        """A new process's sink."""
+        return make_sink(self.layout, PostgresAuditStore(self.dsn, "test"), "test")
+
+    async def claimed(self) -> AuditSink:
+        """A sink that owns the log."""
+        sink = self.sink()
+        try:
+            await sink.open()
+            await sink.claim(PARTITIONS, {TOPIC: TOPIC_ID})
+        except IntegrityError:
+            await sink.close()
+            raise
+        return sink
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[PostgresAuditStore]:
+        """The rows, under the role that can't write."""
+        store = PostgresAuditStore(self.dsn, "test", READER_ROLE)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def verify(self) -> AuditReport:
+        """What verification says now."""
+        files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
+        async with self.reading() as store:
+            return await verify_audit(store, files, lock, load_verifier(self.layout.key_file, ORIGIN))
+
+    async def as_superuser(self, *statements: str) -> None:
+        """What nothing in the database stops."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def log(server: PostgresServer, tmp_path: Path, request: pytest.FixtureRequest) -> Log:
+    """A new log."""
+    dsn = server.dsn(f"audit_{abs(hash(request.node.name))}")
+    await migrate(dsn)
+    return Log(tmp_path, dsn)
+
+
+@pytest.fixture
+async def grown(log: Log) -> Log:
+    """A log with 600 published entries, closed in order."""
+    sink = await log.claimed()
+    for start in (0, 100, 200):
+        await sink.write(Batch(spans_of(start, 100), 1))
+    await sink.close()
+    return log
+
+
+def differing(report: AuditReport) -> dict[str, str]:
+    """Each red check's words."""
+    return {check.name: check.first_difference or "" for check in report.checks if not check.ok}
+
+
+def junk(partition_key: bytes) -> OutgoingRecord:
+    """A record nobody can decode."""
+    return OutgoingRecord("quaestor.costs", partition_key, b"\xffjunk", ())
+
+
+async def run_over(log: Log, kafka: MemoryLog) -> None:
+    """Drive a sink until every record is under a published checkpoint; then stop it in order."""
+    sink, stop = log.sink(), asyncio.Event()
+    progress = MonitorProgress(Monitor("sink-audit"), sink.projection)
+    reader = kafka.group_reader(sink.projection)
+    task = asyncio.create_task(run_sink(sink, reader, ENCODER, progress, stop, Random(1)))
+    expected = sum(len(kept) for at, kept in kafka.records.items() if at.topic in AUDITED_TOPICS)
+    verifier = load_verifier(log.layout.key_file, ORIGIN)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            note = LogFiles(log.layout.directory).checkpoint()
+            if note is not None and open_checkpoint(note, verifier).size == expected:
+                break
+            assert not task.done()
+            await asyncio.sleep(0.02)
+    stop.set()
+    await task
+
+
+def publish(kafka: MemoryLog, records: Sequence[OutgoingRecord]) -> None:
+    """Write records into the log."""
+    kafka.publisher().publish(records, lambda _: None)
+
+
+async def test_every_audited_record_is_entered_through_the_runner(log: Log) -> None:
+    """Decoded ones with their ids, junk as a commitment, over two runs; the totals are those of the log."""
+    kafka = MemoryLog()
+    publish(kafka, [record for number in range(40) for record in outgoing(ENCODER, request_story(number))])
+    await run_over(log, kafka)
+    publish(kafka, [junk(b"acme/1"), *outgoing(ENCODER, request_story(7)), *outgoing(ENCODER, request_story(77))])
+    await run_over(log, kafka)
+
+    report = await log.verify()
+    assert report.ok, report.first_difference
+    assert report.tenants == 2
+    barrier = {at: kafka.end(at) for at in kafka.records if at.topic in AUDITED_TOPICS}
+    async with log.reading() as store:
+        totals, counts = await store.totals(barrier), await store.counts(barrier)
+    for topic in (topic.name for topic in TOPICS if topic.name in AUDITED_TOPICS):
+        records = [record for at, kept in kafka.records.items() if at.topic == topic for record in kept]
+        values = [record.value for record in records if record.value and record.value[:1] == b"\0"]
+        decoded = [ENCODER.decode(topic, value) for value in values]
+        assert totals[topic] == totals_of((each["event_id"], each.get("amount_nano") or 0) for each in decoded)
+        assert counts[topic] == len(records)
+
+
+async def test_a_request_is_found_in_the_log(log: Log) -> None:
+    """The entries of one request, each with its place in Kafka."""
+    kafka = MemoryLog()
+    story = request_story(3)
+    publish(kafka, [record for number in range(5) for record in outgoing(ENCODER, request_story(number))])
+    await run_over(log, kafka)
+
+    async with log.reading() as store:
+        places = await store.of_request(story[0].request_id or "")
+    assert {event.event_id for event in story} == {place.event_id for place in places}
+    assert [place.seq for place in places] == sorted(place.seq for place in places)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        ("entry = overlay(entry placing '\\x00' from 100)", "rows", "entry 123: column leaf"),
+        ("leaf = decode(repeat('00', 32), 'hex')", "rows", "entry 123: column leaf"),
+        ("chain = decode(repeat('00', 32), 'hex')", "rows", "entry 123: column chain"),
+        ("tenant_id = 'other'", "rows", "entry 123: column tenant_id"),
+        ("amount_nano = coalesce(amount_nano, 0) + 1", "rows", "entry 123: column amount_nano"),
+    ],
+)
+async def test_a_superuser_changes_a_row(grown: Log, change: str, check: str, words: str) -> None:
+    """With the triggers off a superuser can change a row, and verification names it and what differs."""
+    await grown.as_superuser(
+        "ALTER TABLE quaestor.audit_entry DISABLE TRIGGER ALL",
+        "ALTER TABLE quaestor.audit_entry_000000 DISABLE TRIGGER ALL",
+        f"UPDATE quaestor.audit_entry SET {change} WHERE seq = 123",  # noqa: S608 - the parameters above
+    )
+
+    found = differing(await grown.verify())
+    assert found[check].startswith(words.rsplit(" column", 1)[0])
+    assert list(found) == [check]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE quaestor.audit_entry SET tseq = 9 WHERE seq = 1",
+        "DELETE FROM quaestor.audit_entry WHERE seq = 599",
+        "TRUNCATE quaestor.audit_entry_000000",
+        "UPDATE quaestor.audit_checkpoint SET note = ''",
+    ],
+)
+@pytest.mark.parametrize("role", ["origin", "replica"])
+async def test_a_mistake_is_refused(grown: Log, statement: str, role: str) -> None:
+    """The guards refuse changes, also where ordinary triggers would not fire."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await grown.as_superuser(f"SET session_replication_role = {role}", statement)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE quaestor.audit_entry SET tseq = 9", "DROP TABLE quaestor.audit_entry"])
+async def test_the_sinks_role_may_not_change_entries(grown: Log, statement: str) -> None:
+    """The role that writes the log can only add to it."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await grown.as_superuser("SET ROLE quaestor_app", statement)
+
+
+async def test_a_restored_backup_is_refused(grown: Log) -> None:
+    """A database put back to before the last checkpoint does not run: the process ends, saying why."""
+    await grown.as_superuser(
+        "ALTER TABLE quaestor.audit_entry_000000 DISABLE TRIGGER ALL",
+        "DELETE FROM quaestor.audit_entry_000000 WHERE seq >= 400",
+        "UPDATE quaestor.audit_log SET next_seq = 400, integrated_size = 400",
+    )
+    with pytest.raises(IntegrityError, match="older backup"):
+        await grown.claimed()
+
+    assert "older backup" in differing(await grown.verify())["rows"]
+
+
+async def test_two_sequencers_one_is_fenced(grown: Log) -> None:
+    """The first to claim loses its next write and knows it; the log has no fork."""
+    first = await grown.claimed()
+    second = await grown.claimed()
+    with pytest.raises(FencedError):
+        await first.write(Batch(spans_of(300, 10), 1))
+    with pytest.raises(FencedError):
+        await asyncio.wait_for(first.failure(), DEADLINE_SECONDS)
+    await second.write(Batch(spans_of(300, 10), 1))
+    await asyncio.wait_for(second.drained(), DEADLINE_SECONDS)
+    await first.close()
+    await second.close()
+
+    report = await grown.verify()
+    assert (True, 620) == (report.ok, report.size), report.first_difference
+
+
+async def test_killed_again_and_again(log: Log) -> None:
+    """SIGKILL at any moment under load: green after each, and each checkpoint is consistent with the one before."""
+    random, published = Random(7), []
+    for _ in range(KILLS):
+        await asyncio.to_thread(run_and_kill, log, 0.1 + random.random() * 0.9)
+        report = await log.verify()
+        assert report.ok, report.first_difference
+        published.append((report.size, report.root))
+    sink = await log.claimed()
+    await asyncio.wait_for(sink.drained(), DEADLINE_SECONDS)
+    await sink.close()
+
+    report = await log.verify()
+    assert (True, report.sequenced) == (report.ok, report.size)
+    assert report.size > 0
+    for (old_size, old_root), (new_size, new_root) in pairwise(published):
+        if old_size:
+            proof = consistency_proof(old_size, new_size, lambda level, index: node(log, level, index, report.size))
+            assert verify_consistency(old_size, new_size, proof, old_root, new_root)
+
+
+def run_and_kill(log: Log, seconds: float) -> None:
+    """Start the sink as a process and kill it so long after it has claimed the log."""
+    command = [sys.executable, "-m", "tests.support.audit_program", str(log.layout.data), log.dsn]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert "claimed\n" in iter(process.stdout.readline, "")
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+
+
+def node(log: Log, level: int, index: int, size: int) -> bytes:
+    """A complete subtree's hash from the tiles."""
+    tile, first, height = tile_of_node(level, index, size)
+    return subtree_hash(LogFiles(log.layout.directory).read(tile), first, height)
+
+
+async def test_a_database_that_goes_and_comes_back(server: PostgresServer, grown: Log) -> None:
+    """While Postgres is away nothing is lost; the same batch is applied when it is back, and published."""
+    sink = await grown.claimed()
+    server.stop("immediate")
+    batch = Batch(spans_of(300, 50), 1)
+    with pytest.raises(StoreUnavailableError):
+        await sink.write(batch)
+    server.start()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            try:
+                await sink.write(batch)
+                break
+            except StoreUnavailableError:  # the pool drops its dead connections one by one
+                await asyncio.sleep(0.02)
+        await sink.drained()
+    await sink.close()
+
+    report = await grown.verify()
+    assert (True, 700) == (report.ok, report.size), report.first_difference
