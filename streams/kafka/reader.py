@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,19 @@ from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError
 from streams.kafka import admin, configuration
 from streams.log import LogRecord, Partition
 
+#: Errors of a broker that has just begun to lead a partition, which librdkafka hands on instead of asking again.
+PASSING = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._TRANSPORT,  # noqa: SLF001 - its public name
+    }
+)
+PASSING_SECONDS = 0.05
+ASK_SECONDS_MIN = 0.1
 GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
 
 
@@ -103,15 +117,20 @@ class KafkaReader:
 
     def _offsets(self, times: Mapping[Partition, int], timeout_seconds: float) -> dict[Partition, int]:
         """Kafka's ListOffsets: one round for all partitions of a broker; begin and end are special times."""
-        asked = [TopicPartition(at.topic, at.number, time) for at, time in times.items()]
-        try:
-            answers = self._consumer.offsets_for_times(asked, timeout_seconds)
-        except KafkaException as error:
-            raise configuration.fault_of_exception(error) from error
-        for answer in answers:
-            if answer.error is not None:
-                raise LogUnavailableError(f"{answer.topic}/{answer.partition}: {answer.error.str()}")
-        return {Partition(answer.topic, answer.partition): answer.offset for answer in answers}
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            asked = [TopicPartition(at.topic, at.number, millis) for at, millis in times.items()]
+            left = max(deadline - time.monotonic(), ASK_SECONDS_MIN)
+            try:
+                answers = self._consumer.offsets_for_times(asked, left)
+                errors = [answer.error for answer in answers if answer.error is not None]
+            except KafkaException as exception:
+                errors = [exception.args[0]]
+            if not errors:
+                return {Partition(answer.topic, answer.partition): answer.offset for answer in answers}
+            if errors[0].code() not in PASSING or time.monotonic() >= deadline:
+                raise LogUnavailableError(errors[0].str())
+            time.sleep(PASSING_SECONDS)
 
     def partitions(self, topics: Sequence[str], timeout_seconds: float) -> list[Partition]:
         """As the seam says."""

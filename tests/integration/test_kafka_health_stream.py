@@ -1,0 +1,100 @@
+"""The Faust agent on a real Kafka: attempts in, the health of closed windows out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from processors.health.windows import WINDOW_MICROS
+from schemas.events import AttemptOutcome, HealthState, ProviderHealth
+from schemas.ids import uuid7
+from schemas.topics import ATTEMPTS, HEALTH
+from streams.agents.run import run_health
+from streams.codec import Codec, LocalSchemas
+from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics
+from streams.log import OutgoingRecord
+from streams.monitor import Monitor
+from streams.records import event_of, outgoing
+from tests.support.events import attempt
+from tests.support.kafka_server import start_kafka
+
+pytestmark = pytest.mark.stack
+
+SECONDS = 60.0
+CALLS, FAILED = 40, 8
+CODEC = Codec(LocalSchemas())
+
+
+@pytest.fixture(scope="module")
+def bootstrap() -> str:
+    """A Kafka of this module's own, stopped with the tests."""
+    address = start_kafka().settings()["kafka_bootstrap"]
+    ensure_topics(address)
+    return address
+
+
+async def window_with_room() -> int:
+    """The start of the current window once most of it lies ahead."""
+    passed = time.time_ns() // 1_000 % WINDOW_MICROS
+    if passed > WINDOW_MICROS // 2:
+        await asyncio.sleep((WINDOW_MICROS - passed) / 1_000_000)
+    now = time.time_ns() // 1_000
+    return now - now % WINDOW_MICROS
+
+
+def publish_calls(bootstrap: str, start: int) -> None:
+    """Attempts of one window with nonsense between them."""
+    publisher = KafkaPublisher(bootstrap)
+    for number in range(CALLS):
+        event = attempt(
+            uuid7(start, number.to_bytes(10, "big")),
+            occurred_at=start + number,
+            request_id=f"r{number}",
+            duration_micros=1_000 * (number + 1),
+            outcome=AttemptOutcome.TIMEOUT if number < FAILED else AttemptOutcome.SUCCEEDED,
+        )
+        junk = OutgoingRecord(ATTEMPTS.name, b"k", b"junk", ())
+        publisher.publish([outgoing(CODEC, event), junk], lambda _: None)
+    assert publisher.flush(SECONDS) == 0
+    publisher.close()
+
+
+async def first_health(bootstrap: str) -> ProviderHealth:
+    """The first event on the health topic."""
+    reader = KafkaReader(bootstrap)
+    reader.assign(dict.fromkeys(reader.partitions([HEALTH.name], SECONDS), 0))
+    try:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for record in await asyncio.to_thread(reader.consume, 10, 0.5):
+                event = event_of(CODEC, record)
+                assert isinstance(event, ProviderHealth)
+                return event
+    finally:
+        reader.close()
+    raise AssertionError("no window was closed")
+
+
+async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path) -> None:
+    """Counts, errors, latency and state of the attempts, decoded with our codec; nonsense is passed over."""
+    monitor, stop = Monitor("stream-health"), asyncio.Event()
+    running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path))
+    deadline = time.monotonic() + SECONDS
+    while monitor.status()["state"] != "running":
+        assert not running.done()
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    start = await window_with_room()
+    await asyncio.to_thread(publish_calls, bootstrap, start)
+
+    health = await first_health(bootstrap)
+    stop.set()
+    await asyncio.wait_for(running, SECONDS)
+
+    assert (health.window_start, health.attempts, health.errors, health.timeouts) == (start, CALLS, FAILED, FAILED)
+    assert health.state is HealthState.DEGRADED
+    assert 19_000 <= health.latency_p50_micros <= 20_000
+    assert monitor.status()["missed"] >= CALLS

@@ -1,0 +1,117 @@
+"""Schemas in a real registry: registered once, looked up, refused when incompatible."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.embedded.ports import free_ports
+from infra.embedded.process import Spawner
+from infra.embedded.servers.base import ServerContext
+from infra.embedded.servers.registry import RegistryServer
+from schemas import history
+from schemas.errors import ConfigurationError, LogUnavailableError, SchemaUnknownError
+from schemas.topics import TOPICS
+from streams import registry as registry_module
+from streams.codec import Codec, schema_text
+from streams.registry import RegistrySchemas, compatible, register_all
+from tests.support.events import alert
+
+pytestmark = pytest.mark.stack
+
+COSTS = "quaestor.costs"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A registry of this module's own, with our schemas."""
+    with tempfile.TemporaryDirectory() as folder, Spawner() as spawner:
+        server = RegistryServer(ServerContext(Path(folder), spawner), free_ports(1)[0])
+        server.start()
+        address = server.settings()["registry_url"]
+        register_all(address)
+        yield address
+        server.stop()
+
+
+def test_registering_again_changes_no_id(url: str) -> None:
+    """Every topic has one, and keeps it."""
+    ids = register_all(url)
+
+    assert ids == register_all(url)
+    assert set(ids) == {topic.name for topic in TOPICS}
+    assert len(set(ids.values())) == len(TOPICS)
+
+
+def test_text_and_id_are_found(url: str) -> None:
+    """What the codec asks."""
+    source = RegistrySchemas(url)
+
+    assert json.loads(source.schema_text(source.id_of(COSTS))) == json.loads(schema_text(COSTS))
+
+
+def test_an_event_goes_through_the_registrys_ids(url: str) -> None:
+    """Encoded by one process, decoded by another."""
+    value = Codec(RegistrySchemas(url)).encode(alert("e"))
+
+    assert Codec(RegistrySchemas(url)).decode_event("quaestor.alerts", value) == alert("e")
+
+
+def test_an_unknown_id_is_unknown_and_not_unavailable(url: str) -> None:
+    """It is no use to wait for it."""
+    with pytest.raises(SchemaUnknownError):
+        RegistrySchemas(url).schema_text(99_999)
+
+
+def test_a_registry_that_is_away_is_unavailable_and_not_unknown() -> None:
+    """Waiting helps; nothing may be quarantined meanwhile."""
+    away = RegistrySchemas("http://127.0.0.1:1/apis/ccompat/v7")
+
+    with pytest.raises(LogUnavailableError):
+        away.id_of(COSTS)
+    with pytest.raises(LogUnavailableError):
+        away.schema_text(1)
+
+
+@pytest.mark.parametrize("url", ["", "kafka:9092", "ftp://x/y"])
+def test_what_is_no_address_is_a_matter_of_configuration(url: str) -> None:
+    """Said before anything is asked."""
+    with pytest.raises(ConfigurationError):
+        RegistrySchemas(url)
+
+
+def test_a_schema_that_is_there_is_compatible(url: str) -> None:
+    """Every one of ours."""
+    assert all(compatible(url, topic.name) for topic in TOPICS)
+
+
+def test_an_incompatible_schema_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FULL_TRANSITIVE stands in the registry: a new field without a default is neither compatible nor registered."""
+    schema = history.current(COSTS)
+    schema["fields"].append({"name": "n", "type": "string", "doc": "New."})
+    monkeypatch.setattr(
+        registry_module, "schema_text", lambda topic: json.dumps(schema) if topic == COSTS else schema_text(topic)
+    )
+
+    assert not compatible(url, COSTS)
+    with pytest.raises(ConfigurationError, match=COSTS):
+        register_all(url)
+
+
+def test_a_compatible_schema_takes_a_new_id_and_the_old_one_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old records are read with the new one's defaults left to the reader."""
+    before = RegistrySchemas(url).id_of(COSTS)
+    schema = history.current(COSTS)
+    schema["fields"].append({"name": "n", "type": ["null", "string"], "default": None, "doc": "New."})
+    monkeypatch.setattr(
+        registry_module, "schema_text", lambda topic: json.dumps(schema) if topic == COSTS else schema_text(topic)
+    )
+
+    after = register_all(url)[COSTS]
+
+    assert after != before
+    assert json.loads(RegistrySchemas(url).schema_text(before)) == history.current(COSTS)
