@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from uuid import UUID, uuid5
+from hashlib import sha1
+from uuid import UUID
 
 #: Namespace of every id we derive; fixed for ever, or derived events would change their ids.
 NAMESPACE = UUID("6f6b3f0e-6d5c-5b7e-9f0a-0d8a4e9a7c11")
@@ -11,6 +12,8 @@ RANDOM_BYTES_PER_UUID7 = 10
 MICROS_PER_MILLI = 1_000
 #: The digit that holds the variant: its two low bits are random.
 _VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
+#: The variant of RFC 9562 in the two high bits of a hexadecimal digit.
+_VARIANTS = "89ab" * 4
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a caller may use as a tenant, team, project, key, provider or run id.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
@@ -30,8 +33,14 @@ def uuid7_millis(value: str) -> int:
 
 
 def derived_id(processor: str, source_event_id: str, kind: str, leg: str) -> str:
-    """The id of an event derived by `processor`; `leg` is semantic (an account, a meter), never a position."""
-    return str(uuid5(NAMESPACE, f"{processor}/{source_event_id}/{kind}/{leg}"))
+    """The id of an event derived by `processor`; `leg` is semantic (an account, a meter), never a position.
+
+    Written out, because uuid.uuid5 takes four times as long and the ledger makes two ids per event.
+    """
+    name = f"{processor}/{source_event_id}/{kind}/{leg}".encode()
+    text = sha1(NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    variant = _VARIANTS[int(text[16], 16)]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def is_uuid(value: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import derived_id, is_name, is_uuid, uuid7, uuid7_millis
+from schemas.ids import NAMESPACE, derived_id, is_name, is_uuid, uuid7, uuid7_millis
 
 MICROS = st.integers(0, (1 << 48) * 1_000 - 1)
 RANDOM = st.binary(min_size=10, max_size=10)
@@ -48,6 +48,7 @@ def test_a_derived_id_is_a_function_of_its_parts(processor: str, source: str, ki
     made = derived_id(processor, source, kind, leg)
 
     assert made == derived_id(processor, source, kind, leg)
+    assert made == str(uuid.uuid5(NAMESPACE, f"{processor}/{source}/{kind}/{leg}"))
     assert is_uuid(made)
     assert uuid.UUID(made).version == 5
 
