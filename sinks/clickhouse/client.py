@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect import common
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
@@ -131,6 +132,15 @@ class ClickHouse:
             raise StoreUnavailableError(f"ClickHouse at {self._where}: {_worded(error)}") from error
         except (ClickHouseError, OSError, RuntimeError) as error:
             raise StoreUnavailableError(f"ClickHouse at {self._where}: {_worded(error)}") from error
+
+
+def leave_data_frames_out() -> None:
+    """For a process that only inserts and reads rows: spare it pandas, numpy and pyarrow (80 MB and a second of CPU).
+
+    clickhouse-connect imports them to see whether what it is given is one of theirs; this is the state it is in where
+    they are not installed.
+    """
+    vars(options).update(pd=None, pd_time_test=None, np=None, arrow=None)
 
 
 def _worded(error: Exception) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 
-from sinks.clickhouse.client import DATABASE, ClickHouse
+from sinks.clickhouse.client import DATABASE, ClickHouse, leave_data_frames_out
 from sinks.clickhouse.ranges import LogRangeReader
 from sinks.clickhouse.reads import ClickHouseReads
 from sinks.clickhouse.sink import PROJECTION, ClickHouseSink
@@ -26,6 +26,7 @@ async def run(
 
     Raises what ends the process for good: start it again.
     """
+    leave_data_frames_out()
     quarantine = PostgresQuarantine(dsn)
     ranges = LogRangeReader(
         lambda: KafkaReader(bootstrap, f"ranges-{PROJECTION}"), Codec(RegistrySchemas(registry_url))
