@@ -20,7 +20,18 @@ from api.cli.control_session import ControlSession, control_session
 from api.settings import Settings
 from infra.embedded.ports import free_ports
 from infra.embedded.testing import start_servers
-from processors.control import Limit, Provider, Route, RouteCandidate, add_provider, limit_id_of, set_limit, set_route
+from processors.control import (
+    Limit,
+    Provider,
+    Route,
+    RouteCandidate,
+    add_provider,
+    limit_id_of,
+    publish_prices,
+    set_limit,
+    set_route,
+)
+from processors.pricing import Price, Rates, make_book
 from schemas.events import Event
 from schemas.money import NANO_PER_UNIT
 from schemas.topics import TOPIC_BY_NAME
@@ -139,7 +150,9 @@ class GatewayStack:
     def route(self, alias: str, provider: Provider, model: str = "sim-small") -> None:
         """An alias to a provider of the test's own, priced like the simulator's."""
         with self.control() as session:
+            book = make_book(provider.provider_id, [_price(provider.provider_id, model)])
             session.change(lambda state, origin: add_provider(state, provider, origin))
+            session.change(lambda state, origin: publish_prices(state, book, origin))
             one = Route(alias=alias, tenant_id="_system", candidates=(RouteCandidate(provider.provider_id, model),))
             session.change(lambda state, origin: set_route(state, one, origin))
 
@@ -151,6 +164,15 @@ class GatewayStack:
             return _read(reader, codec, [f"quaestor.{topic}" for topic in topics])
         finally:
             reader.close()
+
+
+def _price(provider_id: str, model: str) -> Price:
+    return Price(
+        price_id=f"{provider_id}/{model}",
+        provider_id=provider_id,
+        model=model,
+        rates=Rates(input=150_000, output=600_000),
+    )
 
 
 def _read(reader: KafkaReader, codec: Codec, topics: Sequence[str]) -> list[Event]:
@@ -174,14 +196,15 @@ def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[]
 
 
 @contextlib.contextmanager
-def gateway_stack(data: Path) -> Iterator[GatewayStack]:
-    """Everything but the gateway, running."""
+def gateway_stack(data: Path, *simulator: str, kafka: str | None = None) -> Iterator[GatewayStack]:
+    """Everything but the gateway, running; `kafka` is a broker of the test's own, `simulator` are its options."""
     data.mkdir(parents=True, exist_ok=True)
-    with start_servers(data / "servers", SERVERS) as servers:
-        stack = GatewayStack(data, dict(servers))
+    wanted = SERVERS if kafka is None else SERVERS[1:]
+    with start_servers(data / "servers", wanted) as servers:
+        stack = GatewayStack(data, {**servers, **({"kafka_bootstrap": kafka} if kafka else {})})
         try:
             stack.prepare()
-            stack.start("simulator")
+            stack.start("simulator", *simulator)
             stack.start("sink", "redis")
             yield stack
         finally:
