@@ -79,7 +79,7 @@ class Verification:
         stores = [
             NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres),
             NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse),
-            NamedStore("audit", AUDITED_TOPICS, audit, amounts=False, keeps_undecodable=True),
+            NamedStore("audit", AUDITED_TOPICS, audit),
         ]
         try:
             await plans.open()
