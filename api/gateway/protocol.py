@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.gateway.errors import HEADERS_TOO_LARGE, MALFORMED_HTTP, Problem
 from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
 
-#: From the first byte of a request (or the connection) to the end of its headers.
+#: From the first byte of a request (or the connection) to the first byte of its body.
 HEADER_SECONDS_MAX = 15.0
 
 
@@ -55,7 +55,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole: judge it, then start the application."""
-        self._stop_timer()
         self._head_bytes = None
         headers = self.headers
         size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in headers])
@@ -66,11 +65,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Body bytes; those of a refused request are dropped."""
+        self._stop_timer()
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole; what follows is a new head."""
+        self._stop_timer()
         self._head_bytes = 0
         if not self._refused:
             super().on_message_complete()

@@ -12,7 +12,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-#: From the end of the headers to the end of the body.
+#: From the first bytes of a body to its end.
 BODY_SECONDS_MAX = 60.0
 
 
@@ -30,26 +30,28 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max:
     length = headers.get(b"content-length")
     if length is not None and int(length) > bytes_max:
         return BODY_TOO_LARGE
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGoneError
+    first: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return first if len(first) <= bytes_max else BODY_TOO_LARGE
     try:
+        # The connection itself bounds the wait for the first bytes; most bodies need no timer of their own.
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            return await _collect(receive, bytes_max)
+            return await _collect(receive, first, bytes_max)
     except TimeoutError:
         return BODY_TOO_SLOW
 
 
-async def _collect(receive: Receive, bytes_max: int) -> bytes | Problem:
-    message = await receive()
-    if message["type"] != "http.request":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body if len(body) <= bytes_max else BODY_TOO_LARGE
-    parts, size = [body], len(body)
-    while message.get("more_body", False):
+async def _collect(receive: Receive, first: bytes, bytes_max: int) -> bytes | Problem:
+    parts, size, more = [first], len(first), True
+    while more:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGoneError
         parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
         size += len(parts[-1])
         if size > bytes_max:
             return BODY_TOO_LARGE

@@ -16,7 +16,7 @@ from processors.audit.merkle import leaf_hash
 from processors.audit.note import Signer
 from processors.audit.tiles import TILE_WIDTH, tile_of_node
 from schemas.errors import IntegrityError
-from schemas.limits import AUDIT_INTEGRATE_ENTRIES_MAX
+from schemas.limits import AUDIT_INTEGRATE_ENTRIES_MAX, AUDIT_UNINTEGRATED_ENTRIES_MAX
 from sinks.audit.files import LogFiles
 from sinks.audit.layout import Probe, no_probe
 from sinks.audit.lock import LockStore
@@ -39,6 +39,9 @@ class Publisher:
         self._signer = signer
         self._probe = probe
         self._edge = TreeEdge()
+        #: Entries just sequenced, from a position on, so that they need not be read back; no more than a bound.
+        self._recent_first = 0
+        self._recent: list[bytes] = []
         #: Latest signed checkpoint, as the lock store has it, and the one that the public file has.
         self._note: str | None = None
         self._published: str | None = None
@@ -62,7 +65,7 @@ class Publisher:
         Raises IntegrityError, saying what to do, when the database is behind the last signed checkpoint or holds
         another history; ConfigurationError when the key is not the log's.
         """
-        self._epoch = state.epoch
+        self._epoch, self._recent = state.epoch, []
         self._note = await asyncio.to_thread(self._lock.latest)
         self._published = await asyncio.to_thread(self._files.checkpoint)
         signed = refuse_rollback(state, self._note, self._published, self._signer.verifier)
@@ -138,7 +141,25 @@ class Publisher:
             await asyncio.to_thread(self._files.collect, first, edge.size)
         return len(entries)
 
+    def offer(self, first_seq: int, entries: list[bytes]) -> None:
+        """Take entries that were just committed, to spare reading them back; kept while they follow on."""
+        follows = first_seq == self._recent_first + len(self._recent)
+        if not follows or len(self._recent) > AUDIT_UNINTEGRATED_ENTRIES_MAX:
+            self._recent_first, self._recent = first_seq, []
+        self._recent += entries
+
+    def _take_recent(self, first: int, end: int) -> list[bytes]:
+        """The entries [first, end) as far as they were offered, and forget what is before them."""
+        if not self._recent_first <= first < self._recent_first + len(self._recent):
+            return []
+        self._recent = self._recent[first - self._recent_first :]
+        self._recent_first = first
+        return self._recent[: end - first]
+
     async def _read(self, first: int, end: int) -> list[bytes]:
+        recent = self._take_recent(first, end)
+        if recent:
+            return recent
         rows = await self._store.entries(first, end)
         for position, (leaf, entry) in enumerate(rows, first):
             if leaf_hash(entry) != leaf or int.from_bytes(entry[9:17], "big") != position:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from processors.audit.entry import Head, Source, seal
 from processors.audit.sources import source_of, undecodable
@@ -15,12 +15,21 @@ from streams.log import Partition
 HEADS_CACHED_MAX = 100_000
 
 
+#: Called with the position of the first and the bytes of entries that were committed.
+Entered = Callable[[int, list[bytes]], None]
+
+
+def ignore(first_seq: int, entries: list[bytes]) -> None:
+    """Keep nothing: whoever needs entries reads them from the store."""
+
+
 class Sequencer:
     """The only writer of a log's entries while its epoch is the log's. One call at a time."""
 
-    def __init__(self, store: AuditStore, owner: str) -> None:
-        """`owner` names this process in the log's row."""
+    def __init__(self, store: AuditStore, owner: str, entered: Entered = ignore) -> None:
+        """`owner` names this process in the log's row; `entered` hears of entries that are surely in the log."""
         self._store = store
+        self._entered = entered
         self._owner = owner
         self._heads: dict[str, Head] = {}
         self._cursors: dict[Partition, int] = {}
@@ -65,6 +74,8 @@ class Sequencer:
         self._cursors |= {move.partition: move.next_offset for move in moves}
         self.next_seq += len(sealed)
         self._sure = True
+        if sealed:
+            self._entered(sealed[0].seq, [each.entry for each in sealed])
         return len(sealed)
 
     def _cursor(self, span: Span) -> int:

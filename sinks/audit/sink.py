@@ -32,7 +32,7 @@ class AuditSink(Sink):
         """`owner` names this process in the log's row."""
         self._store = store
         self._publisher = publisher
-        self._sequencer = Sequencer(store, owner)
+        self._sequencer = Sequencer(store, owner, publisher.offer)
         self._background: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._room = asyncio.Event()

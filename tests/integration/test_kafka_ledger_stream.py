@@ -88,6 +88,17 @@ def read_all(bootstrap: str, topic: str) -> list[LogRecord]:
         reader.close()
 
 
+def run_to_its_end(program: list[str]) -> tuple[int | None, str]:
+    """Exit code, or None when it did not end in time, and what it said."""
+    try:
+        done = subprocess.run(
+            program, cwd=ROOT, timeout=SECONDS, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    except subprocess.TimeoutExpired as error:
+        return None, str(error.stdout)
+    return done.returncode, done.stdout
+
+
 async def run_until_caught_up(bootstrap: str) -> None:
     """The stream as the product runs it, until nothing is left to read, then stopped in order."""
     monitor, stop = Monitor("stream-ledger"), asyncio.Event()
@@ -110,8 +121,8 @@ async def test_killed_between_produce_and_commit_the_distinct_ids_do_not_change(
     publish(bootstrap, [outgoing(CODEC, event) for event in events])
     for commits in (0, 2, 5):
         program = [sys.executable, "-m", "tests.support.ledger_program", bootstrap, str(commits)]
-        died = await asyncio.to_thread(subprocess.run, program, cwd=ROOT, timeout=SECONDS, check=False)
-        assert died.returncode == -signal.SIGKILL
+        code, said = await asyncio.to_thread(run_to_its_end, program)
+        assert code == -signal.SIGKILL, said
 
     await run_until_caught_up(bootstrap)
 

@@ -124,7 +124,7 @@ class AuditWorld:
         self.files = LogFiles(self.layout.directory, probe)
         self.lock = FileLockStore(self.layout.lock_file, probe)
         self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe)
-        self.sequencer = Sequencer(self.store, "test")
+        self.sequencer = Sequencer(self.store, "test", self.publisher.offer)
 
     async def claim(self) -> None:
         """Take the log, as a starting process does."""

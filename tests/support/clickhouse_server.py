@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.support.postgres_server import free_port
+from infra.embedded.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -26,7 +26,7 @@ class ClickHouseServer:
     def __init__(self, *options: str) -> None:
         """Make the data directory; `options` go to the front's command line."""
         self.folder = Path(tempfile.mkdtemp(prefix="quaestor-clickhouse-"))
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None

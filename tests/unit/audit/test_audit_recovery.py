@@ -124,9 +124,22 @@ async def test_a_row_changed_before_integration_stops_the_log(world: AuditWorld)
     await world.feed(5)
     stored = store_of(world).stored
     stored[305] = stored[305]._replace(entry=stored[304].entry)
+    world.publisher._recent.clear()
 
     with pytest.raises(IntegrityError, match="row 305"):
         await world.publish()
+
+
+async def test_tiles_hold_what_was_sequenced_whatever_the_rows_say(world: AuditWorld) -> None:
+    """Entries just committed are integrated from memory, so that a row changed meanwhile shows in verification."""
+    await world.feed(5)
+    stored = store_of(world).stored
+    stored[305] = stored[305]._replace(entry=stored[304].entry)
+    await world.publish()
+
+    report = await world.verify()
+    assert ["rows"] == [check.name for check in report.checks if not check.ok]
+    assert (report.first_difference or "").startswith("entry 305")
 
 
 async def test_a_full_tile_under_a_signature_is_never_overwritten(world: AuditWorld) -> None:
