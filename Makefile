@@ -21,6 +21,8 @@ check: .venv/.ready ## Lint, types, layers and generated files, without running 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.generate --check
+	@$(BIN)/python -m schemas.history --check
+	@$(BIN)/python -m streams.document --check
 
 up: .venv/.ready ## Start the whole product on this machine
 	@$(BIN)/quaestor up $(ARGS)

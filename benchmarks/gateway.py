@@ -1,30 +1,26 @@
-"""The gateway under wrk, each row beside the direct call to the simulated provider in the same run.
+"""The gateway under load, each row beside the direct call to the simulated provider in the same run.
 
 `python -m benchmarks gateway` starts the whole product on free ports in a temporary folder, and stops it afterwards.
-With --without-sinks, streams and sinks but the Redis one (admission needs it) are stopped before measuring.
+Where a row says "log only", the streams and the sinks but the Redis one (admission needs it) are stopped meanwhile.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.measure import Closed, cpu_seconds, machine, resident_mebibytes, wrk
+from benchmarks.freshness import Freshness, FreshnessWatch
+from benchmarks.measure import Measured, cpu_seconds, machine, wrk
+from benchmarks.product import Product, body, running
+from benchmarks.rate import fixed_rate
 
-QUAESTOR = Path(sys.executable).parent / "quaestor"
-BODY_BYTES = 300
 WARM_UP_SECONDS = 5
-SECONDS = 20
-CATCH_UP_SECONDS = 120
+DIRECT_SECONDS = 10
+PROVIDER_MILLISECONDS = 50
+LONG_RATE = 500
+LONG_CONNECTIONS = 50
+Load = Callable[[str, bytes, int], Measured]
 
 
 @dataclass(frozen=True)
@@ -32,121 +28,157 @@ class Row:
     """One line of the results."""
 
     what: str
-    gateway: Closed
-    direct: Closed
-    cpu_milliseconds_per_request: float
+    gateway: Measured
+    direct: Measured
+    cpu_milliseconds: float
+
+
+@dataclass
+class Results:
+    """Everything one run measured."""
+
+    machine: str
+    up_seconds: float
+    up_again_seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    freshness: dict[str, list[Freshness]] = field(default_factory=dict)
+    mebibytes: dict[str, float] = field(default_factory=dict)
+    #: How long the sinks took for what was left when the long run ended.
+    drain_seconds: float = 0.0
 
 
 class Bench:
-    """A running product to be measured."""
+    """The rows, on a running product."""
 
-    def __init__(self, data: Path) -> None:
-        """Start it."""
-        self.environment = os.environ | {"QUAESTOR_DATA": str(data), "QUAESTOR_PORTS": "auto"}
-        self.run("up")
-        endpoints = json.loads((data / "endpoints.json").read_text(encoding="utf-8"))
-        self.gateway_url = endpoints["settings"]["gateway_url"]
-        self.simulator_url = endpoints["settings"]["simulator_url"]
-        key = json.loads(self.run("key", "create", "--tenant", "bench", "--team", "a", "--project", "b", "--json"))[
-            "key"
-        ]
-        self.run("budget", "set", "--tenant", "bench", "--amount", "1000000", "--currency", "USD", "--window", "total")
-        self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self._wait_for_answer()
+    def __init__(self, product: Product, seconds: int, long_seconds: int, say: Callable[[str], None]) -> None:
+        """`seconds` of each row; `say` is told what is being done."""
+        self.product, self.seconds, self.long_seconds, self.say = product, seconds, long_seconds, say
+        self.results = Results(machine(), product.up_seconds)
 
-    def run(self, *arguments: str) -> str:
-        """Standard output of a command."""
-        done = subprocess.run(
-            [str(QUAESTOR), *arguments], check=True, stdout=subprocess.PIPE, text=True, env=self.environment
+    def run(self) -> Results:
+        """All of them."""
+        with self.product.stopped():
+            self.row("32 connections, log only", self.closed(32))
+            self.row("1 connection, log only", self.closed(1))
+            self.row("24-chunk stream, 32 connections, log only", self.closed(32), stream=True)
+            self.row("100/s, provider of 50 ms, log only", self.rate(100), latency_milliseconds=PROVIDER_MILLISECONDS)
+        self.product.drain()
+        self.row("1 connection, everything running", self.closed(1))
+        self.watched("100/s, provider of 50 ms, everything running", self.rate(100), PROVIDER_MILLISECONDS)
+        self.row("32 connections, everything running", self.closed(32))
+        self.product.drain()
+        self.long()
+        self.results.mebibytes = self.product.mebibytes()
+        self.results.up_again_seconds = self.product.restart_seconds()
+        return self.results
+
+    def closed(self, connections: int) -> Load:
+        """As fast as answers come."""
+        return lambda url, sent, seconds: wrk(url, sent, self.product.headers, connections=connections, seconds=seconds)
+
+    def rate(self, rate: int) -> Load:
+        """When they are due."""
+        return lambda url, sent, seconds: fixed_rate(url, sent, self.product.headers, rate=rate, seconds=seconds)
+
+    def paced(self, pause_milliseconds: int) -> Load:
+        """So many connections, each pausing after an answer: about LONG_RATE at little cost to the machine."""
+        return lambda url, sent, seconds: wrk(
+            url,
+            sent,
+            self.product.headers,
+            connections=LONG_CONNECTIONS,
+            seconds=seconds,
+            pause_milliseconds=pause_milliseconds,
         )
-        return done.stdout
 
-    def status(self) -> dict[str, Any]:
-        """What `status` says of each process."""
-        command = [str(QUAESTOR), "status", "--json"]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=self.environment)
-        return {process["name"]: process for process in json.loads(done.stdout)["processes"]}
-
-    def _wait_for_answer(self) -> None:
-        request = urllib.request.Request(f"{self.gateway_url}/v1/chat/completions", body(), self.headers)  # noqa: S310 - loopback
-        deadline = time.monotonic() + CATCH_UP_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-                    answer.read()
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-
-    def pause(self, names: tuple[str, ...], number: signal.Signals) -> None:
-        """SIGSTOP or SIGCONT processes by their ids."""
-        for name, process in self.status().items():
-            if name in names and process["pid"]:
-                os.kill(process["pid"], number)
-
-    def measure(self, what: str, connections: int, seconds: int, *, stream: bool = False) -> Row:
+    def row(self, what: str, load: Load, *, stream: bool = False, latency_milliseconds: int = 0) -> Measured:
         """One row: the gateway, then the simulated provider directly."""
-        gateway_pid = self.status()["gateway"]["pid"]
-        url = f"{self.gateway_url}/v1/chat/completions"
-        wrk(url, body(stream=stream), self.headers, connections=connections, seconds=WARM_UP_SECONDS)
-        before = cpu_seconds(gateway_pid)
-        through = wrk(url, body(stream=stream), self.headers, connections=connections, seconds=seconds)
-        spent = cpu_seconds(gateway_pid) - before
-        direct = wrk(
-            f"{self.simulator_url}/chat/completions",
-            body(stream=stream, model="sim-small"),
-            self.headers,
-            connections=connections,
-            seconds=min(5, seconds),
+        self.say(what)
+        return self._row(what, load, self.seconds, stream=stream, latency_milliseconds=latency_milliseconds)
+
+    def _row(self, what: str, load: Load, seconds: int, *, stream: bool, latency_milliseconds: int) -> Measured:
+        pid, url = self.product.pid("gateway"), f"{self.product.gateway_url}/v1/chat/completions"
+        sent = body(stream=stream, latency_milliseconds=latency_milliseconds)
+        load(url, sent, WARM_UP_SECONDS)
+        before = cpu_seconds(pid)
+        through = load(url, sent, seconds)
+        spent = cpu_seconds(pid) - before
+        sent = body(stream=stream, latency_milliseconds=latency_milliseconds, model="sim-small")
+        direct = load(f"{self.product.simulator_url}/chat/completions", sent, min(DIRECT_SECONDS, seconds))
+        self.results.rows.append(Row(what, through, direct, 1_000 * spent / max(1, through.requests)))
+        return through
+
+    def watched(self, what: str, load: Load, latency_milliseconds: int = 0, seconds: int = 0) -> None:
+        """A row with everything running, and how fresh the stores were meanwhile."""
+        self.say(what)
+        with FreshnessWatch(self.product.settings()) as watch:
+            self._row(what, load, seconds or self.seconds, stream=False, latency_milliseconds=latency_milliseconds)
+        self.results.freshness[what] = watch.results
+
+    def long(self) -> None:
+        """The long run at a steady rate."""
+        url = f"{self.product.gateway_url}/v1/chat/completions"
+        cycle_milliseconds = 1_000 * LONG_CONNECTIONS // LONG_RATE
+        tried = self.paced(cycle_milliseconds - 10)(url, body(), WARM_UP_SECONDS)
+        pause_milliseconds = max(0, int(cycle_milliseconds - tried.p50_milliseconds) - 1)
+        what = f"{self.long_seconds} s at {LONG_RATE}/s, everything running"
+        self.watched(what, self.paced(pause_milliseconds), seconds=self.long_seconds)
+        self.results.drain_seconds = self.product.drain()
+
+
+def run(seconds: int, long_seconds: int, say: Callable[[str], None]) -> Results:
+    """All rows, on a product of this run's own."""
+    with running() as product:
+        return Bench(product, seconds, long_seconds, say).run()
+
+
+def show(results: Results) -> None:
+    """Print the results as Markdown tables."""
+    print(f"Machine: {results.machine}\n")
+    _table(("what", "requests/s", "CPU ms/request", "p50 / p99 ms", "added p50 / p99 ms", "errors"), _rows(results))
+    print()
+    _table(("while", "store", "events", "fresh p50", "p99", "max", "missing"), _freshness(results))
+    total = sum(results.mebibytes.values())
+    print(f"\nGateway memory after the runs: {results.mebibytes['gateway']:.0f} MiB; the whole stack: {total:.0f} MiB")
+    print(f"`up` with artifacts cached: {results.up_seconds:.1f} s; on a used folder: {results.up_again_seconds:.1f} s")
+    print(f"What was left when the long run ended was applied within {results.drain_seconds:.0f} s")
+
+
+def _rows(results: Results) -> list[tuple[Any, ...]]:
+    return [
+        (
+            row.what,
+            f"{row.gateway.requests_per_second:.0f}",
+            f"{row.cpu_milliseconds:.2f}",
+            f"{row.gateway.p50_milliseconds:.2f} / {row.gateway.p99_milliseconds:.2f}",
+            _added(row),
+            row.gateway.errors,
         )
-        return Row(what, through, direct, 1_000 * spent / max(1, through.requests))
+        for row in results.rows
+    ]
 
 
-def body(*, stream: bool = False, model: str = "fast") -> bytes:
-    """A request body of 300 bytes; a stream of 24 chunks."""
-    made: dict[str, Any] = {"model": model, "max_tokens": 192 if stream else 8, "messages": []}
-    if stream:
-        made["stream"] = True
-    made["messages"] = [{"role": "user", "content": ""}]
-    made["messages"][0]["content"] = ("word " * 60)[: BODY_BYTES - len(json.dumps(made))]
-    return json.dumps(made).encode()
+def _added(row: Row) -> str:
+    p50 = row.gateway.p50_milliseconds - row.direct.p50_milliseconds
+    p99 = row.gateway.p99_milliseconds - row.direct.p99_milliseconds
+    return f"{p50:.2f} / {p99:.2f}"
 
 
-STOPPED = ("stream-ledger", "stream-budgets", "stream-health", "sink-postgres", "sink-clickhouse", "sink-audit")
+def _freshness(results: Results) -> list[tuple[Any, ...]]:
+    return [
+        (
+            what,
+            each.store,
+            each.events,
+            *(f"{at:.2f} s" for at in (each.p50_seconds, each.p99_seconds, each.max_seconds)),
+            each.missing,
+        )
+        for what, stores in results.freshness.items()
+        for each in stores
+    ]
 
 
-def run(seconds: int) -> dict[str, Any]:
-    """All rows, with sinks stopped and running; the results as they stand in docs/reference/performance.md."""
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder) / "data")
-        try:
-            bench.pause(STOPPED, signal.SIGSTOP)
-            try:
-                rows = [
-                    bench.measure("32 connections, sinks stopped", 32, seconds),
-                    bench.measure("1 connection, sinks stopped", 1, seconds),
-                    bench.measure("24-chunk stream, 32 connections, sinks stopped", 32, seconds, stream=True),
-                ]
-            finally:
-                bench.pause(STOPPED, signal.SIGCONT)
-            rows.append(bench.measure("32 connections, all streams and sinks running", 32, seconds))
-            memory = resident_mebibytes(bench.status()["gateway"]["pid"])
-            return {"machine": machine(), "rows": rows, "gateway_mebibytes": memory}
-        finally:
-            bench.run("down")
-
-
-def show(results: dict[str, Any]) -> None:
-    """Print the results as a Markdown table."""
-    print(f"Machine: {results['machine']}\n")
-    print("| what | requests/s | CPU ms/request | p50 / p99 ms | added p50 / p99 ms | errors |")
-    print("|---|---|---|---|---|---|")
-    for row in results["rows"]:
-        through, direct = row.gateway, row.direct
-        p50, p99 = through.p50_milliseconds, through.p99_milliseconds
-        added = f"{p50 - direct.p50_milliseconds:.2f} / {p99 - direct.p99_milliseconds:.2f}"
-        cells = (row.what, f"{through.requests_per_second:.0f}", f"{row.cpu_milliseconds_per_request:.2f}")
-        print(f"| {' | '.join(cells)} | {p50:.2f} / {p99:.2f} | {added} | {through.errors} |")
-    print(f"\nGateway memory after the runs: {results['gateway_mebibytes']:.0f} MiB")
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")

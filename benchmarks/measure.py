@@ -19,8 +19,8 @@ UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
 @dataclass(frozen=True)
-class Closed:
-    """Result of a closed loop."""
+class Measured:
+    """Result of one load."""
 
     requests: int
     requests_per_second: float
@@ -53,9 +53,22 @@ def resident_mebibytes(pid: int) -> float:
     return total / 2**20
 
 
-def wrk(url: str, body: bytes, headers: Mapping[str, str], *, connections: int, seconds: int) -> Closed:
-    """POST the body over so many connections as fast as answers come; raises when wrk is missing or fails."""
+def wrk(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    connections: int,
+    seconds: int,
+    pause_milliseconds: int = 0,
+) -> Measured:
+    """POST the body over so many connections as fast as answers come, or with a pause before each request.
+
+    Raises when wrk is missing or fails.
+    """
     lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
+    if pause_milliseconds:
+        lines.append(f"function delay() return {pause_milliseconds} end")
     script = "\n".join(['wrk.method = "POST"', f"wrk.body = {json.dumps(body.decode())}", *lines])
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
@@ -78,7 +91,7 @@ def wrk(url: str, body: bytes, headers: Mapping[str, str], *, connections: int, 
     return parse_wrk(done.stdout)
 
 
-def parse_wrk(text: str) -> Closed:
+def parse_wrk(text: str) -> Measured:
     """The figures of wrk's report."""
 
     def latency(share: str) -> float:
@@ -89,7 +102,7 @@ def parse_wrk(text: str) -> Closed:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
-    return Closed(
+    return Measured(
         requests=int(requests[1]) if requests else 0,
         requests_per_second=float(rate[1]) if rate else 0.0,
         p50_milliseconds=latency("50"),

@@ -181,5 +181,7 @@ def _show_status(found: Status) -> None:
         )
         for process in found.processes
     )
-    terminal().print(table(f"Quaestor is {found.phase}", columns, rows, numbers=(2, 3, 4, 5)))
+    whole = found.all_running or found.phase != "running"
+    title = f"Quaestor is {found.phase}" if whole else "Quaestor runs, but not all of it"
+    terminal().print(table(title, columns, rows, numbers=(2, 3, 4, 5)))
     terminal().print(" · ".join(f"{name} {version}" for name, version in found.versions.items()), style="dim")
