@@ -92,8 +92,10 @@ class EventMaker:
             "tenant_id": call.tenant_id, "request_id": request_id, "actor": "gateway/host-1",
             "key_id": f"key_{call.number % KEYS:012x}", "team_id": f"team-{call.number % TEAMS}", "project_id": "chat",
         }  # fmt: skip
-        asked = {**origin, "operation": events.Operation.CHAT_COMPLETIONS, "model_requested": "smart",
-                 "stream": call.number % 5 == 0, "body_bytes": 300 + 4 * call.input_tokens, "started_at": at}  # fmt: skip
+        asked = {
+            **origin, "operation": events.Operation.CHAT_COMPLETIONS, "model_requested": "smart",
+            "stream": call.number % 5 == 0, "body_bytes": 300 + 4 * call.input_tokens, "started_at": at,
+        }  # fmt: skip
         served = {"provider_id": provider_id, "model": model}
         amount, held = sum(call.costs_nano), 2 * sum(call.costs_nano)
         received = events.RequestEvent(
@@ -136,7 +138,14 @@ class EventMaker:
         )  # fmt: skip
 
     def _movement(
-        self, call: Call, kind: events.BudgetKind, cause: str, amount: int, hold_id: str, at: int, common: dict[str, str]
+        self,
+        call: Call,
+        kind: events.BudgetKind,
+        cause: str,
+        amount: int,
+        hold_id: str,
+        at: int,
+        common: dict[str, str],
     ) -> events.BudgetEvent:
         held = 2 * sum(call.costs_nano)
         legs = tuple(
@@ -150,9 +159,7 @@ class EventMaker:
             amount_nano=amount, currency="USD", price_version="2026-11", **placed, **common,
         )  # fmt: skip
 
-    def _costs(
-        self, call: Call, attempt: events.ProviderAttempt, common: dict[str, str]
-    ) -> list[events.CostEvent]:
+    def _costs(self, call: Call, attempt: events.ProviderAttempt, common: dict[str, str]) -> list[events.CostEvent]:
         meters = (
             (events.Meter.INPUT_TOKENS, call.input_tokens, INPUT_PICO),
             (events.Meter.OUTPUT_TOKENS, call.output_tokens, OUTPUT_PICO),
@@ -173,6 +180,6 @@ class EventMaker:
         return events.ProviderHealth(
             event_id=self._id(end), occurred_at=end, tenant_id="_system", actor="watcher/health",
             provider_id=PROVIDERS[which], model=MODELS[which], region="", window_start=end - HEALTH_WINDOW_MICROS,
-            window_end=end, attempts=600, errors=2, timeouts=1, latency_p50_micros=420_000, latency_p95_micros=1_300_000,
-            first_chunk_p50_micros=180_000, state=events.HealthState.HEALTHY,
+            window_end=end, attempts=600, errors=2, timeouts=1, latency_p50_micros=420_000,
+            latency_p95_micros=1_300_000, first_chunk_p50_micros=180_000, state=events.HealthState.HEALTHY,
         )  # fmt: skip
