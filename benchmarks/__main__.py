@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def _say(what: str) -> None:
-    sys.stderr.write(f"measuring: {what}\n")
+    sys.stderr.write(f"{what}\n")
 
 
 if __name__ == "__main__":

@@ -62,15 +62,19 @@ class Bench:
             self.row("1 connection, log only", self.closed(1))
             self.row("24-chunk stream, 32 connections, log only", self.closed(32), stream=True)
             self.row("100/s, provider of 50 ms, log only", self.rate(100), latency_milliseconds=PROVIDER_MILLISECONDS)
-        self.product.drain()
+        self._drain()
         self.row("1 connection, everything running", self.closed(1))
         self.watched("100/s, provider of 50 ms, everything running", self.rate(100), PROVIDER_MILLISECONDS)
         self.row("32 connections, everything running", self.closed(32))
-        self.product.drain()
+        self._drain()
         self.long()
         self.results.mebibytes = self.product.mebibytes()
         self.results.up_again_seconds = self.product.restart_seconds()
         return self.results
+
+    def _drain(self) -> None:
+        self.say("waiting until nothing lags")
+        self.say(f"  {self.product.drain():.0f} s")
 
     def closed(self, connections: int) -> Load:
         """As fast as answers come."""
@@ -106,6 +110,7 @@ class Bench:
         sent = body(stream=stream, latency_milliseconds=latency_milliseconds, model="sim-small")
         direct = load(f"{self.product.simulator_url}/chat/completions", sent, min(DIRECT_SECONDS, seconds))
         self.results.rows.append(Row(what, through, direct, 1_000 * spent / max(1, through.requests)))
+        self.say(f"  {self.results.rows[-1]}")
         return through
 
     def watched(self, what: str, load: Load, latency_milliseconds: int = 0, seconds: int = 0) -> None:
@@ -114,6 +119,7 @@ class Bench:
         with FreshnessWatch(self.product.settings()) as watch:
             self._row(what, load, seconds or self.seconds, stream=False, latency_milliseconds=latency_milliseconds)
         self.results.freshness[what] = watch.results
+        self.say(f"  {watch.results}")
 
     def long(self) -> None:
         """The long run at a steady rate."""

@@ -34,8 +34,6 @@ class Product:
         self.data = data
         self.environment = os.environ | {"QUAESTOR_DATA": str(data), "QUAESTOR_PORTS": "auto"}
         self.up_seconds = self._time_up()
-        settings = self.settings()
-        self.gateway_url, self.simulator_url = settings.gateway_url, settings.simulator_url
         made = self.run("key", "create", "--tenant", "bench", "--team", "a", "--project", "b", "--json")
         self.headers = {"Authorization": f"Bearer {json.loads(made)['key']}", "Content-Type": "application/json"}
         self.run("budget", "set", "--tenant", "bench", "--amount", "1000000", "--currency", "USD", "--window", "total")
@@ -50,6 +48,16 @@ class Product:
         """Settings by which clients find the servers."""
         found = json.loads((self.data / "endpoints.json").read_text(encoding="utf-8"))["settings"]
         return Settings(**{"data": self.data, **found})
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway listens."""
+        return self.settings().gateway_url
+
+    @property
+    def simulator_url(self) -> str:
+        """Where the simulated provider listens."""
+        return self.settings().simulator_url
 
     def restart_seconds(self) -> float:
         """Seconds that `up` takes on a data directory that has been used."""
