@@ -87,6 +87,18 @@ class Settings(BaseSettings):
     linger_milliseconds: float = Field(
         0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch."
     )
+    session_seconds: float = Field(
+        limits.SESSION_SECONDS,
+        ge=1,
+        le=120,
+        description="Silent for so long, a sink or stream process is dead and others of its kind take over.",
+    )
+    instance: str = Field(
+        "",
+        pattern="^[A-Za-z0-9._-]{0,64}$",
+        description="This process's name among those of its kind, the same after a restart (a pod's name): it takes "
+        "its partitions back at once, instead of after session_seconds.",
+    )
     audit_log: str = Field("main", pattern="^[a-z0-9_-]{1,64}$", description="Name of the audit log and its folder.")
     audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")

@@ -8,6 +8,7 @@ QuaestorError
   x LogError                Kafka did not do what was asked
     + LogUnavailableError   it could not be reached or did not answer in time: try again
     + RecordRefusedError    it refused this record for good (too large, not authorised)
+    + ReplacedError         a newer process of the same name took this one's place in its group: stop
   x StoreError              a store did not do what was asked
     + StoreUnavailableError it could not be reached or did not answer in time: try again
     + FencedError           another owner has taken this partition: stop
@@ -60,6 +61,10 @@ class LogUnavailableError(LogError):
 
 class RecordRefusedError(LogError):
     """Kafka refused a record for good."""
+
+
+class ReplacedError(LogError):
+    """A newer process of the same instance name took this one's place in its group."""
 
 
 class StoreError(QuaestorError):

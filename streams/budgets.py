@@ -8,6 +8,7 @@ from processors.budgets import ExpiredCharge
 from processors.reaper import Reaper
 from schemas import limits
 from streams.codec import Codec
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.runtime import run_stream
 
@@ -23,6 +24,7 @@ async def run_reaper(
     clock_skew_seconds: int = limits.CLOCK_SKEW_SECONDS,
     spool_grace_seconds: int = limits.SPOOL_GRACE_SECONDS,
     tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+    membership: Membership | None = None,
 ) -> None:
     """Expire leases on Kafka until `stop`; raises what run_stream raises."""
     reaper = Reaper(
@@ -32,4 +34,4 @@ async def run_reaper(
         tombstone_seconds=tombstone_seconds,
         lease_seconds=lease_seconds,
     )
-    await run_stream(reaper, bootstrap=bootstrap, codec=codec, monitor=monitor, stop=stop)
+    await run_stream(reaper, bootstrap=bootstrap, codec=codec, monitor=monitor, stop=stop, membership=membership)

@@ -8,9 +8,11 @@ last record taken; an end offset is the next offset the partition will give out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from schemas.errors import LogError
+from schemas.limits import SESSION_SECONDS
 
 Headers = tuple[tuple[str, bytes], ...]
 Done = Callable[[LogError | None], None]
@@ -108,6 +110,17 @@ class LogReader(Protocol):
 
     def close(self) -> None:
         """Let go. Blocks briefly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How a process belongs to its group."""
+
+    #: Silent for so long, a member is dead to its group, and its partitions go to the others.
+    session_seconds: float = SESSION_SECONDS
+    #: Its name among the processes of its group, the same after a restart; a newer process of that name takes its place
+    #: and partitions at once and fences it. Empty: a new member every time, and a dead one is waited for.
+    instance: str = ""
 
 
 class GroupReader(LogReader, Protocol):

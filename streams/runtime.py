@@ -21,7 +21,7 @@ from schemas.events import Event
 from schemas.limits import CONSUME_BATCH_RECORDS, DELIVERY_TIMEOUT_SECONDS, RETRY_SECONDS_MAX
 from streams.codec import Codec
 from streams.kafka import KafkaGroupReader, KafkaPublisher
-from streams.log import GroupReader, LogRecord, OutgoingRecord, Partition, Publisher
+from streams.log import GroupReader, LogRecord, Membership, OutgoingRecord, Partition, Publisher
 from streams.monitor import Monitor
 from streams.quarantine import quarantined
 from streams.records import event_of, outgoing, traceparent_of
@@ -291,11 +291,12 @@ async def run_stream(
     codec: Codec,
     monitor: Monitor,
     stop: asyncio.Event,
+    membership: Membership | None = None,
 ) -> None:
     """Run a processor on Kafka until `stop`; raises what StreamRuntime.run raises."""
     client_id = f"quaestor-stream-{processor.name}"
     publisher = KafkaPublisher(bootstrap, client_id=client_id)
-    reader = KafkaGroupReader(bootstrap, f"stream-{processor.name}", client_id)
+    reader = KafkaGroupReader(bootstrap, f"stream-{processor.name}", client_id, membership)
     halt = threading.Event()
     runtime = StreamRuntime(processor, reader, publisher, codec, monitor)
     with ThreadPoolExecutor(1, thread_name_prefix=f"stream-{processor.name}") as pool:

@@ -16,6 +16,7 @@ import typer
 from api.cli.terminal import DataOption
 from api.settings import Settings, load_settings
 from streams.codec import Codec
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
 
@@ -88,6 +89,7 @@ def stream(
                 clock_skew_seconds=settings.clock_skew_seconds,
                 spool_grace_seconds=settings.spool_grace_seconds,
                 tombstone_seconds=settings.hold_tombstone_seconds,
+                membership=_membership(settings),
             )
         )
     else:
@@ -96,7 +98,14 @@ def stream(
 
         poster = LedgerPoster(settings.hold_tombstone_seconds, settings.lease_seconds)
         until_stopped(
-            lambda stop: run_stream(poster, bootstrap=settings.kafka_bootstrap, codec=codec, monitor=monitor, stop=stop)
+            lambda stop: run_stream(
+                poster,
+                bootstrap=settings.kafka_bootstrap,
+                codec=codec,
+                monitor=monitor,
+                stop=stop,
+                membership=_membership(settings),
+            )
         )
 
 
@@ -113,11 +122,15 @@ def sink(
     until_stopped(_SINKS[store](settings, monitor))
 
 
+def _membership(settings: Settings) -> Membership:
+    return Membership(settings.session_seconds, settings.instance)
+
+
 def _postgres(settings: Settings, monitor: Monitor) -> Work:
     from sinks.postgres.process import run  # noqa: PLC0415
 
     dsn, bootstrap, registry_url = settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url
-    return lambda stop: run(dsn, bootstrap, registry_url, monitor, stop)
+    return lambda stop: run(dsn, bootstrap, registry_url, monitor, stop, _membership(settings))
 
 
 def _redis(settings: Settings, monitor: Monitor) -> Work:
@@ -133,6 +146,7 @@ def _redis(settings: Settings, monitor: Monitor) -> Work:
         random=SystemRandom(),
         quarantine=PostgresQuarantine(settings.postgres_dsn),
         tombstone_seconds=settings.hold_tombstone_seconds,
+        membership=_membership(settings),
     )
 
 
@@ -140,7 +154,13 @@ def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
     from sinks.clickhouse.process import run  # noqa: PLC0415
 
     return lambda stop: run(
-        settings.clickhouse_url, settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url, monitor, stop
+        settings.clickhouse_url,
+        settings.postgres_dsn,
+        settings.kafka_bootstrap,
+        settings.registry_url,
+        monitor,
+        stop,
+        _membership(settings),
     )
 
 
@@ -156,6 +176,7 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
         stop,
         settings.audit_log,
         settings.audit_origin,
+        _membership(settings),
     )
 
 

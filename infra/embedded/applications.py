@@ -69,6 +69,8 @@ def environment(data: Path, ports: PortPlan, monitor_port: int) -> Mapping[str, 
         # Nine processes that compile every module anew take twice as long to start.
         "PYTHONDONTWRITEBYTECODE": "",
         "QUAESTOR_DATA": str(data),
+        # One process of each kind: a killed one takes its partitions back at once.
+        "QUAESTOR_INSTANCE": "local",
         "QUAESTOR_MONITOR_PORT": str(monitor_port),
         "QUAESTOR_GATEWAY_PORT": str(ports.gateway),
         "QUAESTOR_SIMULATOR_PORT": str(ports.simulator),

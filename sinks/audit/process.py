@@ -21,6 +21,7 @@ from sinks.audit.sink import AuditSink
 from sinks.audit.store import AuditStore
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.runner.process import drive
+from streams.log import Membership
 from streams.monitor import Monitor
 
 
@@ -33,6 +34,7 @@ async def run(
     stop: asyncio.Event,
     log: str = LOG_NAME,
     origin: str = ORIGIN,
+    membership: Membership | None = None,
 ) -> None:
     """Enter every audited record and publish checkpoints until `stop`, under a key made at the first start.
 
@@ -41,7 +43,7 @@ async def run(
     """
     layout = AuditLayout(data, log, origin)
     sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log))
-    driving = asyncio.create_task(drive(sink, bootstrap, registry_url, monitor, stop))
+    driving = asyncio.create_task(drive(sink, bootstrap, registry_url, monitor, stop, membership=membership))
     failing = asyncio.create_task(sink.failure())
     try:
         await asyncio.wait({driving, failing}, return_when=asyncio.FIRST_COMPLETED)

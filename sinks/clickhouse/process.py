@@ -15,12 +15,19 @@ from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.runner.process import drive
 from streams.codec import Codec
 from streams.kafka import KafkaReader
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
 
 
 async def run(
-    clickhouse_url: str, dsn: str, bootstrap: str, registry_url: str, monitor: Monitor, stop: asyncio.Event
+    clickhouse_url: str,
+    dsn: str,
+    bootstrap: str,
+    registry_url: str,
+    monitor: Monitor,
+    stop: asyncio.Event,
+    membership: Membership | None = None,
 ) -> None:
     """Project the fact topics into ClickHouse until `stop`; plans and quarantine stand in Postgres (`dsn`).
 
@@ -33,7 +40,7 @@ async def run(
     )
     sink = ClickHouseSink(ClickHouse(clickhouse_url), PostgresPlanStore(dsn, owner()), ranges)
     try:
-        await drive(sink, bootstrap, registry_url, monitor, stop, quarantine)
+        await drive(sink, bootstrap, registry_url, monitor, stop, quarantine, membership)
     finally:
         await quarantine.close()
 

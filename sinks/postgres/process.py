@@ -13,19 +13,27 @@ from sinks.runner.process import drive
 from sinks.runner.relay import relay_quarantine
 from streams.codec import Codec
 from streams.kafka import KafkaPublisher
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.recorder import Recorder
 from streams.registry import RegistrySchemas
 
 
-async def run(dsn: str, bootstrap: str, registry_url: str, monitor: Monitor, stop: asyncio.Event) -> None:
+async def run(
+    dsn: str,
+    bootstrap: str,
+    registry_url: str,
+    monitor: Monitor,
+    stop: asyncio.Event,
+    membership: Membership | None = None,
+) -> None:
     """Project every topic into Postgres until `stop`; raises what ends the process for good (start it again)."""
     outbox = PostgresQuarantine(dsn)
     publisher = KafkaPublisher(bootstrap, client_id="quarantine-relay")
     recorder = Recorder(publisher, Codec(RegistrySchemas(registry_url)))
     relay = asyncio.create_task(relay_quarantine(outbox, recorder, stop, SystemRandom()))
     try:
-        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop)
+        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop, membership=membership)
         await relay
     finally:
         relay.cancel()

@@ -19,7 +19,7 @@ from sinks.runner.runner import run_sink
 from sinks.runner.seam import QuarantineStore
 from streams.codec import Codec
 from streams.kafka import KafkaGroupReader, KafkaReader
-from streams.log import GroupReader, LogReader
+from streams.log import GroupReader, LogReader, Membership
 from streams.monitor import Monitor
 
 log = structlog.get_logger()
@@ -40,12 +40,13 @@ async def run(
     random: Random,
     quarantine: QuarantineStore | None = None,
     tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+    membership: Membership | None = None,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises."""
     sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
     await run_on(
         sink,
-        reader=KafkaGroupReader(bootstrap, GROUP),
+        reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
         control_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-control"),
         codec=codec,
         monitor=monitor,

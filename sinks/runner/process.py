@@ -11,6 +11,7 @@ from sinks.runner.runner import run_sink
 from sinks.runner.seam import QuarantineStore, Sink
 from streams.codec import Codec
 from streams.kafka import KafkaGroupReader
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
 
@@ -25,11 +26,12 @@ async def drive(
     monitor: Monitor,
     stop: asyncio.Event,
     quarantine: QuarantineStore | None = None,
+    membership: Membership | None = None,
 ) -> None:
     """Drive a sink over Kafka until `stop`; the group is named after its projection. Raises as run_sink does."""
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS, 20, 100)
-    reader = KafkaGroupReader(bootstrap, sink.projection, f"sink-{sink.projection}")
+    reader = KafkaGroupReader(bootstrap, sink.projection, f"sink-{sink.projection}", membership)
     codec = Codec(RegistrySchemas(registry_url))
     progress = MonitorProgress(monitor, sink.projection)
     await run_sink(sink, reader, codec, progress, stop, SystemRandom(), quarantine)

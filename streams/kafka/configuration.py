@@ -14,12 +14,12 @@ from schemas.limits import (
     RECORD_BYTES_MAX,
 )
 from streams.kafka.client_log import ClientLog
+from streams.log import Membership
 
 RECORD_OVERHEAD_BYTES = 4_096
 PRODUCER_QUEUE_KIBIBYTES = 128 * 1024
 READER_QUEUE_KIBIBYTES = 16 * 1024
 READER_QUEUE_RECORDS = 20 * CONSUME_BATCH_RECORDS
-SESSION_TIMEOUT_MILLISECONDS = 10_000
 #: Longest time between two calls of consume before the group takes a member's partitions away.
 POLL_INTERVAL_MILLISECONDS_MAX = 120_000
 FETCH_WAIT_MILLISECONDS = 100
@@ -87,15 +87,19 @@ def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
     }
 
 
-def group_reader(bootstrap: str, client_id: str, group: str) -> dict[str, Any]:
+def group_reader(bootstrap: str, client_id: str, group: str, membership: Membership) -> dict[str, Any]:
     """A consumer that shares its topics with its group, and keeps what it has while others come and go."""
-    return reader(bootstrap, client_id) | {
+    session_milliseconds = int(membership.session_seconds * 1_000)
+    shared = {
         "group.id": group,
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": SESSION_TIMEOUT_MILLISECONDS,
-        "heartbeat.interval.ms": SESSION_TIMEOUT_MILLISECONDS // 5,
+        "session.timeout.ms": session_milliseconds,
+        "heartbeat.interval.ms": session_milliseconds // 5,
         "max.poll.interval.ms": POLL_INTERVAL_MILLISECONDS_MAX,
     }
+    if membership.instance:
+        shared["group.instance.id"] = membership.instance
+    return reader(bootstrap, client_id) | shared
 
 
 def fault_of(error: KafkaError) -> LogError:

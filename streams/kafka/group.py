@@ -10,15 +10,21 @@ from confluent_kafka import KafkaException, TopicPartition
 from schemas.errors import QuaestorError
 from streams.kafka import configuration
 from streams.kafka.reader import KafkaReader
-from streams.log import LogRecord, Partition
+from streams.log import LogRecord, Membership, Partition
 
 
 class KafkaGroupReader(KafkaReader):
-    """GroupReader on Kafka, cooperative: a rebalance moves only the partitions that change hands."""
+    """GroupReader on Kafka, cooperative: a rebalance moves only the partitions that change hands.
 
-    def __init__(self, bootstrap: str, group: str, client_id: str = "quaestor") -> None:
+    `consume` also raises ReplacedError once a newer process of the same instance name joined the group.
+    """
+
+    def __init__(
+        self, bootstrap: str, group: str, client_id: str = "quaestor", membership: Membership | None = None
+    ) -> None:
         """Connect in the background; subscribe joins the group."""
-        super().__init__(bootstrap, client_id, configuration.group_reader(bootstrap, client_id, group))
+        membership = membership or Membership()
+        super().__init__(bootstrap, client_id, configuration.group_reader(bootstrap, client_id, group, membership))
         self._hints: dict[Partition, int] = {}
         self._unclaimed: set[Partition] = set()
         self._cursors_of: Callable[[Sequence[Partition]], Mapping[Partition, int]] = lambda _: {}

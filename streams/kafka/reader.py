@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError
+from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError, ReplacedError
 from streams.kafka import admin, configuration
 from streams.log import LogRecord, Partition
 
@@ -25,6 +25,8 @@ PASSING = frozenset(
 )
 PASSING_SECONDS = 0.05
 ASK_SECONDS_MIN = 0.1
+#: The one fault that ends a consumer for good; librdkafka tells it as fatal, with the broker's words.
+REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})  # noqa: SLF001 - its public name
 GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
 
 
@@ -86,7 +88,9 @@ class KafkaReader:
 
     def _note(self, message: Any, error: KafkaError) -> None:
         """Keep a fault for the next call, so that the records read with it are not lost."""
-        if error.code() in GONE:
+        if error.code() in REPLACED:
+            self._fault = ReplacedError(error.str())
+        elif error.code() in GONE:
             self._fault = IntegrityError(f"{message.topic()}/{message.partition()}: {error.str()}")
         elif not error.retriable():
             self._fault = self._fault or configuration.fault_of(error)
