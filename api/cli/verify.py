@@ -30,12 +30,15 @@ def verify(
     answers: Annotated[
         Path | None, typer.Option(help="Answers file of `quaestor load`: all must be COMPLETED.")
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every field of every row with the log, not only ids and money.")
+    ] = False,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that every store holds what the log says; exit code 0 only when nothing differs."""
     known = read_answers(answers)
-    checks = run_verification(load_settings(data), parse_scope(scope), known, quiet=as_json)
+    checks = run_verification(load_settings(data), parse_scope(scope), known, quiet=as_json, deep=deep)
     ok = all(check.ok for check in checks)
     if as_json:
         listed = [check.as_json() for check in checks]
@@ -72,7 +75,9 @@ def _request_id(path: Path, number: int, line: str) -> str:
         raise ConfigurationError(f"{path}:{number}: not a line of an answers file") from None
 
 
-def run_verification(settings: Settings, scope: Scope, answers: list[str] | None, *, quiet: bool) -> list[Check]:
+def run_verification(
+    settings: Settings, scope: Scope, answers: list[str] | None, *, quiet: bool, deep: bool = False
+) -> list[Check]:
     """Run the checks with a progress bar on standard error."""
     with progress(quiet=quiet) as bar:
         task = bar.add_task("verify", total=None, note="")
@@ -80,7 +85,7 @@ def run_verification(settings: Settings, scope: Scope, answers: list[str] | None
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        return asyncio.run(Verification(settings, show).run(scope, answers))
+        return asyncio.run(Verification(settings, show).run(scope, answers, deep=deep))
 
 
 def show_checks(checks: list[Check]) -> None:

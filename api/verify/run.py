@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Literal
 
 from api.settings import Settings
-from api.verify.log_scan import Barrier, scan, take_barrier
-from api.verify.parity import NamedStore, compare_all
+from api.verify.content import ContentComparison
+from api.verify.expected import Expected, ExpectedContent
+from api.verify.log_scan import Barrier, LogScan, Taker, take_barrier
+from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees
 from processors.parity.checks import Check, empty, equal, log_checks
-from processors.parity.totals import LogFold
+from processors.parity.digest import KEY_BYTES, RowHasher
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.keys import load_verifier
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
+from sinks.audit.reads import AuditReads
 from sinks.audit.verify import verify_audit
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.reads import ClickHouseReads
+from sinks.clickhouse.sink import PROJECTION as CLICKHOUSE
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.plans import PostgresPlanStore
 from sinks.postgres.reads import PostgresReads
+from sinks.postgres.sink import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
 from sinks.redis.reads import RedisReads, TenantState
 from streams.codec import Codec
@@ -43,11 +50,11 @@ class Verification:
         self._progress = on_progress
         self._codec = Codec(RegistrySchemas(settings.registry_url))
 
-    async def run(self, scope: Scope, answers: Collection[str] | None) -> list[Check]:
-        """All checks of a scope; on an empty log, one check that says so."""
+    async def run(self, scope: Scope, answers: Collection[str] | None, *, deep: bool = False) -> list[Check]:
+        """All checks of a scope; `deep` compares every field of every row too, not only ids and money."""
         checks: list[Check] = []
         if scope in {"parity", "all"}:
-            checks += await self.parity(answers)
+            checks += await self.parity(answers, deep=deep)
         if scope in {"ledger", "all"}:
             checks += await self.ledger()
         if scope in {"budgets", "all"}:
@@ -56,35 +63,69 @@ class Verification:
             checks += await self.audit()
         return checks
 
-    async def parity(self, answers: Collection[str] | None) -> list[Check]:
+    async def parity(self, answers: Collection[str] | None, *, deep: bool = False) -> list[Check]:
         """The log against itself, against the client's answers and against every store."""
-        barrier, fold = await asyncio.to_thread(self._fold)
-        checks = log_checks(fold, answers)
-        return checks + await self._compare_stores(barrier, fold)
-
-    def _fold(self) -> tuple[Barrier, LogFold]:
         reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify")
         try:
-            barrier = take_barrier(reader)
-            return barrier, scan(reader, self._codec, barrier, lambda done, all_: self._progress("log", done, all_))
+            scan = await asyncio.to_thread(LogScan, reader, self._codec)
+            barrier = await asyncio.to_thread(take_barrier, reader)
+            async with self._stores() as (postgres, clickhouse, stores):
+                checks = await self._parity(scan, barrier, postgres, stores, answers, deep=deep)
+                return checks + [rollup_agrees(each) for each in await clickhouse.rollups()]
         finally:
             reader.close()
 
-    async def _compare_stores(self, barrier: Barrier, fold: LogFold) -> list[Check]:
+    async def _parity(
+        self,
+        scan: LogScan,
+        barrier: Barrier,
+        postgres: PostgresReads,
+        stores: Sequence[NamedStore],
+        answers: Collection[str] | None,
+        *,
+        deep: bool,
+    ) -> list[Check]:
+        """What stores lack is known once they are at the barrier: only then is it known what they set aside."""
+        lagging = await reach_all(stores, barrier, lambda name, left: self._progress(f"{name} lags", 0, left))
+        asides = [await postgres.set_aside(store.projection) if store.projection else {} for store in stores]
+        expected = {store.name: Expected(aside) for store, aside in zip(stores, asides, strict=True)}
+        hasher = RowHasher(secrets.token_bytes(KEY_BYTES))
+        contents = {store.name: ExpectedContent(store.content, expected[store.name], hasher) for store in stores}
+        takers: list[Taker] = [contents[name].take if deep else each.take for name, each in expected.items()]
+        fold = await asyncio.to_thread(scan.fold, barrier, takers, lambda done, all_: self._progress("log", done, all_))
+        checks = log_checks(fold, answers)
+        for store in stores:
+            if store.name in lagging:
+                checks.append(lagging[store.name])
+                continue
+            checks += await compare_totals(store, barrier, fold, expected[store.name])
+            if deep:
+                checks += await self._compare_content(store, contents[store.name], store.part(barrier), scan)
+        return checks
+
+    async def _compare_content(
+        self, store: NamedStore, of_log: ExpectedContent, barrier: Barrier, scan: LogScan
+    ) -> list[Check]:
+        rows = sum(digest.count for ranges in of_log.digests.values() for digest in ranges.values())
+        comparison = ContentComparison(store.name, of_log, barrier, scan.read)
+        return await comparison.checks(lambda done: self._progress(f"{store.name}, every field", done, rows))
+
+    @asynccontextmanager
+    async def _stores(self) -> AsyncIterator[tuple[PostgresReads, ClickHouseReads, list[NamedStore]]]:
         dsn = self._settings.postgres_dsn
         postgres = PostgresReads(dsn)
         plans = PostgresPlanStore(dsn, "verify")
         clickhouse = ClickHouseReads(ClickHouse(self._settings.clickhouse_url), plans)
         audit = PostgresAuditStore(dsn, self._layout().log)
         stores = [
-            NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres),
-            NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse),
-            NamedStore("audit", AUDITED_TOPICS, audit),
+            NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres, postgres, POSTGRES),
+            NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse, clickhouse, CLICKHOUSE),
+            NamedStore("audit", AUDITED_TOPICS, audit, AuditReads(audit)),
         ]
         try:
             await plans.open()
             await audit.open()
-            return await compare_all(stores, barrier, fold, lambda name, left: self._progress(f"{name} lags", 0, left))
+            yield postgres, clickhouse, stores
         finally:
             for store in (postgres, clickhouse, plans, audit):
                 await store.close()

@@ -31,7 +31,7 @@ class TopicTotals:
     amount_nano: int = 0
     #: Records whose id had been seen before: produced twice.
     repeated: int = 0
-    #: Records that could not be decoded.
+    #: Records that could not be decoded, or whose key is not the one their fields say.
     undecodable: int = 0
 
 
@@ -56,20 +56,21 @@ class LogFold:
     attempts: dict[str, AttemptFacts] = field(default_factory=dict)
     _seen: dict[str, set[bytes]] = field(default_factory=dict)
 
-    def add(self, topic: str, fields: Mapping[str, Any]) -> None:
-        """Take one decoded record in; a repeated event id only counts as repeated."""
+    def add(self, topic: str, fields: Mapping[str, Any]) -> bool:
+        """Take one decoded record in; False for a repeated event id, which only counts as repeated."""
         totals = self.totals.setdefault(topic, TopicTotals())
         event_id = str(fields["event_id"])
         packed = bytes.fromhex(event_id.replace("-", ""))
         seen = self._seen.setdefault(topic, set())
         if packed in seen:
             totals.repeated += 1
-            return
+            return False
         seen.add(packed)
         totals.records += 1
         totals.id_digest += digest_of(event_id)
         totals.amount_nano += int(fields.get("amount_nano") or 0)
         self._learn(topic, fields)
+        return True
 
     def add_undecodable(self, topic: str) -> None:
         """Count a record that no schema reads."""

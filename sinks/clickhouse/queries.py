@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sinks.clickhouse.tables import FactTable
+from sinks.clickhouse.tables import Column, FactTable
 
 
 def count_range(database: str, table: str) -> str:
@@ -14,6 +14,15 @@ def count_range(database: str, table: str) -> str:
 SELECT count()
 FROM {database}.{table}
 WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off >= {{first:Int64}} AND _off < {{after:Int64}}
+"""
+
+
+def present(database: str, table: str) -> str:
+    """Which of some offsets of one topic's incarnation and partition have a row."""
+    return f"""
+SELECT DISTINCT _off
+FROM {database}.{table}
+WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off IN {{offsets:Array(Int64)}}
 """
 
 
@@ -33,6 +42,50 @@ FROM (
     GROUP BY tenant_id, event_id
 )
 """
+
+
+def rolled_up(database: str) -> tuple[tuple[str, str, str], ...]:
+    """Of each rollup: its name, its events and sums, and the same over its facts."""
+    costs = "count(), sum(quantity), sum(toDecimal128(amount_nano, 9) / 1000000000)"
+    ended = "kind IN ('COMPLETED', 'FAILED', 'REFUSED')"
+    tokens = "input_tokens + output_tokens"
+    requests = f"count(), sum({tokens}), sum(toDecimal128(amount_nano, 9) / 1000000000)"
+    return (
+        (
+            "cost_hourly",
+            f"SELECT sum(events), sum(quantity), sum(amount) FROM {database}.rollup_cost_hourly",
+            f"SELECT {costs} FROM {database}.costs",
+        ),
+        (
+            "requests_hourly",
+            f"SELECT sum(requests), sum({tokens}), sum(amount) FROM {database}.rollup_requests_hourly",
+            f"SELECT {requests} FROM {database}.requests WHERE {ended}",
+        ),
+    )
+
+
+def content(database: str, table: FactTable, ranges: Mapping[int, tuple[int, int]]) -> str:
+    """Position, id and every column of the rows within (first, after) ranges of offsets per partition, in any order."""
+    parts = list(ranges)
+    firsts = [first for first, _ in ranges.values()]
+    afters = [after for _, after in ranges.values()]
+    columns = ", ".join(_readable(column, table) for column in table.columns)
+    return f"""
+SELECT _part, _off, {columns}
+FROM {database}.{table.name}
+WHERE _off >= {min(firsts)} AND _off < {max(afters)}
+    AND _off >= transform(_part, {parts}, {firsts}, toInt64({max(afters)}))
+    AND _off < transform(_part, {parts}, {afters}, toInt64(0))
+"""
+
+
+def _readable(column: Column, table: FactTable) -> str:
+    """A column as the log has its values: times as microseconds, UUIDs as text."""
+    if "DateTime64" in column.type_name:
+        turn = "toUnixTimestamp64Micro"
+        is_array = column.type_name.startswith("Array")
+        return f"arrayMap(each -> {turn}(each), `{column.name}`)" if is_array else f"{turn}(`{column.name}`)"
+    return f"toString(`{column.name}`)" if column.name in table.uuid_fields else f"`{column.name}`"
 
 
 def cost_by_team_and_model(database: str) -> str:

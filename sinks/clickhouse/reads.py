@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from schemas.money import NANO_PER_UNIT
 from sinks.clickhouse import queries
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.plans import PlanStore
 from sinks.clickhouse.sink import PROJECTION
-from sinks.clickhouse.tables import TABLES
+from sinks.clickhouse.tables import OMITTED, TABLES, FactTable
+from sinks.content import Ranges, SchemaContent, StoredRow
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 
 ROWS_MAX = 10_000
+#: Offsets of every partition that are read at once when whole tables are read.
+PAGE_OFFSETS = 4_096
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,23 @@ class ModelLatency:
     first_chunk_p99_micros: int
 
 
+@dataclass(frozen=True)
+class RollupSums:
+    """Events, quantity and money of a rollup, and of its facts before and after it was read."""
+
+    name: str
+    before: tuple[Any, ...]
+    rollup: tuple[Any, ...]
+    after: tuple[Any, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the rollup can be that of its facts: the same, or in between while events come in."""
+        if self.before == self.after:
+            return self.rollup == self.after
+        return bool(self.before[0] <= self.rollup[0] <= self.after[0])
+
+
 class ClickHouseReads:
     """Reads of one database; all of it raises StoreUnavailableError while ClickHouse is away."""
 
@@ -97,6 +117,41 @@ class ClickHouseReads:
             return NO_TOTALS
         rows = await self._clickhouse.query(queries.totals(self._clickhouse.database, TABLES[topic], ends))
         return StoreTotals(*(int(value) for value in rows[0]))
+
+    async def rollups(self) -> list[RollupSums]:
+        """Each rollup's sums beside those of its facts; facts are read on both sides of it, since inserts go on."""
+        found = []
+        for name, rollup, facts in queries.rolled_up(self._clickhouse.database):
+            before = await self._clickhouse.query(facts)
+            sums = await self._clickhouse.query(rollup)
+            found.append(RollupSums(name, before[0], sums[0], (await self._clickhouse.query(facts))[0]))
+        return found
+
+    holds_every_record = False
+    contents: ClassVar[dict[str, SchemaContent]] = {
+        topic: SchemaContent(topic, OMITTED, null_text_is_empty=True) for topic in TABLES
+    }
+
+    async def rows(self, ranges: Ranges) -> AsyncIterator[list[StoredRow]]:
+        """Whole rows of these ranges, table by table, a bounded range of offsets at a time."""
+        for topic, table in TABLES.items():
+            given = {each.number: span for each, span in ranges.items() if each.topic == topic}
+            first = min((span[0] for span in given.values()), default=0)
+            last = max((span[1] for span in given.values()), default=0)
+            for begin in range(first, last, PAGE_OFFSETS):
+                page = {
+                    number: (max(begin, span[0]), min(begin + PAGE_OFFSETS, span[1])) for number, span in given.items()
+                }
+                yield await self._page(table, page)
+
+    async def _page(self, table: FactTable, ranges: Mapping[int, tuple[int, int]]) -> list[StoredRow]:
+        rows = await self._clickhouse.query(queries.content(self._clickhouse.database, table, ranges))
+        content, names = self.contents[table.topic], [column.name for column in table.columns]
+        found = []
+        for number, offset, *values in rows:
+            fields = _unnested(dict(zip(names, values, strict=True)))
+            found.append(StoredRow(Partition(table.topic, number), offset, fields["event_id"], content.values(fields)))
+        return found
 
     async def cursors(self) -> dict[Partition, int]:
         """Next offset of every partition of the projection."""
@@ -134,6 +189,17 @@ class ClickHouseReads:
     async def _ask(self, query: Any, tenant_id: str, since: int, rows_max: int) -> list[tuple[Any, ...]]:
         parameters = {"tenant_id": tenant_id, "since": since, "rows": rows_max}
         return await self._clickhouse.query(query(self._clickhouse.database), parameters)
+
+
+def _unnested(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its columns `field.inner`, arrays of one length, as a list of records under `field`."""
+    nested: dict[str, dict[str, list[Any]]] = {}
+    for name in [name for name in row if "." in name]:
+        field, _, inner = name.partition(".")
+        nested.setdefault(field, {})[inner] = row.pop(name)
+    for field, columns in nested.items():
+        row[field] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return row
 
 
 def _nano(amount: Decimal) -> int:

@@ -35,6 +35,22 @@ WHERE request_id = $1
 """
 
 
+def content(table: EventTable) -> str:
+    """Every column of the rows of one topic within (partition, first, after) ranges of offsets, in any order."""
+    columns = ", ".join(f"found.{name}" for name in table.columns)
+    return f"""
+SELECT {columns}
+FROM {SCHEMA}.{table.name} AS found
+JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS given (log_partition, first, after)
+    ON found.log_partition = given.log_partition AND log_offset >= given.first AND log_offset < given.after
+"""
+
+
+SET_ASIDE = """
+SELECT source_topic, source_partition, source_offset
+FROM quaestor.quarantine_outbox
+WHERE sink = $1
+"""
 CURSORS = "SELECT topic, partition, next_offset FROM quaestor.stream_cursor WHERE projection = $1"
 QUARANTINED = """
 SELECT count(*) FROM quaestor.quarantine_outbox WHERE $1::text IS NULL OR sink = $1

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
+import msgspec
 
 from schemas.topics import TOPICS
+from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
 from sinks.postgres import read_queries as queries
-from sinks.postgres.connect import READER_ROLE, create_pool, passing_errors
+from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
 from sinks.postgres.sink import PROJECTION
-from sinks.postgres.tables import TABLES
+from sinks.postgres.tables import TABLES, EventTable, content_hash
 from sinks.totals import StoreTotals
 from streams.log import Partition
 
 CONNECTIONS_MAX = 4
 ROWS_MAX = 10_000
+#: Rows fetched at once when whole tables are read.
+PAGE_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,23 @@ STORY_ORDER = (
 )
 
 
+class RowContent(SchemaContent):
+    """Every field of a record, and the hash of its body that stands beside it."""
+
+    def __init__(self, topic: str) -> None:
+        """All of the topic's fields."""
+        super().__init__(topic)
+        self.names = (*self.names, "content_hash")
+
+    def of(self, row: LogRow) -> Values:
+        """As the seam says."""
+        return [*super().of(row), content_hash(row.record.value)]
+
+    def of_stored(self, row: Any) -> Values:
+        """The values of a row by column name."""
+        return [*self.values(row), row["content_hash"]]
+
+
 class PostgresReads:
     """Reads under the reader role, over a small pool; all of it raises StoreUnavailableError while Postgres is away."""
 
@@ -118,6 +139,34 @@ class PostgresReads:
     async def _totals(self, topic: str, ends: Mapping[int, int]) -> StoreTotals:
         (row,) = await self._fetch(queries.totals(TABLES[topic]), list(ends), list(ends.values()))
         return StoreTotals(int(row["records"]), int(row["id_digest"]), int(row["amount_nano"]))
+
+    holds_every_record = False
+    contents: ClassVar[dict[str, RowContent]] = {topic: RowContent(topic) for topic in TABLES}
+
+    async def rows(self, ranges: Ranges) -> AsyncIterator[list[StoredRow]]:
+        """Whole rows of these ranges, table by table over a connection of its own, in bounded pages."""
+        connection = await connect(self._dsn, READER_ROLE)
+        try:
+            with passing_errors():
+                await use_log_types(connection)
+                await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+                await connection.set_type_codec(
+                    "jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode, format="text"
+                )
+            for topic, table in TABLES.items():
+                given = {each.number: span for each, span in ranges.items() if each.topic == topic}
+                if given:
+                    async for page in _pages(connection, table, given, self.contents[topic]):
+                        yield page
+        finally:
+            connection.terminate()
+
+    async def set_aside(self, projection: str) -> dict[Partition, set[int]]:
+        """Offsets of records that a projection did not take and that wait for an operator."""
+        found: dict[Partition, set[int]] = {}
+        for topic, number, offset in await self._fetch(queries.SET_ASIDE, projection):
+            found.setdefault(Partition(topic, number), set()).add(offset)
+        return found
 
     async def cursors(self) -> dict[Partition, int]:
         """Where the projection stands."""
@@ -189,6 +238,25 @@ class PostgresReads:
         if self._pool is None:
             self._pool = await create_pool(self._dsn, READER_ROLE, CONNECTIONS_MAX)
         return self._pool
+
+
+async def _pages(
+    connection: asyncpg.Connection, table: EventTable, given: Mapping[int, tuple[int, int]], content: RowContent
+) -> AsyncIterator[list[StoredRow]]:
+    firsts, afters = zip(*given.values(), strict=True)
+    with passing_errors():
+        async with connection.transaction(readonly=True):
+            cursor = await connection.cursor(queries.content(table), list(given), list(firsts), list(afters))
+            while rows := await cursor.fetch(PAGE_ROWS):
+                yield [
+                    StoredRow(
+                        Partition(table.topic, row["log_partition"]),
+                        row["log_offset"],
+                        row["event_id"],
+                        content.of_stored(row),
+                    )
+                    for row in rows
+                ]
 
 
 def _judged(invariant: Invariant, rows: list[asyncpg.Record]) -> InvariantResult:

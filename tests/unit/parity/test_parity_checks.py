@@ -93,13 +93,14 @@ def test_an_event_produced_twice_counts_once() -> None:
     [
         (TopicTotals(1, 7, 10), None),
         (TopicTotals(0, 0, 0), "1 distinct events are missing"),
+        (TopicTotals(2, 9, 10), "1 events are too many"),
         (TopicTotals(1, 8, 10), "as many events, but not the same ones"),
         (TopicTotals(1, 7, 11), "amounts differ by 1 nano-units"),
     ],
 )
 def test_a_store_is_compared_by_count_digest_and_sum(stored: TopicTotals, first_difference: str | None) -> None:
     """Each way in which a store can differ has its own words."""
-    check = store_holds_topic("postgres", "quaestor.costs", TopicTotals(1, 7, 10), stored, 0)
+    check = store_holds_topic("postgres", "quaestor.costs", TopicTotals(1, 7, 10), stored)
 
     assert first_difference == check.first_difference
     assert (first_difference is None) == check.ok

@@ -1,0 +1,79 @@
+"""What one store must hold of the log: its distinct events without those that were set aside, and their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from processors.parity.digest import RangeDigest, RowHasher
+from processors.parity.totals import LogFold, TopicTotals, digest_of
+from sinks.content import ContentStore, LogRow
+from streams.log import Partition
+
+#: Offsets that one digest covers: how much is read again to find the first difference.
+RANGE_OFFSETS = 4_096
+#: Of each partition, by the number of the range of offsets.
+RangeDigests = dict[Partition, dict[int, RangeDigest]]
+
+
+def add_row(digests: RangeDigests, partition: Partition, offset: int, number: int) -> None:
+    """Take a row's hash into the digest of its range."""
+    ranges = digests.setdefault(partition, {})
+    digest = ranges.get(offset // RANGE_OFFSETS)
+    if digest is None:
+        digest = ranges[offset // RANGE_OFFSETS] = RangeDigest()
+    digest.add(number)
+
+
+@dataclass
+class Expected:
+    """Folds the log for one store. `take` is called for every record, in the order of each partition."""
+
+    #: Offsets of records that the store's sink put into quarantine or parked.
+    set_aside: Mapping[Partition, set[int]]
+    #: Of (topic, event id): amounts of events whose every record so far was set aside.
+    absent: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: Ids that stand in the log more than once; which of their records a store took is its own affair.
+    repeated: set[tuple[str, str]] = field(default_factory=set)
+
+    def take(self, row: LogRow, is_new: bool) -> bool:
+        """Whether the store must have a row of this record and of none of the event's records before."""
+        if row.fields is None:
+            return False
+        key = (row.record.topic, str(row.fields["event_id"]))
+        if not is_new:
+            self.repeated.add(key)
+        partition = Partition(row.record.topic, row.record.partition)
+        if row.record.offset in self.set_aside.get(partition, ()):
+            if is_new:
+                self.absent[key] = int(row.fields.get("amount_nano") or 0)
+            return False
+        return is_new or self.absent.pop(key, None) is not None
+
+    def totals(self, topic: str, fold: LogFold) -> TopicTotals:
+        """The topic's totals in the log without what was set aside."""
+        found = fold.totals.get(topic, TopicTotals())
+        absent = {event_id: amount for (of, event_id), amount in self.absent.items() if of == topic}
+        return TopicTotals(
+            found.records - len(absent),
+            found.id_digest - sum(map(digest_of, absent)),
+            found.amount_nano - sum(absent.values()),
+        )
+
+
+@dataclass
+class ExpectedContent:
+    """Digests of what a store must hold, field by field."""
+
+    store: ContentStore
+    expected: Expected
+    hasher: RowHasher
+    digests: RangeDigests = field(default_factory=dict)
+
+    def take(self, row: LogRow, is_new: bool) -> None:
+        """Take a record of the log in."""
+        must_hold = self.expected.take(row, is_new)
+        content = self.store.contents.get(row.record.topic)
+        if content is not None and (must_hold or self.store.holds_every_record):
+            partition = Partition(row.record.topic, row.record.partition)
+            add_row(self.digests, partition, row.record.offset, self.hasher.hash(content.of(row)))

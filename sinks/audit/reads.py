@@ -1,0 +1,52 @@
+"""What others read from the audit log as rows: every entry as it says of its record, to be compared with the log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import ClassVar
+
+from processors.audit.entry import Source, decode_entry
+from processors.audit.sources import source_of, undecodable
+from sinks.audit.layout import AUDITED_TOPICS
+from sinks.audit.store import AuditStore
+from sinks.content import Content, LogRow, Ranges, StoredRow, Values
+from streams.log import Partition
+
+
+class EntryContent(Content):
+    """What an entry says of its record, the commitment to its bytes included; its place in the log is its own."""
+
+    names = Source._fields
+
+    def of(self, row: LogRow) -> Values:
+        """As the seam says."""
+        record = row.record
+        place = (record.topic, row.topic_id, record.partition, record.offset, record.timestamp_millis, record.value)
+        return list(undecodable(*place) if row.fields is None else source_of(row.fields, *place))
+
+
+class AuditReads:
+    """Reads of one log's entries."""
+
+    holds_every_record = True
+    contents: ClassVar[dict[str, Content]] = dict.fromkeys(AUDITED_TOPICS, EntryContent())
+
+    def __init__(self, store: AuditStore) -> None:
+        """Over an open store."""
+        self._store = store
+
+    async def rows(self, ranges: Ranges) -> AsyncIterator[list[StoredRow]]:
+        """The entries of these ranges, all of the log being read, in bounded pages."""
+        end = (await self._store.state()).next_seq
+        async for page in self._store.rows(0, end):
+            sources = [decode_entry(row.entry).source for row in page]
+            yield [_row(source) for source in sources if _is_within(source, ranges)]
+
+
+def _row(source: Source) -> StoredRow:
+    return StoredRow(Partition(source.topic, source.partition), source.offset, source.event_id, list(source))
+
+
+def _is_within(source: Source, ranges: Ranges) -> bool:
+    first, after = ranges.get(Partition(source.topic, source.partition), (0, 0))
+    return first <= source.offset < after

@@ -1,0 +1,221 @@
+"""Every field in real Postgres and in the embedded ClickHouse against the log; one spoilt column is named."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from api.verify.parity import rollup_agrees
+from schemas import events
+from sinks.clickhouse.client import ClickHouse
+from sinks.clickhouse.memory import MemoryPlanStore
+from sinks.clickhouse.migrations import Target
+from sinks.clickhouse.migrations import migrate as migrate_clickhouse
+from sinks.clickhouse.reads import ClickHouseReads
+from sinks.clickhouse.tables import TABLES
+from sinks.postgres.migrations import migrate
+from sinks.postgres.reads import PostgresReads
+from sinks.postgres.sink import PostgresSink
+from sinks.runner.screen import Screen
+from sinks.runner.seam import Batch, Decoded, Sink, Span
+from streams.log import OutgoingRecord, Partition
+from tests.support.clickhouse_server import ClickHouseServer, external_url
+from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
+from tests.support.parity_world import CODEC, ParityWorld
+from tests.support.postgres_server import PostgresServer
+from tests.support.stories import START_MICROS, control_event, event_id, outgoing, request_story
+
+pytestmark = pytest.mark.stack
+COSTS = "quaestor.costs"
+DATABASE = "content"
+#: Values that stores turn into something else and back: floats of every size, nulls beside texts, maps, bytes, limits.
+ODD: list[events.Event] = [
+    events.RoutingDecision(
+        event_id=event_id(1, "odd decision"), occurred_at=START_MICROS + 7, tenant_id="acme", actor="t",
+        request_id="r-1", model_requested="ä\u2028\\ \"'", policy="p", policy_version="", probability=1e-9,
+        candidates=(
+            events.Candidate(provider_id="p", model="m", eligible=False, ruled_out_by="price", score=1e22),
+            events.Candidate(provider_id="q", model="m", eligible=True, score=0.1, price_id="x"),
+            events.Candidate(provider_id="r", model="m", eligible=True, score=-3.0),
+        ),
+    ),
+    events.RequestEvent(
+        event_id=event_id(2, "odd request"), occurred_at=START_MICROS + 999_999, tenant_id="acme", actor="t",
+        request_id="r-2", kind=events.RequestKind.FAILED, operation=events.Operation.EMBEDDINGS, error_code="",
+        error_detail="\t\n", tags={"b": "2", "a": "", "c": "'"}, sealed=b"\x00\xff", body_commitment=b"\x01" * 32,
+        body_bytes=2**62, amount_nano=-1, status_code=0, duration_micros=0, started_at=START_MICROS,
+    ),
+    events.ProviderHealth(
+        event_id=event_id(3, "odd health"), occurred_at=START_MICROS, tenant_id="_system", actor="t", provider_id="p",
+        model="m", region="", window_start=START_MICROS, window_end=START_MICROS + 1, attempts=1, errors=0,
+        timeouts=0, latency_p50_micros=1, latency_p95_micros=2, state=events.HealthState.HEALTHY,
+    ),
+    events.Alert(
+        event_id=event_id(4, "odd alert"), occurred_at=START_MICROS, tenant_id="acme", actor="t",
+        kind=events.AlertKind.THRESHOLD, severity=events.Severity.INFO, subject="s", title="t", detail="",
+        window_start=0,
+    ),
+    control_event(5, events.ControlAction.CREATED, '{"a": 1.50}'),
+]  # fmt: skip
+
+
+def quarantined(world: ParityWorld) -> events.QuarantinedRecord:
+    """A record of quaestor.quarantine, bytes, headers and all."""
+    record = world.log.records[Partition(COSTS, 0)][0]._replace(headers=(("h", b"\x00\xfe"), ("a", b"")))
+    return Screen(CODEC, "x@v1").poison(record, "topic", events.QuarantineReason.BUG, "test", START_MICROS).event
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for this module."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def clickhouse_url() -> Iterator[str]:
+    """A server for this module."""
+    url = external_url()
+    if url is not None:
+        yield url
+        return
+    server = ClickHouseServer()
+    server.start()
+    yield server.url
+    server.remove()
+
+
+@pytest.fixture
+def world() -> ParityWorld:
+    """Forty requests and what else a schema allows; one event of each of some requests was produced twice."""
+    made = ParityWorld([*(event for number in range(40) for event in request_story(number)), *ODD])
+    made.produce(outgoing(CODEC, [event for number in range(3) for event in request_story(number)]))
+    made.produce([OutgoingRecord("quaestor.quarantine", b"k", CODEC.encode(quarantined(made)), ())])
+    return made
+
+
+async def fill(sink: Sink, world: ParityWorld) -> None:
+    """Let a sink apply the log."""
+    ids = world.log.reader().topic_ids(list(world.log.counts), 1)
+    screen = Screen(CODEC, sink.projection)
+    await sink.open()
+    for at, records in world.log.records.items():
+        if at.topic not in sink.topics or not records:
+            continue
+        await sink.claim([at], ids)
+        span = Span(at, ids[at.topic], 0, len(records))
+        screened = [screen.screen(record, span.topic_id, 1) for record in records]
+        span.records += [each for each in screened if isinstance(each, Decoded)]
+        await sink.write(Batch([span], 1))
+    await sink.close()
+
+
+@pytest.fixture
+async def in_postgres(postgres: PostgresServer, world: ParityWorld) -> AsyncIterator[PostgresReads]:
+    """A database that has the log."""
+    dsn = postgres.dsn(DATABASE)
+    await migrate(dsn)
+    await fill(PostgresSink(dsn, "test"), world)
+    reads = PostgresReads(dsn)
+    yield reads
+    await reads.close()
+    connection = await asyncpg.connect(postgres.dsn("postgres"))
+    await connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def in_clickhouse(clickhouse_url: str, world: ParityWorld) -> AsyncIterator[ClickHouseReads]:
+    """A database that has the log."""
+    await migrate_clickhouse(clickhouse_url, Target(DATABASE))
+    client = ClickHouse(clickhouse_url, DATABASE)
+    await fill(RememberingSink(client, MemoryPlanStore(), RememberedRanges()), world)
+    client = ClickHouse(clickhouse_url, DATABASE)
+    reads = ClickHouseReads(client, MemoryPlanStore())
+    yield reads
+    await client.command(f"DROP DATABASE {DATABASE}")
+    await reads.close()
+
+
+async def test_postgres_holds_every_field(world: ParityWorld, in_postgres: PostgresReads) -> None:
+    """Whatever a schema allows comes back as the log has it, from every table."""
+    assert not await world.difference(in_postgres)
+
+
+async def test_clickhouse_holds_every_field(world: ParityWorld, in_clickhouse: ClickHouseReads) -> None:
+    """Whatever a schema allows comes back as the log has it, from every fact table."""
+    assert not await world.difference(in_clickhouse)
+    assert set(TABLES) == {partition.topic for partition in world.log.records if partition.topic in TABLES}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE quaestor_v1.cost SET price_id = 'price_2' WHERE event_id = $1", "price_id is 'price_2' in store"),
+        (
+            "UPDATE quaestor_v1.cost SET amount_nano = amount_nano + 1 WHERE event_id = $1",
+            "amount_nano is 1501 in store",
+        ),
+        ("UPDATE quaestor_v1.cost SET content_hash = 'x' WHERE event_id = $1", "content_hash is 78 in store"),
+        ("UPDATE quaestor_v1.cost SET log_offset = log_offset + 4096 WHERE event_id = $1", "missing in store"),
+        ("DELETE FROM quaestor_v1.cost WHERE event_id = $1", "missing in store"),
+    ],
+)
+async def test_one_spoilt_column_in_postgres_is_named(
+    world: ParityWorld, postgres: PostgresServer, in_postgres: PostgresReads, change: str, words: str
+) -> None:
+    """What a superuser did past the triggers is found, with its place in the log."""
+    victim = next(row for row in world.rows() if row.partition.topic == COSTS and row.offset > 3)
+    connection = await asyncpg.connect(postgres.dsn(DATABASE))
+    await connection.execute("ALTER TABLE quaestor_v1.cost DISABLE TRIGGER append_only")
+    await connection.execute(change, victim.event_id)
+    await connection.close()
+
+    difference = await world.difference(in_postgres)
+
+    assert difference.startswith(f"{victim.partition}@{victim.offset} event {victim.event_id}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "ALTER TABLE {db}.costs UPDATE meter = 'OUTPUT_TOKENS' WHERE event_id = '{id}'",
+            "meter is 'OUTPUT_TOKENS'",
+        ),
+        ("ALTER TABLE {db}.costs UPDATE amount_nano = 1499 WHERE event_id = '{id}'", "amount_nano is 1499 in store"),
+        ("ALTER TABLE {db}.costs DELETE WHERE event_id = '{id}'", "missing in store"),
+        ("INSERT INTO {db}.costs SELECT * FROM {db}.costs WHERE event_id = '{id}'", "store has it 2 times"),
+    ],
+)
+async def test_one_spoilt_column_in_clickhouse_is_named(
+    world: ParityWorld, clickhouse_url: str, in_clickhouse: ClickHouseReads, change: str, words: str
+) -> None:
+    """A column changed, a row deleted or doubled by hand is found, with its place in the log."""
+    victim = next(row for row in world.rows() if row.partition.topic == COSTS and row.offset > 3)
+    client = ClickHouse(clickhouse_url, DATABASE)
+    await client.command(f"{change.format(db=DATABASE, id=victim.event_id)} SETTINGS mutations_sync = 2")
+    await client.close()
+
+    difference = await world.difference(in_clickhouse)
+
+    assert difference.startswith(f"{victim.partition}@{victim.offset} event {victim.event_id}: {words}")
+
+
+async def test_a_rollup_that_counted_twice_is_named(clickhouse_url: str, in_clickhouse: ClickHouseReads) -> None:
+    """Facts that are right say nothing of what their views made of them."""
+    before = [rollup_agrees(each) for each in await in_clickhouse.rollups()]
+    client = ClickHouse(clickhouse_url, DATABASE)
+    rollup = f"{DATABASE}.rollup_cost_hourly"
+    await client.command(f"INSERT INTO {rollup} SELECT * FROM {rollup}")  # noqa: S608 - our own name
+    await client.close()
+
+    after = [rollup_agrees(each) for each in await in_clickhouse.rollups()]
+
+    assert [True, True] == [check.ok for check in before]
+    assert [False, True] == [check.ok for check in after]
+    assert "events, quantity and money are 80, 800," in (after[0].first_difference or "")

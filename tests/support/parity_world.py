@@ -1,0 +1,96 @@
+"""A log in memory and a store beside it that can be spoilt row by row, compared as `quaestor verify --deep` does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from api.verify.content import ContentComparison
+from api.verify.expected import Expected, ExpectedContent
+from api.verify.log_scan import LogScan, take_barrier
+from processors.parity.checks import Check
+from processors.parity.digest import KEY_BYTES, RowHasher
+from processors.parity.totals import LogFold
+from schemas.events import Event
+from schemas.topics import TOPICS
+from sinks.content import Content, ContentStore, LogRow, Ranges, SchemaContent, StoredRow
+from streams.log import OutgoingRecord, Partition
+from streams.memory import MemoryLog
+from tests.support.stories import codec, outgoing
+
+CODEC = codec()
+HASHER = RowHasher(bytes(range(KEY_BYTES)))
+MILLIS = 1_793_491_200_000
+
+
+class RowStore:
+    """A ContentStore in a list."""
+
+    holds_every_record = False
+    contents: Mapping[str, Content] = {topic.name: SchemaContent(topic.name) for topic in TOPICS}
+
+    def __init__(self, found: Sequence[StoredRow] = ()) -> None:
+        """Hold these rows."""
+        self.found = list(found)
+
+    async def rows(self, ranges: Ranges) -> AsyncIterator[list[StoredRow]]:
+        """As the seam says; one row a page, last first."""
+        for row in reversed(self.found):
+            first, after = ranges.get(row.partition, (0, 0))
+            if first <= row.offset < after:
+                yield [row]
+
+
+class ParityWorld:
+    """The log, and comparisons of stores with it."""
+
+    def __init__(self, events: Sequence[Event] = ()) -> None:
+        """A log of these events."""
+        self.log = MemoryLog(clock_millis=lambda: MILLIS)
+        self.produce(outgoing(CODEC, events))
+
+    def produce(self, records: Sequence[OutgoingRecord]) -> None:
+        """Write records."""
+        for record in records:
+            self.log.append(record)
+
+    def rows(self, content: Mapping[str, Content] | None = None) -> list[StoredRow]:
+        """What a store holds that took every record once."""
+        contents = content or RowStore.contents
+        reader = self.log.reader()
+        found: dict[str, StoredRow] = {}
+        for page in LogScan(reader, CODEC).read({at: (0, self.log.end(at)) for at in self.log.records}):
+            for row in page:
+                if row.fields is not None and row.record.topic in contents:
+                    found.setdefault(row.fields["event_id"], _stored(row, contents[row.record.topic]))
+        return list(found.values())
+
+    async def checks(
+        self,
+        store: ContentStore,
+        set_aside: Mapping[Partition, set[int]] | None = None,
+        barrier: Mapping[Partition, int] | None = None,
+    ) -> list[Check]:
+        """What a deep comparison says of a store named `store`."""
+        reader = self.log.reader()
+        scan = LogScan(reader, CODEC)
+        barrier = barrier or take_barrier(reader)
+        of_log = ExpectedContent(store, Expected(set_aside or {}), HASHER)
+        scan.fold(barrier, [of_log.take], lambda _done, _all: None)
+        part = {at: end for at, end in barrier.items() if at.topic in store.contents}
+        return await ContentComparison("store", of_log, part, scan.read).checks(lambda _done: None)
+
+    def fold(self, expected: Expected) -> LogFold:
+        """The log folded beside what one store must hold."""
+        reader = self.log.reader()
+        return LogScan(reader, CODEC).fold(take_barrier(reader), [expected.take], lambda _done, _all: None)
+
+    async def difference(self, store: ContentStore, set_aside: Mapping[Partition, set[int]] | None = None) -> str:
+        """The first difference of all topics; empty when there is none."""
+        checks = await self.checks(store, set_aside)
+        return next((check.first_difference or "?" for check in checks if not check.ok), "")
+
+
+def _stored(row: LogRow, content: Content) -> StoredRow:
+    record = row.record
+    event_id = str(row.fields["event_id"]) if row.fields else ""
+    return StoredRow(Partition(record.topic, record.partition), record.offset, event_id, content.of(row))
