@@ -28,9 +28,11 @@ def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
     """Add the agent to an application."""
     windows = HealthWindows()
     health = raw_topic(application, HEALTH.name)
+    age_micros = 0
 
     @application.agent(raw_topic(application, ATTEMPTS.name), concurrency=CONCURRENCY, name="provider-health")  # type: ignore[untyped-decorator] # faust has no types
     async def watch(values: AsyncIterator[bytes]) -> None:
+        nonlocal age_micros
         async for value in values:
             attempt = await _decoded(codec, value)
             if attempt is None:
@@ -38,7 +40,7 @@ def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
             else:
                 now = _now_micros()
                 windows.observe(attempt, now)
-                monitor.set(freshness_seconds=round(max(now - attempt.occurred_at, 0) / MICROS_PER_SECOND, 3))
+                age_micros = max(now - attempt.occurred_at, 0)
 
     @application.timer(CLOSE_SECONDS)  # type: ignore[untyped-decorator] # likewise
     async def close() -> None:
@@ -46,7 +48,9 @@ def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
             record = outgoing(codec, event)
             sent = await health.send(key=record.key, value=record.value, headers=list(record.headers))
             await sent
-        monitor.set(state="running", lag_events=await lag_events(application), missed=windows.missed)
+        freshness_seconds = round(age_micros / MICROS_PER_SECOND, 3)
+        behind = await lag_events(application)
+        monitor.set(state="running", lag_events=behind, freshness_seconds=freshness_seconds, missed=windows.missed)
 
 
 async def _decoded(codec: Codec, value: bytes) -> ProviderAttempt | None:

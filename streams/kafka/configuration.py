@@ -23,6 +23,8 @@ READER_QUEUE_RECORDS = 20 * CONSUME_BATCH_RECORDS
 #: Longest time between two calls of consume before the group takes a member's partitions away.
 POLL_INTERVAL_MILLISECONDS_MAX = 120_000
 FETCH_WAIT_MILLISECONDS = 100
+#: A fetch waits for this much, or for its time: each answer costs the broker and the consumer the same, however small.
+FETCH_BYTES_MIN = 128 * 1024
 ASSIGN_ONLY_GROUP = "quaestor-assign-only"
 #: Errors that no repetition cures.
 REFUSALS = frozenset(
@@ -82,6 +84,7 @@ def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
         "enable.partition.eof": False,
         # A broker answers a connection in order: whatever is asked waits behind the fetch that waits for records.
         "fetch.wait.max.ms": FETCH_WAIT_MILLISECONDS,
+        "fetch.min.bytes": FETCH_BYTES_MIN,
         "queued.min.messages": READER_QUEUE_RECORDS,
         "queued.max.messages.kbytes": READER_QUEUE_KIBIBYTES,
     }
