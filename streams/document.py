@@ -29,7 +29,9 @@ ABOUT_HEADERS = """\
 CloudEvents in binary mode, so that tools which know neither Avro nor us can route, and W3C trace context."""
 ABOUT_METRICS = """\
 Every process serves them at `/metrics` (Prometheus) on its monitor port, beside `/status` (JSON: name, state,
-lag_events, freshness_seconds). `quaestor status` asks them all."""
+lag_events, freshness_seconds). `quaestor status` asks them all. Of a sink, `freshness_seconds` is the age of the oldest
+event it has not applied yet, 0 when it has applied all; lag and age are told every second, also while the store is away
+and during a backlog. Ages are counted from the time Kafka's record carries."""
 WRITERS = {
     "quaestor.requests": "gateway, reaper",
     "quaestor.decisions": "gateway",

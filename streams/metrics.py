@@ -24,7 +24,7 @@ CounterName = Literal[
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
-    "quaestor_freshness_seconds",  # age of the newest record applied, when it was applied
+    "quaestor_oldest_unapplied_seconds",  # age of the oldest event that a sink has not applied
     "quaestor_requests_in_flight",  # requests in the gateway now
     "quaestor_spool_bytes",  # bytes waiting in the spool
     "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
@@ -32,12 +32,15 @@ GaugeName = Literal[
 ]
 HistogramName = Literal[
     "quaestor_record_seconds",  # events handed over to all acknowledged
+    "quaestor_batch_records",  # records of one batch of a sink
     "quaestor_batch_seconds",  # one batch of a sink, begin to applied
     "quaestor_request_seconds",  # a request's arrival to its end
     "quaestor_attempt_seconds",  # a provider call, sent to its end
 ]
 #: 0.5 ms to 60 s.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+BUCKETS_RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ COUNTERS: dict[CounterName, Metric] = {
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),
-    "quaestor_freshness_seconds": Metric("Age of the newest record applied, when it was applied, seconds."),
+    "quaestor_oldest_unapplied_seconds": Metric(
+        "Age of the oldest event that the sink has not applied yet, seconds; 0 when none waits.", ("projection",)
+    ),
     "quaestor_requests_in_flight": Metric("Requests in the gateway now."),
     "quaestor_spool_bytes": Metric("Bytes waiting in the spool."),
     "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
@@ -69,7 +74,10 @@ GAUGES: dict[GaugeName, Metric] = {
 }
 HISTOGRAMS: dict[HistogramName, Metric] = {
     "quaestor_record_seconds": Metric("Events handed over to all acknowledged, seconds."),
-    "quaestor_batch_seconds": Metric("One batch of a sink, begin to applied, seconds.", ("projection",)),
+    "quaestor_batch_records": Metric("Records of one batch of a sink, poison included.", ("projection",)),
+    "quaestor_batch_seconds": Metric(
+        "One batch of a sink, begin to applied, waiting for a store that is away included, seconds.", ("projection",)
+    ),
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
     "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),
 }
@@ -101,6 +109,7 @@ class Metrics:
         """A histogram; raises KeyError for a name that is not in the table."""
         metric, made = HISTOGRAMS[name], self._made.get(name)
         if not isinstance(made, Histogram):
-            made = Histogram(name, metric.meaning, metric.labels, registry=self.registry, buckets=BUCKETS_SECONDS)
+            buckets = BUCKETS_RECORDS if name.endswith("_records") else BUCKETS_SECONDS
+            made = Histogram(name, metric.meaning, metric.labels, registry=self.registry, buckets=buckets)
             self._made[name] = made
         return made

@@ -18,6 +18,8 @@ class MonitorProgress(Progress):
         self._monitor = monitor
         self._projection = projection
         self._broken: dict[str, str] = {}
+        #: Partitions whose lag was told last.
+        self._told: set[Partition] = set()
 
     def running(self) -> None:
         """As the seam says; a broken partition keeps the process degraded."""
@@ -33,20 +35,28 @@ class MonitorProgress(Progress):
         self._monitor.set(broken=dict(self._broken))
         self.running()
 
-    def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
-        """As the seam says."""
-        self._monitor.set(lag_events=sum(lag_events.values()), freshness_seconds=round(freshness_seconds, 3))
+    def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
+        """As the seam says; partitions that others own now are told no longer."""
+        self._monitor.set(
+            lag_events=sum(lag_events.values()),
+            freshness_seconds=round(oldest_seconds, 3),
+            partitions=len(lag_events),
+        )
         metrics = self._monitor.metrics
-        metrics.gauge("quaestor_freshness_seconds").set(freshness_seconds)
+        metrics.gauge("quaestor_oldest_unapplied_seconds").labels(self._projection).set(oldest_seconds)
         metrics.gauge("quaestor_partitions_owned").set(len(lag_events))
         gauge = metrics.gauge("quaestor_lag_events")
+        for partition in self._told - lag_events.keys():
+            gauge.remove(partition.topic, str(partition.number))
+        self._told = set(lag_events)
         for partition, events in lag_events.items():
             gauge.labels(partition.topic, str(partition.number)).set(events)
 
-    def batch(self, records: int, write_seconds: float) -> None:  # noqa: ARG002 - counted by the log's own metric
+    def batch(self, records: int, write_seconds: float) -> None:
         """As the seam says."""
         metrics = self._monitor.metrics
         metrics.counter("quaestor_batches_written_total").labels(self._projection).inc()
+        metrics.histogram("quaestor_batch_records").labels(self._projection).observe(records)
         metrics.histogram("quaestor_batch_seconds").labels(self._projection).observe(write_seconds)
 
     def retry(self) -> None:

@@ -22,6 +22,7 @@ import structlog
 
 from schemas import limits
 from schemas.errors import FencedError, GapError, LogUnavailableError, StoreUnavailableError
+from sinks.runner.ages import Ages
 from sinks.runner.assembler import Assembler, cursors_after
 from sinks.runner.backoff import Backoff
 from sinks.runner.screen import Screen
@@ -42,6 +43,8 @@ METADATA_SECONDS = 10.0
 #: A partition the group still gives us after another owner fenced us is claimed again after this, seconds: longer than
 #: a session timeout, so that a resumed zombie has learnt of its loss by then.
 RECLAIM_SECONDS = 60.0
+#: How often it is told how far we are, at least, seconds.
+TELL_SECONDS = 1.0
 #: Between two looks for a log that is away, and between two polls while fetching is paused, seconds.
 LOG_RETRY_SECONDS = 0.5
 HOLD_POLL_SECONDS = 0.05
@@ -92,8 +95,9 @@ class _Runner:
         self._broken: dict[Partition, str] = {}
         self._reclaim_at: dict[Partition, float] = {}
         self._troubled = False
-        self._newest_millis = 0
+        self._ages = Ages()
         self._beat_at = 0.0
+        self._told_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -139,6 +143,7 @@ class _Runner:
     def _step(self) -> None:
         self._collect()
         self._move()
+        self._tell_in_time()
         if self._assembler.full and self._writing is not None:
             self._await_write()
             return
@@ -173,6 +178,7 @@ class _Runner:
             self._stopping.wait(LOG_RETRY_SECONDS)
             return
         self._assembler.enqueue(records)
+        self._ages.note(records)
         self._fine()
 
     def _decode(self) -> None:
@@ -214,6 +220,7 @@ class _Runner:
         try:
             while not until() and not self._stopping.is_set():
                 self._take(HOLD_POLL_SECONDS)
+                self._tell_in_time()
         finally:
             self._reader.resume([partition for partition in paused if partition in self._assembler.owned])
 
@@ -239,7 +246,6 @@ class _Runner:
         outcome, self._writing, self._written_batch = self._writing.result(), None, None
         applied = {each: cursor for each, cursor in outcome.applied.items() if each in self._applied}
         self._applied.update(applied)
-        self._newest_millis = max(self._newest_millis, outcome.newest_millis)
         if applied:
             self._reader.commit_hint(applied)
         for partition, cursor in outcome.seek.items():
@@ -265,20 +271,34 @@ class _Runner:
             self._reader.pause([partition])
 
     def _beat(self) -> None:
-        """About once a second, beside no write: lag, the sink's own watch, and partitions to claim again."""
-        partitions = list(self._applied)
-        try:
-            ends = self._reader.end_offsets(partitions, METADATA_SECONDS) if partitions else {}
-        except LogUnavailableError as error:
-            self._trouble(str(error))
+        """Beside no write: lag, the sink's own watch, and partitions to claim again."""
+        ends = self._tell()
+        if ends is None:
             return
-        lag_events = {each: max(0, ends[each] - self._applied[each]) for each in partitions}
-        waited_seconds = max(0.0, time.time() - self._newest_millis / 1_000) if self._newest_millis else 0.0
-        self._progress.lag(lag_events, waited_seconds if any(lag_events.values()) else 0.0)
         self._watch(ends)
         due = [each for each, at in self._reclaim_at.items() if at <= time.monotonic()]
         if due:
             self._claim_again(due)
+
+    def _tell_in_time(self) -> None:
+        """Say how far we are also while a store is away or a backlog is worked off, and no beat comes."""
+        if time.monotonic() >= self._told_at + TELL_SECONDS:
+            self._tell()
+
+    def _tell(self) -> Mapping[Partition, int] | None:
+        """Say how far we are; answers the end offsets of what is owned, or None while the log is away."""
+        self._told_at = time.monotonic()
+        stands = dict(self._applied)
+        try:
+            ends = self._reader.end_offsets(list(stands), METADATA_SECONDS) if stands else {}
+        except LogUnavailableError as error:
+            self._trouble(str(error))
+            return None
+        lag_events = {each: max(0, ends[each] - cursor) for each, cursor in stands.items()}
+        oldest_millis = self._ages.oldest_millis(stands, ends)
+        waited_seconds = 0.0 if oldest_millis is None else max(0.0, time.time() - oldest_millis / 1_000)
+        self._progress.lag(lag_events, waited_seconds)
+        return ends
 
     def _watch(self, ends: Mapping[Partition, int]) -> None:
         try:
@@ -329,6 +349,7 @@ class _Runner:
             self._reclaim_at.pop(partition, None)
             self._broken.pop(partition, None)
         self._assembler.drop(partitions)
+        self._ages.forget(partitions)
         self._progress.broken(self._broken)
         self._release(partitions)
         log.info("partitions_released", sink=self._sink.projection, partitions=len(partitions))

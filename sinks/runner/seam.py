@@ -183,8 +183,8 @@ class Progress(Protocol):
     def broken(self, partitions: Mapping[Partition, str]) -> None:
         """Every partition that stopped because two things disagree, and why; empty when none is."""
 
-    def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
-        """Events not yet applied of each owned partition, and the age of the newest applied one (0 when none waits)."""
+    def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
+        """Events not yet applied of each owned partition, and the age of the oldest of them (0 when none waits)."""
 
     def batch(self, records: int, write_seconds: float) -> None:
         """A batch was applied."""

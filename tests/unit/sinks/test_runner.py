@@ -48,7 +48,7 @@ class Seen(Progress):
         """As the seam says."""
         self.broken_now = dict(partitions)
 
-    def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
+    def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
         """As the seam says."""
         self.lag_events = dict(lag_events)
 
