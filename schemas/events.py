@@ -575,9 +575,20 @@ class QuarantineReason(StrEnum):
     BUG = "BUG"
 
 
+class QuarantineKind(StrEnum):
+    """What happened to the record."""
+
+    UNKNOWN = "UNKNOWN"
+    QUARANTINED = "QUARANTINED"
+    PARKED = "PARKED"
+    FAILED = "FAILED"
+    REDRIVEN = "REDRIVEN"
+    DISCARDED = "DISCARDED"
+
+
 class QuarantinedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that a sink could not take, with its bytes and the reason. Topic quaestor.quarantine, key as on the
-    record."""
+    """A record that a sink set aside, with its bytes and the reason, and what became of it. Topic quaestor.quarantine,
+    key as on the record."""
 
     #: Identity of this event. uuid7 made once by its producer for an original event; uuid5 of processor, source event,
     #: kind and leg for a derived one. Unique per tenant.
@@ -590,10 +601,10 @@ class QuarantinedRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     #: event_id of the event this one follows from. Null for the first of its chain.
     causation_id: str | None = None
-    #: Who caused it: the sink. Never a person's name in the clear.
+    #: Who caused it: the sink, or cli/<uid> where a person decided. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 1
+    schema_version: int = 2
     #: Projection that could not take it, with its version, for example postgres@v1.
     sink: str
     #: Topic of the record.
@@ -622,6 +633,16 @@ class QuarantinedRecord(msgspec.Struct, frozen=True, kw_only=True):
     first_seen_at: int
     #: How often the sink tried.
     attempts: int
+    #: QUARANTINED: the sink can't take it. PARKED: it waits behind one of the same order_key, or a person left it.
+    #: FAILED: a redrive failed again. REDRIVEN: applied after all. DISCARDED: a person decided that it never is.
+    #: Records before version 2 are QUARANTINED.
+    kind: QuarantineKind = QuarantineKind.QUARANTINED
+    #: What later records of the partition wait for: its key, or its hold. Null when nothing waits behind it.
+    order_key: str | None = None
+    #: event_id of the record that a parked one waits behind. Null on others.
+    behind_event_id: str | None = None
+    #: Why, in the words of who decided. Null when nobody did.
+    note: str | None = None
 
 
 class RequestKind(StrEnum):

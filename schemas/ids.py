@@ -14,7 +14,8 @@ MICROS_PER_MILLI = 1_000
 _VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 #: The variant of RFC 9562 in the two high bits of a hexadecimal digit.
 _VARIANTS = "89ab" * 4
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: A uuid in canonical lower-case form.
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 #: What a caller may use as a tenant, team, project, key, provider or run id.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
@@ -45,7 +46,7 @@ def derived_id(processor: str, source_event_id: str, kind: str, leg: str) -> str
 
 def is_uuid(value: str) -> bool:
     """Whether the text is a uuid in canonical lower-case form."""
-    return _UUID.fullmatch(value) is not None
+    return UUID_TEXT.fullmatch(value) is not None
 
 
 def is_name(value: str) -> bool:

@@ -46,6 +46,13 @@ BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
 ID_HORIZON_DAYS = 7
 
+# Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).
+POISON_IN_A_ROW_MAX = 100
+POISON_WINDOW_RECORDS = 5_000
+POISON_PERCENT_MAX = 5
+UNRESOLVED_RECORDS_MAX = 10_000
+REDRIVE_RECORDS_MAX = 500
+
 # The audit log.
 AUDIT_BATCH_AGE_MILLISECONDS = 50
 AUDIT_INTEGRATE_MILLISECONDS = 250
@@ -64,3 +71,5 @@ assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
 # The audit log's writer waits for its tiles before they are too far behind, never before one integration has room.
 assert AUDIT_INTEGRATE_ENTRIES_MAX + BATCH_RECORDS_MAX < AUDIT_UNINTEGRATED_ENTRIES_MAX
+# A run of poison alone is judged by its own limit, not by the share it has of the window.
+assert POISON_WINDOW_RECORDS * POISON_PERCENT_MAX // 100 > POISON_IN_A_ROW_MAX

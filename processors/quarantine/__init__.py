@@ -1,0 +1,1 @@
+"""Which records may not be applied, and which must wait behind them: pure rules, the same for every store."""

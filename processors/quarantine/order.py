@@ -1,0 +1,141 @@
+"""What must wait behind a record that is set aside, topic by topic (docs/decisions/0090).
+
+    topic                                order_key          waits behind an open record
+    requests, decisions, attempts, costs the record's key   what has the same key: one request or run
+    control                              the record's key   what has the same key: one entity
+    budgets                              hold_id            what has the same hold
+    ledger                               attempt_id         what has the same attempt (its hold)
+    health, alerts, quarantine           none               nothing: each record stands for itself
+
+Of budgets and ledger the key is the tenant, and stopping all of a tenant's money for one record would be worse than
+the record. Where such a record can't be read, its hold is not known; it is a hold made before the record was written,
+and hold ids carry their time: movements of younger holds go on, those of older ones wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from schemas import limits, topics
+from schemas.ids import uuid7_millis
+
+MILLIS_PER_SECOND = 1_000
+#: Topics whose records wait for their whole key.
+BY_KEY = frozenset(
+    topic.name for topic in (topics.REQUESTS, topics.DECISIONS, topics.ATTEMPTS, topics.COSTS, topics.CONTROL)
+)
+
+
+def _hold(fields: Mapping[str, Any]) -> str:
+    return str(fields["hold_id"])
+
+
+def _attempt(fields: Mapping[str, Any]) -> str:
+    return str(fields["attempt_id"] or fields["pending_id"] or fields["event_id"])
+
+
+#: Topics whose records wait for a hold.
+BY_HOLD: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    topics.BUDGETS.name: _hold,
+    topics.LEDGER.name: _attempt,
+}
+
+
+class Waiting(NamedTuple):
+    """A record that is set aside, as far as order goes."""
+
+    event_id: str
+    offset: int
+    #: Null when nothing waits for it, or when its hold could not be read.
+    order_key: str | None
+    key: bytes | None
+    #: When the record was written, milliseconds; 0 when unknown.
+    record_millis: int
+    #: Whether it only waits behind others: it may be applied when none of them stands before it any more.
+    follows: bool = False
+
+
+def key_text(key: bytes) -> str:
+    """A record's key as its order_key."""
+    return key.decode("utf-8", "backslashreplace")
+
+
+def order_key_of(topic: str, key: bytes | None, fields: Mapping[str, Any] | None) -> str | None:
+    """What later records wait for, or None; `fields` is None when the record could not be read."""
+    if topic in BY_KEY:
+        return key_text(key) if key else None
+    hold_of = BY_HOLD.get(topic)
+    return hold_of(fields) if hold_of is not None and fields is not None else None
+
+
+@dataclass(slots=True)
+class Aside:
+    """The open records of one partition, and what waits behind them. Records are asked for in the order of offsets."""
+
+    topic: str
+    #: order_key -> the first open record of it.
+    _chains: dict[str, Waiting] = field(default_factory=dict)
+    #: Records of holds that are not known, oldest first.
+    _unread: list[Waiting] = field(default_factory=list)
+    _highest_offset: int = -1
+
+    def __bool__(self) -> bool:
+        """Whether anything is open that others might wait for."""
+        return bool(self._chains or self._unread)
+
+    def add(self, waiting: Waiting) -> None:
+        """Let later records wait for this one."""
+        self._highest_offset = max(self._highest_offset, waiting.offset)
+        if waiting.order_key is not None:
+            known = self._chains.get(waiting.order_key)
+            if known is None or waiting.offset < known.offset:
+                self._chains[waiting.order_key] = waiting
+        elif self.topic in BY_HOLD and waiting.key is not None:
+            self._unread.append(waiting)
+
+    def up_to(self, offset: int) -> Aside:
+        """All of it but the records at and behind an offset, which are read again."""
+        if self._highest_offset < offset:
+            return self
+        chains = {chain: each for chain, each in self._chains.items() if each.offset < offset}
+        return Aside(self.topic, chains, [each for each in self._unread if each.offset < offset], offset - 1)
+
+    def before(self, order_key: str | None, key: bytes | None, offset: int) -> str | None:
+        """event_id of the open record that one at this offset must wait for, or None."""
+        if order_key is None:
+            return None
+        open_one = self._chains.get(order_key)
+        if open_one is not None and open_one.offset < offset:
+            return open_one.event_id
+        for unread in self._unread:
+            if unread.offset < offset and unread.key == key and not _is_younger(order_key, unread.record_millis):
+                return unread.event_id
+        return None
+
+
+def _is_younger(hold_id: str, record_millis: int) -> bool:
+    """Whether a hold was surely made after a record was written, clocks of producers being as far apart as allowed."""
+    if record_millis <= 0:
+        return False
+    try:
+        return uuid7_millis(hold_id) > record_millis + limits.CLOCK_SKEW_SECONDS * MILLIS_PER_SECOND
+    except ValueError:
+        return False
+
+
+def may_go(topic: str, unresolved: Iterable[Waiting], asked: Collection[str]) -> list[Waiting]:
+    """What a redrive applies, in the order of offsets: what was asked for, and parked records nothing stands before.
+
+    `unresolved` are all open records of one partition. A record that was asked for but waits behind one that was not
+    stays.
+    """
+    staying, going = Aside(topic), []
+    for each in sorted(unresolved, key=lambda waiting: waiting.offset):
+        wanted = each.event_id in asked or each.follows
+        if wanted and staying.before(each.order_key, each.key, each.offset) is None:
+            going.append(each)
+        else:
+            staying.add(each)
+    return going
