@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ def disk(path: Path) -> Iterator[None]:
 
 def write_durable(path: Path, data: bytes, probe: Probe = no_probe) -> None:
     """Put a file in place, whole and durable, but for its folder's own entry (`sync_folders`)."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A sequencer that was replaced without knowing it may be writing the same file: each has a draft of its own.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     probe(f"write {path.name}")
     with temporary.open("wb") as file:
         file.write(data)

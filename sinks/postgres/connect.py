@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
+import structlog
 
 from schemas.errors import StoreUnavailableError
+
+log = structlog.get_logger()
 
 APP_ROLE = "quaestor_app"
 READER_ROLE = "quaestor_reader"
@@ -20,6 +23,14 @@ CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
 LOCK_SECONDS = 15.0
 IDLE_IN_TRANSACTION_SECONDS = 10.0
+#: A client that went silent in the middle of COPY keeps its locks through all of these: Postgres reads on, and neither
+#: statement_timeout nor transaction_timeout interrupts it there. Whoever waited for such a lock ends that session.
+END_STALLED = """
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid))
+FROM pg_stat_activity
+WHERE application_name = 'quaestor' AND datname = current_database() AND usename = session_user
+    AND state = 'active' AND wait_event = 'ClientRead' AND xact_start < clock_timestamp() - make_interval(secs => $1)
+"""
 
 #: Microseconds between the Unix epoch and Postgres' own, 2000-01-01.
 POSTGRES_EPOCH_MICROS = 946_684_800_000_000
@@ -54,6 +65,33 @@ def passing_errors() -> Iterator[None]:
         yield
     except PASSING as error:
         raise StoreUnavailableError(f"Postgres: {type(error).__name__}: {error}") from error
+
+
+@asynccontextmanager
+async def freeing_locks(dsn: str) -> AsyncIterator[None]:
+    """Where a lock could not be had in time, end the sessions of stalled clients; the fault goes on, to be retried."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+            await end_stalled(dsn)
+        raise
+
+
+async def end_stalled(dsn: str) -> int:
+    """End sessions of ours whose client stalled in the middle of a statement; how many. Raises StoreUnavailableError.
+
+    As the user that logs in, not as the application's role: a user may end sessions of its own.
+    """
+    connection = await connect(dsn, None)
+    try:
+        with passing_errors():
+            ended = int(await connection.fetchval(END_STALLED, LOCK_SECONDS))
+    finally:
+        connection.terminate()
+    if ended:
+        log.warning("stalled_sessions_ended", sessions=ended)
+    return ended
 
 
 async def connect(dsn: str, role: str | None, statement_seconds: float = STATEMENT_SECONDS) -> asyncpg.Connection:

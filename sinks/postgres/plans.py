@@ -24,7 +24,7 @@ from sinks.clickhouse.plans import (
     plans_of,
 )
 from sinks.postgres import plan_queries, queries
-from sinks.postgres.connect import APP_ROLE, connect, passing_errors
+from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors
 from streams.log import Partition
 
 MICROS_PER_DAY = 86_400_000_000
@@ -156,9 +156,10 @@ class PostgresPlanStore(PlanStore):
         """
         connection = await self._connected()
         try:
-            with passing_errors():
-                async with connection.transaction():
-                    yield connection
+            async with freeing_locks(self._dsn):
+                with passing_errors():
+                    async with connection.transaction():
+                        yield connection
         except QuaestorError as error:
             if isinstance(error, StoreUnavailableError):
                 self._drop()

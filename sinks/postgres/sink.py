@@ -29,7 +29,7 @@ from schemas.errors import (
 from schemas.topics import CONTROL, LEDGER, TOPICS
 from sinks.postgres import quarantine, queries
 from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of, transfers_of
-from sinks.postgres.connect import APP_ROLE, connect, passing_errors, use_log_types
+from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors, use_log_types
 from sinks.postgres.months import has_month, months_of
 from sinks.postgres.tables import SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
@@ -278,9 +278,10 @@ class PostgresSink(Sink):
         """
         connection = await self._connected()
         try:
-            with passing_errors():
-                async with connection.transaction():
-                    yield connection
+            async with freeing_locks(self._dsn):
+                with passing_errors():
+                    async with connection.transaction():
+                        yield connection
         except (QuaestorError, _MisplacedError, *RECORD_FAULTS) as error:
             if isinstance(error, StoreUnavailableError):
                 self._drop()
