@@ -44,8 +44,9 @@ class Call:
 class EventMaker:
     """Makes the events of requests that follow each other."""
 
-    def __init__(self, start_micros: int, seed: int = 1) -> None:
-        """Requests begin at `start_micros`, 200 a second."""
+    def __init__(self, start_micros: int, seed: int = 1, *, ledger: bool = True) -> None:
+        """Requests begin at `start_micros`, 200 a second; without `ledger`, the ledger stream has yet to post them."""
+        self._has_ledger = ledger
         self._random = Random(seed)
         self._start = start_micros
         self._posters = {f"tenant-{n}": LedgerPoster() for n in range(TENANTS)}
@@ -67,7 +68,8 @@ class EventMaker:
             draw.randrange(20, 6_000),
             draw.randrange(5, 1_200),
         )
-        return self._with_ledger(call.tenant_id, self._request(call))
+        recorded = self._request(call)
+        return self._with_ledger(call.tenant_id, recorded) if self._has_ledger else recorded
 
     def health(self, count: int) -> Iterator[events.ProviderHealth]:
         """So many closed windows, over all providers and models."""

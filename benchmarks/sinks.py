@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +50,10 @@ from streams.registry import RegistrySchemas
 QUAESTOR = Path(sys.executable).parent / "quaestor"
 RECORDS = 200_000
 EVENTS_PER_REQUEST = 14
+EVENTS_WITHOUT_LEDGER = 8
+BEGUN_MICROS_AGO = 3_600_000_000
 #: One window of provider health per so many other events: far more than there are, to measure their path.
 EVENTS_PER_WINDOW = 50
-GROUP_REQUESTS = 200
 UNDER_WAY_MAX = 20_000
 LOOK_SECONDS = 0.1
 SECONDS_MAX = 900
@@ -115,14 +116,20 @@ class Bench:
     def measure(self, sink: str) -> Row:
         """Run one sink to the end of the log."""
         self.say(sink)
-        topics = frozenset(topic.name for topic in TOPICS)
-        wanted = self.filled.of({"clickhouse": frozenset(CLICKHOUSE_TABLES), "redis": REDIS}.get(sink, topics))
-        if sink == "audit":
-            wanted = self.filled.of(topics - {HEALTH.name})
+        wanted = self.filled.of(_TOPICS[sink])
+        return self._row(sink, sink, wanted)
+
+    def measure_health(self, records: int) -> Row:
+        """Redis again, with windows of provider health alone: state of which only the last is kept."""
+        self.say("redis, health alone")
+        fill_health(self.settings, records)
+        return self._row("redis, last values", "redis", _ends(self.settings, (HEALTH.name,)))
+
+    def _row(self, what: str, sink: str, wanted: Cursors) -> Row:
         with self._running(sink) as process:
             run = asyncio.run(self._follow(process, sink, wanted))
         wrong = asyncio.run(_CHECKS[sink](self, wanted)) if sink in _CHECKS else ""
-        return Row(sink, *run, wrong)
+        return Row(what, *run, wrong)
 
     @contextmanager
     def _running(self, sink: str) -> Iterator[psutil.Process]:
@@ -141,7 +148,8 @@ class Bench:
         """Watch its cursors from the first batch to the last: events, seconds, CPU and memory."""
         ask, close = await self._cursors(sink)
         try:
-            first = await self._look(ask, process, wanted, lambda done, _: done > 0)
+            begin = _applied(await ask(), wanted)
+            first = await self._look(ask, process, wanted, lambda done, _: done > begin)
             before = self._cpu(process)
             last = await self._look(ask, process, wanted, lambda done, total: done >= total)
             after = self._cpu(process)
@@ -164,7 +172,7 @@ class Bench:
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
             held = await ask()
             now = time.monotonic()
-            done = sum(min(held.get(partition, 0), end) for partition, end in wanted.items())
+            done = _applied(held, wanted)
             if enough(done, total):
                 return done, now
             await asyncio.sleep(LOOK_SECONDS)
@@ -191,7 +199,18 @@ class Bench:
         return {"": _spent(process.pid), **{name: _spent(pid) for name, pid in pids.items()}}
 
 
-REDIS = frozenset((BUDGETS.name, HEALTH.name))
+_ALL = frozenset(topic.name for topic in TOPICS)
+#: What each sink reads.
+_TOPICS = {
+    "postgres": _ALL,
+    "clickhouse": frozenset(CLICKHOUSE_TABLES),
+    "redis": frozenset((BUDGETS.name, HEALTH.name)),
+    "audit": _ALL - {HEALTH.name},
+}
+
+
+def _applied(held: Cursors, wanted: Cursors) -> int:
+    return sum(min(held.get(partition, 0), end) for partition, end in wanted.items())
 
 
 async def _check_postgres(bench: Bench, wanted: Cursors) -> str:
@@ -236,41 +255,63 @@ _CHECKS: dict[str, Callable[[Bench, Cursors], Awaitable[str]]] = {
 }
 
 
-def fill(settings: Settings, records: int) -> Filled:
-    """Record that many events and what belongs to them; answers what every store must say of them."""
-    codec = Codec(RegistrySchemas(settings.registry_url))
-    publisher = KafkaPublisher(settings.kafka_bootstrap, linger_milliseconds=20.0)
+def fill(settings: Settings, records: int, *, ledger: bool = True) -> Filled:
+    """Record about that many events and provider health; answers what every store must say of them."""
     amounts: dict[str, list[tuple[str, int]]] = {}
-    room = threading.Semaphore(UNDER_WAY_MAX)
-    faults: list[BaseException] = []
-
-    def publish(made: list[Event]) -> None:
+    filler = _Filler(settings)
+    maker = EventMaker(time.time_ns() // 1_000 - BEGUN_MICROS_AGO, ledger=ledger)
+    for made in maker.requests(records // (EVENTS_PER_REQUEST if ledger else EVENTS_WITHOUT_LEDGER)):
+        filler.publish(made)
         for event in made:
             amounts.setdefault(topic_of(event).name, []).append((event.event_id, getattr(event, "amount_nano", 0)))
-            room.acquire()
-
-        def done(fault: BaseException | None) -> None:
-            room.release(len(made))
-            if fault is not None:
-                faults.append(fault)
-
-        publisher.publish([outgoing(codec, event) for event in made], done)
-
-    maker = EventMaker(time.time_ns() // 1_000 - 3_600_000_000)
-    for made in maker.requests(records // EVENTS_PER_REQUEST):
-        publish(made)
-    publish(list(maker.health(records // EVENTS_PER_WINDOW)))
-    publisher.flush(60.0)
-    publisher.close()
-    if faults:
-        raise faults[0]
-    return Filled(_ends(settings), {topic: totals_of(pairs) for topic, pairs in amounts.items()})
+    windows = list(maker.health(records // EVENTS_PER_WINDOW))
+    filler.publish(windows)
+    filler.close()
+    totals = {topic: totals_of(pairs) for topic, pairs in amounts.items()}
+    return Filled(_ends(settings), totals | {HEALTH.name: totals_of((each.event_id, 0) for each in windows)})
 
 
-def _ends(settings: Settings) -> dict[Partition, int]:
+def fill_health(settings: Settings, records: int) -> None:
+    """Record that many windows of provider health, later than all before."""
+    filler = _Filler(settings)
+    maker = EventMaker(time.time_ns() // 1_000, seed=2)
+    for window in maker.health(records):
+        filler.publish([window])
+    filler.close()
+
+
+class _Filler:
+    """Publishes events, a bounded number at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._codec = Codec(RegistrySchemas(settings.registry_url))
+        self._publisher = KafkaPublisher(settings.kafka_bootstrap, linger_milliseconds=20.0)
+        self._room = threading.Semaphore(UNDER_WAY_MAX)
+        self._faults: list[BaseException] = []
+
+    def publish(self, made: Sequence[Event]) -> None:
+        records = [outgoing(self._codec, event) for event in made]
+        # Not all at once: a group may be larger than what may be under way.
+        for record in records:
+            self._room.acquire()
+            self._publisher.publish([record], self._done)
+
+    def _done(self, fault: BaseException | None) -> None:
+        self._room.release()
+        if fault is not None:
+            self._faults.append(fault)
+
+    def close(self) -> None:
+        self._publisher.flush(60.0)
+        self._publisher.close()
+        if self._faults:
+            raise self._faults[0]
+
+
+def _ends(settings: Settings, topics: Sequence[str] = tuple(topic.name for topic in TOPICS)) -> dict[Partition, int]:
     reader = KafkaReader(settings.kafka_bootstrap, "benchmark")
     try:
-        partitions = reader.partitions([topic.name for topic in TOPICS], METADATA_SECONDS)
+        partitions = reader.partitions(topics, METADATA_SECONDS)
         ends = reader.end_offsets(partitions, METADATA_SECONDS)
     finally:
         reader.close()
@@ -307,6 +348,9 @@ def run(records: int, sinks: list[str], peer_python: str | None, say: Callable[[
         for sink in sinks:
             rows.append(bench.measure(sink))
             show_row(rows[-1])
+            if sink == "redis":
+                rows.append(bench.measure_health(records))
+                show_row(rows[-1])
         if peer_python:
             partitions = sum(end for partition, end in bench.filled.ends.items() if partition.topic != HEALTH.name)
             peers.show(peers.run(peer_python, bench.settings, partitions, say))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import fastavro
 import msgspec
@@ -22,6 +22,9 @@ from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
 from streams.decoder import FAULTS, Decoder, compile_decoder
 from streams.encoder import Texts, compile_encoder
+
+if TYPE_CHECKING:
+    from streams.columns import ColumnReader, Columns
 
 AVRO_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
 MAGIC = 0
@@ -85,6 +88,7 @@ class Codec:
         texts = Texts()
         self._encoders = {topic: compile_encoder(schema, texts) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
+        self._readers: dict[str, ColumnReader] = {}
         self._writers: dict[tuple[str, int], tuple[Decoder | None, Any, Any]] = {}
 
     def prepare(self, topics: Iterable[str] = tuple(EVENT_TYPES)) -> None:
@@ -128,6 +132,25 @@ class Codec:
         if buffer.tell() != len(value):
             raise UndecodableError(f"{len(value) - buffer.tell()} bytes follow the body")
         return cast("dict[str, Any]", fields)
+
+    def columns(self, topic: str, values: Sequence[bytes]) -> Columns | None:
+        """The columns of record values; those that are not sound, or doubtful, are for `decode` to judge.
+
+        None when the first value's schema is not this release's: then all of them are. Raises as decode does, but for
+        the first value only, and never for its body.
+        """
+        schema_id = self.schema_id(values[0]) if values else None
+        if schema_id is None:
+            return None
+        decode, _, _ = self._writers.get((topic, schema_id)) or self._learn(topic, schema_id)
+        if decode is None:
+            return None
+        reader = self._readers.get(topic)
+        if reader is None:
+            from streams.columns import ColumnReader  # noqa: PLC0415 - numpy, for those alone who read many records
+
+            reader = self._readers[topic] = ColumnReader(self._local[topic])
+        return reader.read(values, values[0][: HEADER.size])
 
     def decode_event(self, topic: str, value: bytes) -> Event:
         """The event of a record value; raises as decode does, and UndecodableError when a field has the wrong type."""

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 from schemas.errors import LogError
 from schemas.limits import SESSION_SECONDS
 
-Headers = tuple[tuple[str, bytes], ...]
+#: Name and value of each, in order.
+Headers = Sequence[tuple[str, bytes]]
 Done = Callable[[LogError | None], None]
 
 

@@ -104,6 +104,19 @@ class ClickHouse:
             )
         )
 
+    async def insert_block(self, table: str, block: bytes, token: str) -> None:
+        """`insert` for a block in Native format."""
+        client = await self._opened()
+        await self._run(
+            partial(
+                client.raw_insert,
+                f"{self.database}.{table}",
+                insert_block=block,
+                settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
+                fmt="Native",
+            )
+        )
+
     async def _opened(self) -> Client:
         if self._client is None:
             await self.open()

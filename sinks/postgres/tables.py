@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -46,7 +46,7 @@ class EventTable:
     name: str
     #: In the order of a row.
     columns: tuple[str, ...]
-    plain_of: Callable[[dict[str, Any]], tuple[Any, ...]]
+    plain_of: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     structured: tuple[str, ...]
     has_amount: bool
 
@@ -62,7 +62,7 @@ class EventTable:
             for offset, fields, record in records
         ]
 
-    def _structured_of(self, fields: dict[str, Any]) -> list[str]:
+    def _structured_of(self, fields: Mapping[str, Any]) -> list[str]:
         return [_JSON.encode(fields[name]).decode() for name in self.structured]
 
 

@@ -14,6 +14,7 @@ from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
 from sinks.redis.sink import RedisSink
+from sinks.runner.process import prepare_process
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink
 from sinks.runner.seam import QuarantineStore
@@ -43,6 +44,7 @@ async def run(
     membership: Membership | None = None,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises."""
+    prepare_process()
     sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
     await run_on(
         sink,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from random import SystemRandom
 
 from sinks.runner.progress import MonitorProgress
@@ -17,6 +18,16 @@ from streams.registry import RegistrySchemas
 
 #: Every record makes a dictionary that lives as long as its batch; the default of 700 would scan them again and again.
 COLLECT_AFTER_ALLOCATIONS = 50_000
+#: A thread that decodes hands the interpreter over after so long. At the default of 5 ms the loop waits that long after
+#: every answer of the store: forty round trips of a batch would take longer than its rows.
+SWITCH_SECONDS = 0.0005
+
+
+def prepare_process() -> None:
+    """Set the interpreter up for a process that decodes in one thread and writes in another."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_ALLOCATIONS, 20, 100)
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 async def drive(
@@ -29,8 +40,7 @@ async def drive(
     membership: Membership | None = None,
 ) -> None:
     """Drive a sink over Kafka until `stop`; the group is named after its projection. Raises as run_sink does."""
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_ALLOCATIONS, 20, 100)
+    prepare_process()
     reader = KafkaGroupReader(bootstrap, sink.projection, f"sink-{sink.projection}", membership)
     codec = Codec(RegistrySchemas(registry_url))
     progress = MonitorProgress(monitor, sink.projection)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError, ReplacedError
 from streams.kafka import admin, configuration
-from streams.log import LogRecord, Partition
+from streams.log import Headers, LogRecord, Partition
 
 #: Errors of a broker that has just begun to lead a partition, which librdkafka hands on instead of asking again.
 PASSING = frozenset(
@@ -83,7 +83,7 @@ class KafkaReader:
             message.timestamp()[1],
             message.key(),
             message.value(),
-            tuple(message.headers() or ()),
+            _Headers(message),
         )
 
     def _note(self, message: Any, error: KafkaError) -> None:
@@ -154,3 +154,33 @@ class KafkaReader:
     def close(self) -> None:
         """As the seam says."""
         self._consumer.close()
+
+
+class _Headers(Sequence[tuple[str, bytes]]):
+    """A message's headers, taken apart when somebody asks: nobody does on the way to a store."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def _all(self) -> Headers:
+        return tuple(self._message.headers() or ())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
