@@ -153,19 +153,3 @@ VALUES ($1, $2, $3, $4)
 ON CONFLICT (tenant_id, lookup_hash) DO NOTHING
 """
 FORGET_SUBJECT = "DELETE FROM quaestor.subject WHERE tenant_id = $1 AND lookup_hash = $2"
-EVICT = """
-SELECT pg_terminate_backend(session.pid)
-FROM pg_stat_activity AS session
-WHERE session.datname = current_database()
-    AND session.application_name = 'quaestor'
-    AND session.pid <> pg_backend_pid()
-    AND session.wait_event_type = 'Client'
-    AND session.xact_start < now() - make_interval(secs => $2)
-    AND EXISTS (
-        SELECT FROM pg_locks AS held
-        WHERE held.pid = session.pid
-            AND held.granted
-            AND held.relation = $1::text::regclass
-            AND held.mode IN ('RowShareLock', 'RowExclusiveLock')
-    )
-"""

@@ -12,8 +12,7 @@ from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
 from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
 from sinks.postgres.audit import queries
-from sinks.postgres.connect import APP_ROLE, create_pool, passing_errors
-from sinks.postgres.evict import evicting
+from sinks.postgres.connect import APP_ROLE, create_pool, freeing_locks, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 
@@ -69,11 +68,12 @@ class PostgresAuditStore:
 
     async def open(self) -> None:
         """Connect and make the log's row; raises StoreUnavailableError."""
-        with faults():
-            if self._pool is None:
-                self._pool = await create_pool(self._dsn, self._role, CONNECTIONS_MAX)
-            if self._role == APP_ROLE:
-                await self._pool.execute(queries.MAKE_LOG, self._log)
+        async with freeing_locks(self._dsn):
+            with faults():
+                if self._pool is None:
+                    self._pool = await create_pool(self._dsn, self._role, CONNECTIONS_MAX)
+                if self._role == APP_ROLE:
+                    await self._pool.execute(queries.MAKE_LOG, self._log)
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -85,7 +85,7 @@ class PostgresAuditStore:
         """Raise the epoch, make missing cursors, check topic UUIDs; one transaction."""
         topics, numbers = _columns(topic_ids)
         new = (self._log, topics, numbers, list(topic_ids.values()))
-        async with evicting(self._dsn, "quaestor.audit_log"):
+        async with freeing_locks(self._dsn):
             with faults():
                 async with self._connections.acquire() as connection, connection.transaction():
                     state = _state(await connection.fetchrow(queries.CLAIM, self._log, owner))
@@ -131,16 +131,17 @@ class PostgresAuditStore:
     ) -> None:
         """One transaction: position and epoch, cursors, entries by COPY, heads."""
         partitioned_to, self._partitioned_to = self._partitioned_to, 0  # a partition made by what rolls back is none
-        with faults():
-            async with self._connections.acquire() as connection, connection.transaction():
-                if sealed:
-                    partitioned_to = await self._advance(connection, epoch, sealed, partitioned_to)
-                await self._move_cursors(connection, moves)
-                await connection.copy_records_to_table(
-                    "audit_entry", schema_name="quaestor", columns=COLUMNS, records=self._records(sealed)
-                )
-                tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
-                await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
+        async with freeing_locks(self._dsn):
+            with faults():
+                async with self._connections.acquire() as connection, connection.transaction():
+                    if sealed:
+                        partitioned_to = await self._advance(connection, epoch, sealed, partitioned_to)
+                    await self._move_cursors(connection, moves)
+                    await connection.copy_records_to_table(
+                        "audit_entry", schema_name="quaestor", columns=COLUMNS, records=self._records(sealed)
+                    )
+                    tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
+                    await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
         self._partitioned_to = partitioned_to
 
     async def _advance(self, connection: Connection, epoch: int, sealed: Sequence[Sealed], partitioned_to: int) -> int:
