@@ -1,0 +1,36 @@
+"""A short run of the fault suite on real servers (`make faults` is the long one)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.kills import kill_sinks, zombies
+from tests.faults.outages import network
+from tests.faults.poison import poison
+from tests.faults.report import Row
+from tests.faults.world import World
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+SEED = 20_261_121
+
+
+def nothing() -> None:
+    """No progress bar here."""
+
+
+async def test_a_short_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """Sinks killed and frozen, answers lost, messages cut, poison, repeated events: every store is equal to the log."""
+    world = World(tmp_path, Random(SEED))
+    rows: list[Row] = []
+    try:
+        await world.start()
+        rows += await kill_sinks(world, 2, nothing)
+        rows += await zombies(world, 2, nothing)
+        rows += await network(world, 1, nothing)
+        rows += await poison(world, 1, nothing)
+    finally:
+        await world.close()
+    assert [row.as_json() for row in rows if not row.ok] == []
