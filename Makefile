@@ -13,7 +13,7 @@ demo: .venv/.ready ## Bring everything up, send real traffic, show the story (AR
 	@$(BIN)/quaestor demo $(ARGS)
 
 test: .venv/.ready check ## Run every check and every test, two at a time
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.ready ## Lint, types, layers and generated files, without running tests
 	@$(BIN)/ruff check .

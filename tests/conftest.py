@@ -14,14 +14,6 @@ TESTS = Path(__file__).parent
 SOCKETLESS = ("unit", "property")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests at once (pytest-xdist) share what a module, or the end-to-end folder, has started."""
-    for item in items:
-        parts = item.path.relative_to(TESTS).parts
-        item.add_marker(pytest.mark.xdist_group("e2e" if parts[0] == "e2e" else "/".join(parts)))
-
-
 @pytest.fixture(autouse=True)
 def no_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse network sockets in pure tests; Unix sockets stay, the event loop needs them."""
