@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check up down bench format clean
+.PHONY: help demo test check up down bench faults format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ down: .venv/.ready ## Stop it; nothing is lost
 
 bench: .venv/.ready ## Run the benchmarks (results in docs/reference/performance.md)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+faults: .venv/.ready ## Kill, freeze, cut and poison everything, and let verify judge (docs/reference/faults.md)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 format: .venv/.ready ## Format the code
 	@$(BIN)/ruff format .
