@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import FencedError, GapError, IntegrityError, RejectedError, Rejection, StoreUnavailableError
-from schemas.events import QuarantinedRecord
 from schemas.topics import TOPICS
+from sinks.fake_quarantine import MemoryQuarantine
 from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span
 from sinks.totals import StoreTotals, totals_of
 from streams.log import Partition
@@ -29,28 +29,6 @@ class Cursor:
     owner: str = ""
 
 
-class MemoryQuarantine:
-    """QuarantineStore in memory."""
-
-    def __init__(self) -> None:
-        """Nothing is kept."""
-        self.kept: dict[str, QuarantinedRecord] = {}
-        self.published: set[str] = set()
-
-    async def put(self, records: Sequence[QuarantinedRecord]) -> None:
-        """As the seam says."""
-        for record in records:
-            self.kept.setdefault(record.event_id, record)
-
-    async def unpublished(self, records_max: int) -> list[QuarantinedRecord]:
-        """As the seam says."""
-        return [record for key, record in self.kept.items() if key not in self.published][:records_max]
-
-    async def mark_published(self, event_ids: Sequence[str]) -> None:
-        """As the seam says."""
-        self.published.update(event_ids)
-
-
 @dataclass
 class MemoryStore:
     """What the store holds, and how it misbehaves."""
@@ -63,7 +41,7 @@ class MemoryStore:
     #: Applies the next batch and then loses its answer.
     lose_next_answer: bool = False
     #: Says why a record is refused, or None.
-    refuses: Callable[[dict[str, Any]], str | None] = lambda _: None
+    refuses: Callable[[Mapping[str, Any]], str | None] = lambda _: None
 
     def demand(self) -> None:
         """Raise StoreUnavailableError while the store is away."""
@@ -86,7 +64,9 @@ class MemorySink(Sink):
         """Project every topic."""
         self.projection = "memory@v1"
         self.topics = tuple(topic.name for topic in TOPICS)
-        self.policy = policy or BatchPolicy(age_milliseconds=5, poll_milliseconds=5, heartbeat_milliseconds=20)
+        self.policy = policy or BatchPolicy(
+            age_milliseconds=5, poll_milliseconds=5, heartbeat_milliseconds=20, tend_milliseconds=20
+        )
         self.store = store
         self.owner = owner
         self._epochs: dict[Partition, int] = {}
@@ -125,6 +105,19 @@ class MemorySink(Sink):
             self.store.lose_next_answer = False
             raise StoreUnavailableError("the answer was lost")
 
+    async def redrive(self, span: Span) -> None:
+        """As the seam says: an event that is there stays, so nothing else must be remembered."""
+        await asyncio.sleep(0)
+        self.store.demand()
+        if self.store.cursors[span.partition].epoch != self._epochs.get(span.partition, 0):
+            raise FencedError(str(span.partition), self._epochs.get(span.partition, 0))
+        self._refuse([span])
+        self._check_ids([span])
+        self._keep(span)
+        if self.store.lose_next_answer:
+            self.store.lose_next_answer = False
+            raise StoreUnavailableError("the answer was lost")
+
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after."""
 
@@ -134,8 +127,8 @@ class MemorySink(Sink):
             self._epochs.pop(partition, None)
 
     def _unapplied(self, span: Span) -> Span:
-        cursor, epoch = self.store.cursors[span.partition], self._epochs.get(span.partition, 0)
-        if cursor.epoch != epoch:
+        cursor, epoch = self.store.cursors.get(span.partition), self._epochs.get(span.partition, 0)
+        if cursor is None or cursor.epoch != epoch:
             raise FencedError(str(span.partition), epoch)
         if span.first_offset > cursor.next_offset:
             raise GapError(str(span.partition), cursor.next_offset, span.first_offset)
@@ -162,7 +155,13 @@ class MemorySink(Sink):
                     raise IntegrityError(f"event {record.fields['event_id']} was met before with other bytes")
 
     def _apply(self, span: Span) -> None:
+        self._keep(span)
+        self.store.cursors[span.partition].next_offset = span.next_offset
+
+    def _keep(self, span: Span) -> None:
         for record in span.records:
             key = (record.fields["tenant_id"], record.fields["event_id"])
             self.store.rows.setdefault(key, (span.partition, record))
-        self.store.cursors[span.partition].next_offset = span.next_offset
+
+
+__all__ = ["Cursor", "MemoryQuarantine", "MemorySink", "MemoryStore"]

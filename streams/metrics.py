@@ -16,6 +16,8 @@ CounterName = Literal[
     "quaestor_publish_failures_total",  # groups of records that Kafka did not acknowledge
     "quaestor_records_consumed_total",  # records taken from the log
     "quaestor_records_quarantined_total",  # records set aside
+    "quaestor_records_parked_total",  # records that wait behind one that was set aside
+    "quaestor_records_redriven_total",  # records that were set aside and tried again
     "quaestor_batches_written_total",  # batches a sink applied
     "quaestor_store_retries_total",  # batches a sink had to try again
     "quaestor_requests_total",  # requests answered by the gateway
@@ -28,6 +30,7 @@ GaugeName = Literal[
     "quaestor_requests_in_flight",  # requests in the gateway now
     "quaestor_spool_bytes",  # bytes waiting in the spool
     "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
+    "quaestor_partitions_paused",  # partitions that stand still because too much of them was poison
     "quaestor_partitions_owned",  # partitions this process works on
 ]
 HistogramName = Literal[
@@ -56,6 +59,10 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_publish_failures_total": Metric("Groups of records that Kafka did not acknowledge."),
     "quaestor_records_consumed_total": Metric("Records taken from the log.", ("topic",)),
     "quaestor_records_quarantined_total": Metric("Records set aside.", ("topic", "reason")),
+    "quaestor_records_parked_total": Metric("Records that wait behind one that was set aside.", ("topic",)),
+    "quaestor_records_redriven_total": Metric(
+        "Records that were set aside and tried again.", ("projection", "outcome")
+    ),
     "quaestor_batches_written_total": Metric("Batches a sink applied.", ("projection",)),
     "quaestor_store_retries_total": Metric("Batches a sink had to try again.", ("projection",)),
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
@@ -70,6 +77,7 @@ GAUGES: dict[GaugeName, Metric] = {
     "quaestor_requests_in_flight": Metric("Requests in the gateway now."),
     "quaestor_spool_bytes": Metric("Bytes waiting in the spool."),
     "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
+    "quaestor_partitions_paused": Metric("Partitions that stand still because too much of them was poison."),
     "quaestor_partitions_owned": Metric("Partitions this process works on."),
 }
 HISTOGRAMS: dict[HistogramName, Metric] = {

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "verify": "verify",
     "ledger": "ledger",
     "audit": "audit",
+    "dlq": "dlq",
 }
 
 

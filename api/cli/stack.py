@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from api.cli.stack_view import StackView, endpoint_rows, next_steps, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
@@ -184,4 +185,8 @@ def _show_status(found: Status) -> None:
     whole = found.all_running or found.phase != "running"
     title = f"Quaestor is {found.phase}" if whole else "Quaestor runs, but not all of it"
     terminal().print(table(title, columns, rows, numbers=(2, 3, 4, 5)))
+    for process in found.processes:
+        for word, style in (("paused", "yellow"), ("broken", "bold red")):
+            for where, why in process.get(word, {}).items():
+                terminal().print(f"[{style}]{word}[/{style}] {process['name']} at {where}: {escape(why)}")
     terminal().print(" · ".join(f"{name} {version}" for name, version in found.versions.items()), style="dim")

@@ -35,10 +35,17 @@ class Expected:
     absent: dict[tuple[str, str], int] = field(default_factory=dict)
     #: Ids that stand in the log more than once; which of their records a store took is its own affair.
     repeated: set[tuple[str, str]] = field(default_factory=set)
+    #: Records that nobody can read: how many, and which of them the sink did not put into quarantine.
+    unread: int = 0
+    lost: list[tuple[Partition, int]] = field(default_factory=list)
 
     def take(self, row: LogRow, is_new: bool) -> bool:
         """Whether the store must have a row of this record and of none of the event's records before."""
         if row.fields is None:
+            partition = Partition(row.record.topic, row.record.partition)
+            self.unread += 1
+            if row.record.offset not in self.set_aside.get(partition, ()):
+                self.lost.append((partition, row.record.offset))
             return False
         key = (row.record.topic, str(row.fields["event_id"]))
         if not is_new:

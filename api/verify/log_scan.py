@@ -34,7 +34,7 @@ class LogScan:
     def __init__(self, reader: LogReader, codec: Codec) -> None:
         """`reader` is this scan's alone. Raises LogUnavailableError."""
         self._reader = reader
-        self._screen = Screen(codec, "verify")
+        self._screen = Screen(codec, "verify", takes_everything=True)
         self._topic_ids = reader.topic_ids([topic.name for topic in TOPICS], CALL_TIMEOUT_SECONDS)
 
     def fold(self, barrier: Barrier, takers: Sequence[Taker], progress: Callable[[int, int], None]) -> LogFold:

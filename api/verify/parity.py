@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from api.verify.expected import Expected
-from processors.parity.checks import Check, store_holds_topic
+from processors.parity.checks import Check, empty, store_holds_topic
 from processors.parity.totals import LogFold, TopicTotals
 from sinks.clickhouse.reads import RollupSums
 from sinks.content import ContentStore
@@ -61,6 +61,13 @@ async def compare_totals(named: NamedStore, barrier: Barrier, fold: LogFold, exp
     """One check per topic of a store that has reached the barrier: ids and money. Raises StoreUnavailableError."""
     totals = await named.store.totals(named.part(barrier))
     return [_compare_topic(named, topic, fold, expected, totals[topic]) for topic in named.topics if topic in totals]
+
+
+def unread_records_are_kept(named: NamedStore, expected: Expected) -> Check:
+    """Every record that can't be read, on the store's topics, is in its sink's quarantine: passed over, not lost."""
+    lost = [f"{partition}@{offset}" for partition, offset in expected.lost if partition.topic in named.topics]
+    what = "in neither store nor quarantine: record"
+    return empty(f"{named.name}: unreadable records are in quarantine", lost, expected.unread, what)
 
 
 def _compare_topic(named: NamedStore, topic: str, fold: LogFold, expected: Expected, found: StoreTotals) -> Check:

@@ -12,7 +12,7 @@ from api.settings import Settings
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.log_scan import Barrier, LogScan, Taker, take_barrier
-from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees
+from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees, unread_records_are_kept
 from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
 from schemas.topics import TOPICS
@@ -32,8 +32,10 @@ from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
 from sinks.redis.reads import RedisReads, TenantState
+from sinks.redis.sink import PROJECTION as REDIS
 from streams.codec import Codec
 from streams.kafka import KafkaReader
+from streams.log import Partition
 from streams.registry import RegistrySchemas
 
 Scope = Literal["parity", "audit", "ledger", "budgets", "all"]
@@ -99,6 +101,8 @@ class Verification:
                 checks.append(lagging[store.name])
                 continue
             checks += await compare_totals(store, barrier, fold, expected[store.name])
+            if store.projection:
+                checks.append(unread_records_are_kept(store, expected[store.name]))
             if deep:
                 checks += await self._compare_content(store, contents[store.name], store.part(barrier), scan)
         return checks
@@ -150,14 +154,19 @@ class Verification:
             states = await read_states(reads)
         finally:
             await reads.close()
-        found = await asyncio.to_thread(self._check_budgets, states)
+        postgres = PostgresReads(self._settings.postgres_dsn)
+        try:
+            set_aside = await postgres.set_aside(REDIS)
+        finally:
+            await postgres.close()
+        found = await asyncio.to_thread(self._check_budgets, states, set_aside)
         words = [f"{each.what}: expected {each.expected}, found {each.actual}" for each in found.differences]
         return empty("redis budgets = fold of the log", words, found.events, "")
 
-    def _check_budgets(self, states: dict[str, TenantState]) -> BudgetCheck:
+    def _check_budgets(self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]]) -> BudgetCheck:
         reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")
         try:
-            return check_budgets(states, reader, self._codec)
+            return check_budgets(states, reader, self._codec, set_aside)
         finally:
             reader.close()
 

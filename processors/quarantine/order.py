@@ -22,6 +22,8 @@ from schemas import limits, topics
 from schemas.ids import uuid7_millis
 
 MILLIS_PER_SECOND = 1_000
+#: Later than any uuid7 can say.
+MILLIS_MAX = 1 << 48
 #: Topics whose records wait for their whole key.
 BY_KEY = frozenset(
     topic.name for topic in (topics.REQUESTS, topics.DECISIONS, topics.ATTEMPTS, topics.COSTS, topics.CONTROL)
@@ -77,8 +79,9 @@ class Aside:
     topic: str
     #: order_key -> the first open record of it.
     _chains: dict[str, Waiting] = field(default_factory=dict)
-    #: Records of holds that are not known, oldest first.
-    _unread: list[Waiting] = field(default_factory=list)
+    #: Records of holds that are not known, by key, and the time up to which a hold of the key may be one of theirs.
+    _unread: dict[bytes, list[Waiting]] = field(default_factory=dict)
+    _until_millis: dict[bytes, int] = field(default_factory=dict)
     _highest_offset: int = -1
 
     def __bool__(self) -> bool:
@@ -93,14 +96,18 @@ class Aside:
             if known is None or waiting.offset < known.offset:
                 self._chains[waiting.order_key] = waiting
         elif self.topic in BY_HOLD and waiting.key is not None:
-            self._unread.append(waiting)
+            self._unread.setdefault(waiting.key, []).append(waiting)
+            self._until_millis[waiting.key] = max(self._until_millis.get(waiting.key, 0), _latest_hold(waiting))
 
     def up_to(self, offset: int) -> Aside:
         """All of it but the records at and behind an offset, which are read again."""
         if self._highest_offset < offset:
             return self
-        chains = {chain: each for chain, each in self._chains.items() if each.offset < offset}
-        return Aside(self.topic, chains, [each for each in self._unread if each.offset < offset], offset - 1)
+        earlier = Aside(self.topic)
+        for each in (*self._chains.values(), *(each for of_key in self._unread.values() for each in of_key)):
+            if each.offset < offset:
+                earlier.add(each)
+        return earlier
 
     def before(self, order_key: str | None, key: bytes | None, offset: int) -> str | None:
         """event_id of the open record that one at this offset must wait for, or None."""
@@ -109,20 +116,28 @@ class Aside:
         open_one = self._chains.get(order_key)
         if open_one is not None and open_one.offset < offset:
             return open_one.event_id
-        for unread in self._unread:
-            if unread.offset < offset and unread.key == key and not _is_younger(order_key, unread.record_millis):
-                return unread.event_id
-        return None
+        if key is None or key not in self._unread:
+            return None
+        made_millis = _made_millis(order_key)
+        if made_millis > self._until_millis[key]:
+            return None
+        unread = (each for each in self._unread[key] if each.offset < offset and made_millis <= _latest_hold(each))
+        return next((each.event_id for each in unread), None)
 
 
-def _is_younger(hold_id: str, record_millis: int) -> bool:
-    """Whether a hold was surely made after a record was written, clocks of producers being as far apart as allowed."""
-    if record_millis <= 0:
-        return False
+def _latest_hold(unread: Waiting) -> int:
+    """The latest time at which the hold of a record can have been made, with the error that clocks are allowed."""
+    if unread.record_millis <= 0:
+        return MILLIS_MAX
+    return unread.record_millis + limits.CLOCK_SKEW_SECONDS * MILLIS_PER_SECOND
+
+
+def _made_millis(hold_id: str) -> int:
+    """When a hold was made; 0 for an id that does not say."""
     try:
-        return uuid7_millis(hold_id) > record_millis + limits.CLOCK_SKEW_SECONDS * MILLIS_PER_SECOND
+        return uuid7_millis(hold_id)
     except ValueError:
-        return False
+        return 0
 
 
 def may_go(topic: str, unresolved: Iterable[Waiting], asked: Collection[str]) -> list[Waiting]:

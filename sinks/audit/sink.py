@@ -14,7 +14,7 @@ from sinks.audit.layout import AUDITED_TOPICS
 from sinks.audit.publisher import Publisher
 from sinks.audit.sequencer import Sequencer
 from sinks.audit.store import AuditStore
-from sinks.runner.seam import Batch, BatchPolicy, Sink
+from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
 from streams.log import Partition
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ class AuditSink(Sink):
 
     projection = "audit@v1"
     topics = AUDITED_TOPICS
-    policy = BatchPolicy(age_milliseconds=limits.AUDIT_BATCH_AGE_MILLISECONDS, keeps_poison=True)
+    policy = BatchPolicy(age_milliseconds=limits.AUDIT_BATCH_AGE_MILLISECONDS, keeps_poison=True, takes_everything=True)
 
     def __init__(self, store: AuditStore, publisher: Publisher, owner: str) -> None:
         """`owner` names this process in the log's row."""
@@ -71,6 +71,9 @@ class AuditSink(Sink):
         await self._wait_for_room()
         with self._remembering_faults():
             await self._sequencer.append(batch.spans)
+
+    async def redrive(self, span: Span) -> None:
+        """Never asked: this sink takes every record as it comes, and sets none aside."""
 
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: the publisher does it in the background."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.errors import FencedError, IntegrityError
 from sinks.clickhouse.plans import Draft, Held, Misplaced, Plan, Planned, PlanStore, misplaced, plans_of
@@ -51,9 +51,12 @@ class _State:
 class MemoryPlanStore(PlanStore):
     """PlanStore in memory; outlives the sinks on it, as a database would."""
 
-    def __init__(self) -> None:
-        """Nothing is known."""
+    def __init__(self, now_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        """Nothing is known; plans age by this clock."""
         self._projections: dict[str, _State] = {}
+        self._now_seconds = now_seconds
+        #: When each plan was made, by its token.
+        self._planned_at: dict[str, float] = {}
 
     async def open(self) -> None:
         """As the seam says."""
@@ -76,7 +79,7 @@ class MemoryPlanStore(PlanStore):
 
     async def left_open(self, projection: str, partitions: Sequence[Partition]) -> list[Plan]:
         """As the seam says."""
-        return self._of(projection).left_open(partitions)
+        return [self._aged(plan) for plan in self._of(projection).left_open(partitions)]
 
     async def plan(
         self, projection: str, drafts: Sequence[Draft], epochs: Mapping[Partition, int]
@@ -87,12 +90,13 @@ class MemoryPlanStore(PlanStore):
         wrong = misplaced(drafts, held, epochs)
         waiting = state.left_open([draft.partition for draft in drafts])
         if waiting:
-            return Planned(tuple(waiting), left_open=True)
+            return Planned(tuple(map(self._aged, waiting)), left_open=True)
         if wrong is not None:
             return wrong
         planned = plans_of(projection, drafts, state.learn(drafts))
         for plan in planned:
             state.plans[plan.token] = plan
+            self._planned_at[plan.token] = self._now_seconds()
             state.open_tokens |= dict.fromkeys((piece.partition for piece in plan.pieces), plan.token)
         return Planned(planned, left_open=False)
 
@@ -108,10 +112,23 @@ class MemoryPlanStore(PlanStore):
                 state.cursors[piece.partition].next_offset = piece.next_offset
         still_open = set(state.open_tokens.values())
         state.plans = {token: plan for token, plan in state.plans.items() if token in still_open}
+        for plan in plans:
+            if plan.token not in still_open:
+                self._planned_at.pop(plan.token, None)
+
+    async def late(self, projection: str, draft: Draft, epoch: int) -> set[int]:
+        """As the seam says."""
+        state = self._of(projection)
+        if state.cursors[draft.partition].epoch != epoch:
+            raise FencedError(str(draft.partition), epoch)
+        return state.learn([draft]).get(draft.partition, set())
 
     async def cursors(self, projection: str) -> dict[Partition, int]:
         """As the seam says."""
         return {each: cursor.next_offset for each, cursor in self._of(projection).cursors.items()}
+
+    def _aged(self, plan: Plan) -> Plan:
+        return replace(plan, age_seconds=self._now_seconds() - self._planned_at[plan.token])
 
     def _of(self, projection: str) -> _State:
         return self._projections.setdefault(projection, _State())

@@ -125,6 +125,13 @@ class PlanStore(Protocol):
         IntegrityError when an id comes with other bytes than before, StoreUnavailableError.
         """
 
+    async def late(self, projection: str, draft: Draft, epoch: int) -> set[int]:
+        """Enter events below the cursor into the index; answer the offsets whose event was met at another one.
+
+        For records that were set aside. Raises FencedError when the epoch is no longer held, IntegrityError when an id
+        comes with other bytes than before, StoreUnavailableError.
+        """
+
     async def cursors(self, projection: str) -> dict[Partition, int]:
         """Next offset of every partition of the projection; raises StoreUnavailableError."""
 

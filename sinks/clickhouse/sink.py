@@ -15,23 +15,28 @@ import structlog
 from schemas.errors import GapError, IntegrityError, RejectedError, Rejection, StoreUnavailableError
 from sinks.clickhouse import queries
 from sinks.clickhouse.client import ClickHouse
+from sinks.clickhouse.native import NativeWriter
 from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore
 from sinks.clickhouse.ranges import RangeReader
+from sinks.clickhouse.redrive import redrive_rows
 from sinks.clickhouse.tables import TABLES
 from sinks.postgres.tables import content_hash
+from sinks.runner.columns import selections
 from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span
+from streams.columns import texts_of
 from streams.log import Partition
 
 log = structlog.get_logger()
 
 PROJECTION = "clickhouse@v1"
 #: One insert per topic and batch, about one batch a second: few parts, and fresh enough.
-POLICY = BatchPolicy(records_max=10_000, age_milliseconds=800)
+POLICY = BatchPolicy(records_max=20_000, age_milliseconds=800, takes_columns=True)
 #: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
 #: migrations.WINDOW_INSERTS at two inserts a second, and migrations.WINDOW_SECONDS.
 TRUSTED_AGE_SECONDS = 3_600
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 4
+WRITERS = {topic: NativeWriter(table) for topic, table in TABLES.items()}
 
 
 class ClickHouseSink(Sink):
@@ -95,6 +100,13 @@ class ClickHouseSink(Sink):
         if spans:
             raise StoreUnavailableError("the cursors keep moving under this batch")
 
+    async def redrive(self, span: Span) -> None:
+        """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets."""
+        _refuse(Batch([span], 0))
+        repeated = await self._plans.late(self.projection, _draft(span), self._epochs.get(span.partition, 0))
+        wanted = [record for record in span.records if record.offset not in repeated]
+        await redrive_rows(self._clickhouse, self.projection, span, wanted)
+
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: ClickHouse does not lose what it acknowledged without saying so."""
 
@@ -125,8 +137,12 @@ class ClickHouseSink(Sink):
         table = TABLES[plan.topic]
         rows = sum(len(records) for _, _, records in pieces)
         if rows:
-            columns = table.columns_of(pieces)
-            await self._clickhouse.insert(table.name, table.column_names, table.column_types, columns, plan.token)
+            block = WRITERS[plan.topic].block(pieces)
+            if block is not None:
+                await self._clickhouse.insert_block(table.name, block, plan.token)
+            else:
+                columns = table.columns_of(pieces)
+                await self._clickhouse.insert(table.name, table.column_names, table.column_types, columns, plan.token)
         log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows)
 
     async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
@@ -166,9 +182,10 @@ def _refuse(batch: Batch) -> None:
     """Raise RejectedError for records the tables would not take, before anything is planned."""
     refused = []
     for span in batch.spans:
-        table = TABLES[span.partition.topic]
-        for record in span.records:
-            reason = table.refusal(record.fields)
+        # What has columns was measured by the same rules when it was screened.
+        _, plain = selections(span.records)
+        for record in plain:
+            reason = TABLES[span.partition.topic].refusal(record.fields)
             if reason is not None:
                 refused.append(Rejection(*span.partition, record.offset, reason, semantic=True))
     if refused:
@@ -176,12 +193,27 @@ def _refuse(batch: Batch) -> None:
 
 
 def _draft(span: Span) -> Draft:
-    events = [
-        Known(fields["tenant_id"], fields["event_id"], fields["occurred_at"], offset, content_hash(record.value))
-        for offset, fields, record in span.records
-    ]
     poison = [each.offset for each in span.poison]
-    return Draft(span.partition, span.topic_id, span.first_offset, span.next_offset, events, poison)
+    return Draft(span.partition, span.topic_id, span.first_offset, span.next_offset, _known(span.records), poison)
+
+
+def _known(records: Sequence[Decoded]) -> list[Known]:
+    """What the id index keeps of records, in the order of their offsets."""
+    chosen, plain = selections(records)
+    known = [
+        Known(fields["tenant_id"], fields["event_id"], fields["occurred_at"], offset, content_hash(record.value))
+        for offset, fields, record in plain
+    ]
+    for each in chosen:
+        columns = each.columns
+        texts = texts_of(columns, "tenant_id"), texts_of(columns, "event_id")
+        times = columns.fields["occurred_at"].values.tolist()
+        offsets = [record.offset for record in each.records]
+        hashes = [content_hash(record.record.value) for record in each.records]
+        known += map(Known._make, zip(*texts, times, offsets, hashes, strict=True))
+    if len(chosen) + bool(plain) > 1:
+        known.sort(key=lambda event: event.offset)
+    return known
 
 
 def _trimmed(spans: Sequence[Span], stands: Mapping[Partition, int]) -> list[Span]:

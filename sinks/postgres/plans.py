@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
+import numpy as np
 
 from schemas.errors import FencedError, IntegrityError, QuaestorError, StoreUnavailableError
 from schemas.limits import ID_HORIZON_DAYS
 from sinks.clickhouse.plans import (
     Draft,
     Held,
+    Known,
     Misplaced,
     Piece,
     Plan,
@@ -24,10 +27,18 @@ from sinks.clickhouse.plans import (
     plans_of,
 )
 from sinks.postgres import plan_queries, queries
-from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors
+from sinks.postgres.connect import APP_ROLE, POSTGRES_EPOCH_MICROS, connect, freeing_locks, passing_errors
 from streams.log import Partition
 
 MICROS_PER_DAY = 86_400_000_000
+MICROS_PER_MILLI = 1_000
+ID_TIME_BYTES = 6
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+COPY_NAMES = ("projection", "day", "id", "topic", "partition", "log_offset", "content_hash")
+CHUNK_BYTES = 256 * 1024
+#: Days from 1970 to Postgres' own epoch.
+POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // MICROS_PER_DAY
 
 
 class PostgresPlanStore(PlanStore):
@@ -108,6 +119,17 @@ class PostgresPlanStore(PlanStore):
             await connection.execute(plan_queries.SETTLE, projection, *columns, firsts)
             await connection.execute(plan_queries.FORGET, projection)
 
+    async def late(self, projection: str, draft: Draft, epoch: int) -> set[int]:
+        """As the seam says."""
+        index = _Index([draft])
+        await self._ensure_days(index.days)
+        async with self._transaction() as connection:
+            rows = await connection.fetch(plan_queries.HOLD, projection, *_columns([draft.partition]))
+            if not rows or rows[0]["epoch"] != epoch:
+                raise FencedError(str(draft.partition), epoch)
+            repeated = await _learn(connection, projection, index)
+        return repeated.get(draft.partition, set())
+
     async def cursors(self, projection: str) -> dict[Partition, int]:
         """Where the projection stands, all partitions; raises StoreUnavailableError."""
         async with self._transaction() as connection:
@@ -175,41 +197,115 @@ class PostgresPlanStore(PlanStore):
 
 
 class _Index:
-    """The events of drafts as columns of the index, in the order of the log."""
+    """The events of drafts as the index keeps them, in the order of the log."""
 
     def __init__(self, drafts: Sequence[Draft]) -> None:
-        located = [(draft.partition, event) for draft in drafts for event in draft.events]
-        self.topics = [partition.topic for partition, _ in located]
-        self.numbers = [partition.number for partition, _ in located]
-        self.offsets = [event.offset for _, event in located]
-        self.hashes = [UUID(bytes=event.content_hash) for _, event in located]
-        self.ids = [_id(event.tenant_id, event.event_id) for _, event in located]
-        numbers = [event.occurred_at // MICROS_PER_DAY for _, event in located]
-        dates = {number: datetime.fromtimestamp(number * 86_400, UTC).date() for number in set(numbers)}
-        self.days = [dates[number] for number in numbers]
+        drafts = self._drafts = [draft for draft in drafts if draft.events]
+        self._ids = [b"".join([_id(event) for event in draft.events]) for draft in drafts]
+        times = [np.array([event.occurred_at for event in draft.events], np.int64) for draft in drafts]
+        self._days = [each // MICROS_PER_DAY for each in times]
+        self.size = sum(len(draft.events) for draft in drafts)
+        numbers = {int(number) for days in self._days for number in np.unique(days)}
+        self._dates = {number: datetime.fromtimestamp(number * 86_400, UTC).date() for number in numbers}
+
+    @property
+    def days(self) -> Iterable[date]:
+        """Every day once."""
+        return self._dates.values()
+
+    def copy(self, projection: str) -> bytes:
+        """All rows in the binary format of COPY."""
+        parts = [COPY_HEADER]
+        for draft, days, ids in zip(self._drafts, self._days, self._ids, strict=True):
+            topic, owner = draft.partition.topic.encode(), projection.encode()
+            rows = np.empty(len(draft.events), _row_type(len(owner), len(topic)))
+            rows["fields"] = len(COPY_NAMES)
+            for name in COPY_NAMES:
+                rows[f"{name}_size"] = rows.dtype[name].itemsize
+            rows["projection"], rows["topic"] = np.void(owner), np.void(topic)
+            rows["day"] = days - POSTGRES_EPOCH_DAYS
+            rows["partition"] = draft.partition.number
+            rows["log_offset"] = [event.offset for event in draft.events]
+            rows["id"] = np.frombuffer(ids, "V16")
+            rows["content_hash"] = np.frombuffer(b"".join([event.content_hash for event in draft.events]), "V16")
+            parts.append(rows.tobytes())
+        return b"".join([*parts, COPY_TRAILER])
 
     @property
     def columns(self) -> tuple[list[date], list[UUID], list[str], list[int], list[int], list[UUID]]:
         """As the statements take them."""
-        return self.days, self.ids, self.topics, self.numbers, self.offsets, self.hashes
+        located = [(draft.partition, event) for draft in self._drafts for event in draft.events]
+        ids = b"".join(self._ids)
+        return (
+            [self._dates[event.occurred_at // MICROS_PER_DAY] for _, event in located],
+            [UUID(bytes=ids[at : at + 16]) for at in range(0, len(ids), 16)],
+            [partition.topic for partition, _ in located],
+            [partition.number for partition, _ in located],
+            [event.offset for _, event in located],
+            [UUID(bytes=event.content_hash) for _, event in located],
+        )
 
 
-def _id(tenant_id: str, event_id: str) -> UUID:
-    return UUID(bytes=hashlib.sha256(f"{tenant_id}\0{event_id}".encode()).digest()[:16])
+def _row_type(projection_bytes: int, topic_bytes: int) -> np.dtype[Any]:
+    kinds = {
+        "projection": f"V{projection_bytes}",
+        "day": ">i4",
+        "id": "V16",
+        "topic": f"V{topic_bytes}",
+        "partition": ">i4",
+        "log_offset": ">i8",
+        "content_hash": "V16",
+    }
+    sized = [pair for name in COPY_NAMES for pair in ((f"{name}_size", ">i4"), (name, kinds[name]))]
+    return np.dtype([("fields", ">i2"), *sized])
+
+
+def _id(event: Known) -> bytes:
+    """The time of an event, milliseconds, and a hash of its tenant and id.
+
+    A repeated event repeats its time, and ids in the order of time are entered at the end of the index, not all over.
+    """
+    name = f"{event.tenant_id}\0{event.event_id}".encode()
+    millis = (event.occurred_at // MICROS_PER_MILLI).to_bytes(ID_TIME_BYTES, "big")
+    return millis + hashlib.blake2b(name, digest_size=16 - ID_TIME_BYTES).digest()
 
 
 async def _learn(connection: asyncpg.Connection, projection: str, index: _Index) -> dict[Partition, set[int]]:
     """Enter events into the index; answer the offsets whose event was met before at another one."""
     repeated: dict[Partition, set[int]] = {}
-    entered = await connection.execute(plan_queries.LEARN, projection, *index.columns)
-    if _count(entered) == len(index.ids):
+    if await _copied(connection, projection, index):
         return repeated
-    for row in await connection.fetch(plan_queries.REPEATED, projection, *index.columns):
+    columns = index.columns
+    await connection.execute(plan_queries.LEARN, projection, *columns)
+    for row in await connection.fetch(plan_queries.REPEATED, projection, *columns):
         partition = Partition(row["topic"], row["partition"])
         if not row["is_same"]:
             raise IntegrityError(f"{partition}: the event at {row['log_offset']} was met before with other bytes")
         repeated.setdefault(partition, set()).add(row["log_offset"])
     return repeated
+
+
+async def _copied(connection: asyncpg.Connection, projection: str, index: _Index) -> bool:
+    """Copy events into the index; False, and nothing of it stays, when one of them is there already."""
+    if not index.size:
+        return True
+    try:
+        async with connection.transaction():
+            await connection.copy_to_table(
+                "clickhouse_event",
+                schema_name="quaestor",
+                source=_chunks(index.copy(projection)),
+                columns=COPY_NAMES,
+                format="binary",
+            )
+    except asyncpg.UniqueViolationError:
+        return False
+    return True
+
+
+async def _chunks(copy: bytes) -> AsyncIterator[bytes]:
+    for first in range(0, len(copy), CHUNK_BYTES):
+        yield copy[first : first + CHUNK_BYTES]
 
 
 async def _left_open(connection: asyncpg.Connection, projection: str, partitions: Sequence[Partition]) -> list[Plan]:

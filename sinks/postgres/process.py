@@ -33,7 +33,7 @@ async def run(
     recorder = Recorder(publisher, Codec(RegistrySchemas(registry_url)))
     relay = asyncio.create_task(relay_quarantine(outbox, recorder, stop, SystemRandom()))
     try:
-        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop, membership=membership)
+        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop, outbox, membership)
         await relay
     finally:
         relay.cancel()

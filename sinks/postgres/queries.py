@@ -26,6 +26,9 @@ WHERE held.projection = $1
     AND held.epoch = given.epoch
     AND held.next_offset = given.first_offset
 """
+HOLD_EPOCH = """
+SELECT epoch FROM quaestor.stream_cursor WHERE projection = $1 AND topic = $2 AND partition = $3 FOR UPDATE
+"""
 CURSORS = """
 SELECT topic, partition, next_offset, epoch
 FROM quaestor.stream_cursor
@@ -130,20 +133,6 @@ kept AS (
 SELECT count(*) FROM inserted
 """
 
-
-# The quarantine outbox.
-KEEP_POISON = """
-INSERT INTO quaestor.quarantine_outbox
-    (event_id, sink, source_topic, source_topic_id, source_partition, source_offset, reason, fingerprint, body)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-ON CONFLICT (event_id) DO NOTHING
-"""
-UNPUBLISHED = """
-SELECT body FROM quaestor.quarantine_outbox WHERE published_at IS NULL ORDER BY kept_at LIMIT $1
-"""
-MARK_PUBLISHED = """
-UPDATE quaestor.quarantine_outbox SET published_at = now() WHERE event_id = ANY($1::uuid[]) AND published_at IS NULL
-"""
 
 # The subject vault.
 FIND_SUBJECT = "SELECT handle, wrapped_key FROM quaestor.subject WHERE tenant_id = $1 AND lookup_hash = $2"

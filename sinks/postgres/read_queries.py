@@ -49,7 +49,7 @@ JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS given (log_partition, 
 SET_ASIDE = """
 SELECT source_topic, source_partition, source_offset
 FROM quaestor.quarantine_outbox
-WHERE sink = $1
+WHERE sink = $1 AND state <> 'REDRIVEN'
 """
 CURSORS = "SELECT topic, partition, next_offset FROM quaestor.stream_cursor WHERE projection = $1"
 QUARANTINED = """

@@ -1,9 +1,9 @@
 """The Postgres sink: a batch is one transaction that begins with the compare-and-set of its cursors.
 
 Protocol (sinks.md 1.1): claiming bumps the epoch of the cursor row; the first statement of a batch moves the cursors
-under that epoch from exactly where the batch begins, or nothing happens; rows go by COPY into their event table, or,
-when an id of them is there already, through a staging table that leaves it out; balances and entities move with them;
-then one commit.
+under that epoch from exactly where the batch begins, or nothing happens; rows go by COPY into their event table, made
+from columns where a record has them (rows.py, copy.py), or, when an id of them is there already, through a staging
+table that leaves it out; balances and entities move with them; then one commit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -28,18 +29,22 @@ from schemas.errors import (
 )
 from schemas.topics import CONTROL, LEDGER, TOPICS
 from sinks.postgres import quarantine, queries
-from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of, transfers_of
+from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of
 from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors, use_log_types
-from sinks.postgres.months import has_month, months_of
+from sinks.postgres.months import has_month
+from sinks.postgres.rows import TableRows, table_rows
 from sinks.postgres.tables import SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
 from streams.log import Partition
+from streams.pieces import UnusualError
 
 log = structlog.get_logger()
 
 PROJECTION = "postgres@v1"
+POLICY = BatchPolicy(records_max=10_000, keeps_poison=True, takes_columns=True)
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 3
+CHUNK_BYTES = 256 * 1024
 #: What a record's own values cause: in Postgres, or in the client while it encodes them.
 RECORD_FAULTS = (
     asyncpg.DataError,
@@ -59,7 +64,7 @@ class PostgresSink(Sink):
         """`owner` says who holds a partition, for people; the epoch is what fences."""
         self.projection = PROJECTION
         self.topics = tuple(topic.name for topic in TOPICS)
-        self.policy = policy or BatchPolicy(keeps_poison=True)
+        self.policy = policy or POLICY
         self._dsn = dsn
         self._owner = owner
         self._connection: asyncpg.Connection | None = None
@@ -107,6 +112,28 @@ class PostgresSink(Sink):
             spans = await self._unapplied(spans)
         raise StoreUnavailableError("the cursors keep moving under this batch")
 
+    async def redrive(self, span: Span) -> None:
+        """As the seam says: an event whose id is there already is left out, so a repetition changes nothing."""
+        self._refuse([span])
+        tables = table_rows([span])
+        await self._ensure_months(tables)
+        try:
+            async with self._transaction() as connection:
+                await self._demand(connection, span.partition)
+                for each in tables:
+                    await self._insert(connection, each)
+        except asyncpg.CheckViolationError as error:
+            self._forget_months()
+            raise StoreUnavailableError(f"Postgres: {error}") from error
+        except RECORD_FAULTS as fault:
+            raise await self._explained([span], fault) from fault
+
+    async def _demand(self, connection: asyncpg.Connection, partition: Partition) -> None:
+        """Raise FencedError unless the partition is ours until the transaction ends."""
+        epoch = self._epochs.get(partition, 0)
+        if await connection.fetchval(queries.HOLD_EPOCH, PROJECTION, *partition) != epoch:
+            raise FencedError(f"{PROJECTION} {partition}", epoch)
+
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: Postgres does not lose what it committed without saying so."""
 
@@ -117,19 +144,19 @@ class PostgresSink(Sink):
 
     async def _apply(self, spans: Sequence[Span]) -> bool:
         """Apply spans in one transaction; False when a cursor is not where its span begins, or not ours."""
-        await self._ensure_months(spans)
+        tables = table_rows(spans)
+        await self._ensure_months(tables)
         try:
-            await self._commit(spans)
+            await self._commit(spans, tables)
         except _MisplacedError:
             return False
         return True
 
-    async def _commit(self, spans: Sequence[Span]) -> None:
+    async def _commit(self, spans: Sequence[Span], tables: Sequence[TableRows]) -> None:
         async with self._transaction() as connection:
             await self._advance(connection, spans)
-            for topic, of_topic in Batch(list(spans), 0).by_topic().items():
-                table = TABLES[topic]
-                await self._insert(connection, table, [row for span in of_topic for row in _rows(table, span)])
+            for each in tables:
+                await self._insert(connection, each)
             poison = [each.event for span in spans for each in span.poison]
             if poison:
                 await quarantine.keep(connection, poison)
@@ -148,28 +175,33 @@ class PostgresSink(Sink):
         if _count(status) != len(ordered):
             raise _MisplacedError
 
-    async def _insert(self, connection: asyncpg.Connection, table: EventTable, rows: list[Row]) -> None:
+    async def _insert(self, connection: asyncpg.Connection, given: TableRows) -> None:
         """Insert rows into their table; raises IntegrityError when an id is there with other bytes.
 
         Nearly always every row is new, and copying straight into the table takes half the time of staging. Control
         events are staged always: few, and their entities follow from them.
         """
-        if not rows:
+        if not given.chosen and not given.plain:
             return
-        if table.topic != CONTROL.name and await self._copied(connection, table, rows):
-            if table.topic == LEDGER.name:
-                await _move_balances(connection, transfers_of(rows))
+        if given.table.topic != CONTROL.name and await self._copied(connection, given):
+            if given.table.topic == LEDGER.name:
+                await _move_balances(connection, given.transfers())
             return
-        await self._stage(connection, table, rows)
+        await self._stage(connection, given.table, given.rows())
 
-    async def _copied(self, connection: asyncpg.Connection, table: EventTable, rows: list[Row]) -> bool:
-        """Copy rows into their table; False, and nothing of it stays, when an id of them is there already."""
+    async def _copied(self, connection: asyncpg.Connection, given: TableRows) -> bool:
+        """Copy rows into their table; False, and nothing of it stays, when they must go the slow way."""
+        table = given.table
+        into = partial(connection.copy_to_table, table.name, schema_name=SCHEMA, columns=table.columns, format="binary")
         try:
             async with connection.transaction():
-                await connection.copy_records_to_table(
-                    table.name, schema_name=SCHEMA, records=rows, columns=table.columns
-                )
-        except asyncpg.UniqueViolationError:
+                for copy in given.copies():
+                    await into(source=_chunks(copy))
+                if given.plain:
+                    await connection.copy_records_to_table(
+                        table.name, schema_name=SCHEMA, records=given.plain_rows(), columns=table.columns
+                    )
+        except (asyncpg.UniqueViolationError, UnusualError):
             return False
         return True
 
@@ -208,7 +240,7 @@ class PostgresSink(Sink):
 
     def _refuse(self, spans: Sequence[Span]) -> None:
         """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
-        refused = [rejection for span in spans for rejection in _refusals(span)]
+        refused = [rejection for each in table_rows(spans) for rejection in _refusals(each)]
         if refused:
             raise RejectedError(tuple(refused))
 
@@ -237,7 +269,7 @@ class PostgresSink(Sink):
                 trial = connection.transaction()
                 await trial.start()
                 try:
-                    await self._insert(connection, table, rows)
+                    await self._stage(connection, table, rows)
                 finally:
                     await trial.rollback()
         except RECORD_FAULTS as fault:
@@ -246,13 +278,13 @@ class PostgresSink(Sink):
             return None
         return None
 
-    async def _ensure_months(self, spans: Sequence[Span]) -> None:
-        for topic, of_topic in Batch(list(spans), 0).by_topic().items():
-            times = (record.fields["occurred_at"] for span in of_topic for record in span.records)
-            for month in sorted(months_of(times) - self._months[topic]):
+    async def _ensure_months(self, tables: Sequence[TableRows]) -> None:
+        for each in tables:
+            topic = each.table.topic
+            for month in sorted(each.months() - self._months[topic]):
                 connection = await self._connected()
                 with passing_errors():
-                    await connection.execute(queries.ENSURE_MONTH, TABLES[topic].name, month)
+                    await connection.execute(queries.ENSURE_MONTH, each.table.name, month)
                 self._months[topic].add(month)
 
     async def _connected(self) -> asyncpg.Connection:
@@ -325,13 +357,22 @@ def _count(status: str) -> int:
     return int(status.rsplit(" ", 1)[1])
 
 
-def _refusals(span: Span) -> Iterator[Rejection]:
-    for record in span.records:
-        if not has_month(record.fields["occurred_at"]):
-            detail = "occurred_at is outside of the years 2020 to 2099"
-            yield Rejection(*span.partition, record.offset, detail, semantic=True)
-        elif span.partition.topic == CONTROL.name and not _has_json(record.fields):
-            yield Rejection(*span.partition, record.offset, "the entity is not JSON", semantic=True)
+def _refusals(given: TableRows) -> Iterator[Rejection]:
+    topic = given.table.topic
+    for record in given.without_month():
+        detail = "occurred_at is outside of the years 2020 to 2099"
+        yield Rejection(topic, record.record.partition, record.offset, detail, semantic=True)
+    if topic == CONTROL.name:
+        for record in given.plain:
+            if has_month(record.fields["occurred_at"]) and not _has_json(record.fields):
+                yield Rejection(topic, record.record.partition, record.offset, "the entity is not JSON", semantic=True)
+
+
+async def _chunks(copy: bytearray) -> AsyncIterator[bytes]:
+    """What asyncpg sends at once."""
+    view = memoryview(copy)
+    for first in range(0, len(copy), CHUNK_BYTES):
+        yield bytes(view[first : first + CHUNK_BYTES])
 
 
 def _has_json(fields: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ that cursor. Invariants over the fold itself (nothing negative, no hold open pas
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -42,15 +43,21 @@ async def read_states(reads: RedisReads) -> dict[str, TenantState]:
     return {tenant_id: await reads.tenant_state(tenant_id) for tenant_id in await reads.tenants()}
 
 
-def check_budgets(states: dict[str, TenantState], reader: LogReader, codec: Codec) -> BudgetCheck:
+def check_budgets(
+    states: dict[str, TenantState],
+    reader: LogReader,
+    codec: Codec,
+    set_aside: Mapping[Partition, Collection[int]] | None = None,
+) -> BudgetCheck:
     """Fold quaestor.budgets and compare; blocks while it reads. Raises LogUnavailableError and IntegrityError.
 
-    Records that can't be decoded are passed over, as the sink passes them to quarantine.
+    Records that can't be decoded are passed over, and those at offsets that the sink `set_aside`.
     """
     folds = {tenant_id: BudgetFold() for tenant_id in states}
     result = BudgetCheck(tenants=len(states))
     for partition in reader.partitions([BUDGETS.name], METADATA_SECONDS):
-        _fold_partition(partition, states, folds, reader, codec, result)
+        absent = frozenset((set_aside or {}).get(partition, ()))
+        _fold_partition(partition, states, folds, reader, codec, result, absent)
     for tenant_id, state in sorted(states.items()):
         fold = folds[tenant_id]
         found = compare(fold.sums, fold.open_holds, state)
@@ -67,6 +74,7 @@ def _fold_partition(
     reader: LogReader,
     codec: Codec,
     result: BudgetCheck,
+    absent: Collection[int],
 ) -> None:
     cursor = reader.begin_offsets([partition], METADATA_SECONDS)[partition]
     end = reader.end_offsets([partition], METADATA_SECONDS)[partition]
@@ -74,6 +82,8 @@ def _fold_partition(
     while cursor < end:
         records = reader.consume(READ_RECORDS, READ_SECONDS)
         for record in records:
+            if record.offset in absent:
+                continue
             _fold_record(record, states, folds, codec, result)
         if records:
             cursor = records[-1].offset + 1

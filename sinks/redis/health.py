@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,8 @@ from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
 from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, health_key
 from sinks.redis.scripts import script
-from sinks.runner.seam import Span
+from sinks.runner.columns import selections
+from sinks.runner.seam import Decoded, Span
 
 #: Fields of ProviderHealth that are kept, all but those every event has.
 FIELDS: Final = (
@@ -53,11 +54,17 @@ class HealthWriter:
         """Apply a span; raises GapError when the server lost what it had, after forgetting where we stood."""
         if span.first_offset > self._cursor:
             raise GapError(str(span.partition), self._cursor, span.first_offset)
-        packed = [(record.offset, *_values(record.fields)) for record in span.after(self._cursor).records]
+        packed = [(record.offset, *_values(record.fields)) for record in _newest(span.after(self._cursor).records)]
         for first in range(0, len(packed) or 1, EVENTS_PER_CALL):
             part = packed[first : first + EVENTS_PER_CALL]
             following = span.next_offset if first + EVENTS_PER_CALL >= len(packed) else part[-1][0] + 1
             await self._apply(span, part, following)
+
+    async def redrive(self, span: Span) -> None:
+        """Apply windows that were set aside; one older than what is kept changes nothing, so a repetition does not."""
+        packed = [(self._cursor, *_values(record.fields)) for record in span.records]
+        for first in range(0, len(packed), EVENTS_PER_CALL):
+            await self._apply(span, packed[first : first + EVENTS_PER_CALL], self._cursor)
 
     async def _apply(self, span: Span, part: list[tuple[int, str, int, list[str]]], following: int) -> None:
         keys = (HEALTH_CURSOR, HEALTH_INDEX, *(health_key(event[1]) for event in part))
@@ -70,6 +77,21 @@ class HealthWriter:
             expected, self._cursor = self._cursor, int(answer[1])
             raise GapError(str(span.partition), self._cursor, expected)
         self._cursor = int(answer[1])
+
+
+def _newest(records: Sequence[Decoded]) -> list[Decoded]:
+    """The last window of each provider, model and region, in the order of the log: the others would be overwritten."""
+    newest: dict[bytes, tuple[int, Decoded]] = {}
+    chosen, plain = selections(records)
+    ends = [(int(record.fields["window_end"]), record) for record in plain]
+    for each in chosen:
+        ends += zip(each.columns.fields["window_end"].values.tolist(), each.records, strict=True)
+    for end, record in ends:
+        name = record.record.key or b""
+        before = newest.get(name)
+        if before is None or (end, record.offset) >= (before[0], before[1].offset):
+            newest[name] = (end, record)
+    return sorted((record for _, record in newest.values()), key=lambda record: record.offset)
 
 
 def _values(fields: Mapping[str, Any]) -> tuple[str, int, list[str]]:

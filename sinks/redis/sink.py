@@ -8,13 +8,12 @@ applied from where the oldest slot stands up to a barrier of end offsets taken a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
 
-from processors.budgets.sound import problem_of_fields
 from schemas import limits
 from schemas.errors import (
     ConfigurationError,
@@ -22,14 +21,14 @@ from schemas.errors import (
     GapError,
     IntegrityError,
     RejectedError,
-    Rejection,
     StoreUnavailableError,
 )
 from schemas.topics import BUDGETS, HEALTH, SYSTEM_TENANT
 from sinks.redis.client import RedisClient
 from sinks.redis.gate import Gates, GateState
 from sinks.redis.health import HealthWriter
-from sinks.redis.slots import Ownership, Slot, SlotEvent, Slots, slot_event
+from sinks.redis.movements import movements, refused
+from sinks.redis.slots import Ownership, Slot, Slots
 from sinks.runner.seam import Batch, BatchPolicy, Span
 from streams.log import Partition
 from streams.partitioner import partition_of
@@ -39,7 +38,8 @@ T = TypeVar("T")
 
 #: Scripts sent at once when many slots are claimed, opened or written.
 SLOTS_AT_ONCE = 200
-POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200)
+PROJECTION = "redis@v1"
+POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200, takes_columns=True)
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class _Owned:
     #: Everything acknowledged by this moment is applied.
     applied_at_millis: int = 0
     named: set[str] = field(default_factory=set)
+    #: Slots that moved and that the gate has not heard of: an answer of the gate may have been lost in between.
+    untold: dict[str, int] = field(default_factory=dict)
 
     def reached_mark(self) -> None:
         """Move `applied_at_millis` on when the mark's offset is applied."""
@@ -75,7 +77,7 @@ class RedisSink:
 
     def __init__(self, url: str, *, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
         """Connect nothing yet."""
-        self.projection = "redis@v1"
+        self.projection = PROJECTION
         self.topics: tuple[str, ...] = (BUDGETS.name, HEALTH.name)
         self.policy = POLICY
         self._client = RedisClient(url, name="quaestor-sink", call_timeout_seconds=10.0)
@@ -129,6 +131,19 @@ class RedisSink:
             else:
                 await self._write(span)
 
+    async def redrive(self, span: Span) -> None:
+        """Apply records that were set aside; the slot remembers which offsets it has had in this way."""
+        if span.partition.topic == HEALTH.name:
+            await self._health.redrive(span)
+            return
+        _reject_unsound(Batch([span], 0))
+        owned = self._owned.get(span.partition.number)
+        if owned is None:
+            raise FencedError(str(span.partition), 0)
+        self._check_run(owned)
+        moved = await self._apply_events(owned, span, owned.cursor, is_late=True)
+        await self._settle(owned, moved)
+
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Say how far we are and open what has caught up; raises GapError when the server lost its state."""
         for partition, end_offset in end_offsets.items():
@@ -159,6 +174,7 @@ class RedisSink:
 
     async def _settle(self, owned: _Owned, moved: Mapping[str, int]) -> None:
         """Bring the gate to where the slots are; open slots and gate when the barrier is reached."""
+        owned.untold.update(moved)
         await self._open_named(owned)
         owned.reached_mark()
         opening = owned.barrier is not None and owned.cursor >= owned.barrier
@@ -173,8 +189,9 @@ class RedisSink:
             max(owned.end_offset, owned.cursor),
             open_word="1" if opening else "",
             applied_at_millis=owned.applied_at_millis,
-            moved=moved,
+            moved=owned.untold,
         )
+        owned.untold.clear()
         if opening:
             owned.barrier = None
             log.info("budgets_opened", partition=owned.number, generation=owned.owner.generation)
@@ -215,24 +232,13 @@ class RedisSink:
         except GapError as error:
             # The runner seeks to where we stand then; claiming finds out what was lost.
             log.warning("budgets_state_lost", partition=number, detail=str(error))
-            owned = await self._claim(number, span.topic_id)
+            met = {record.fields["tenant_id"] for record in span.records}
+            owned = await self._claim(number, span.topic_id, met)
             raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
 
     async def _apply(self, owned: _Owned, span: Span) -> None:
-        by_tenant: dict[str, list[SlotEvent]] = {}
-        for record in span.records:
-            event = slot_event(record.offset, record.fields)
-            if event is not None:
-                by_tenant.setdefault(record.fields["tenant_id"], []).append(event)
         following = span.next_offset
-
-        async def one(tenant_id: str) -> int:
-            believed = owned.tenants.get(tenant_id, 0)
-            return await self._slots.apply(tenant_id, by_tenant[tenant_id], owned.owner, believed, following)
-
-        tenants = sorted(by_tenant)
-        moved = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
-        owned.tenants.update(moved)
+        moved = await self._apply_events(owned, span, following)
         owned.cursor = max(owned.cursor, following)
         if span.records:
             # Records stand in the order they were acknowledged; never later than the server's own clock.
@@ -240,13 +246,32 @@ class RedisSink:
             owned.applied_at_millis = max(owned.applied_at_millis, newest_millis)
         await self._settle(owned, moved)
 
-    async def _claim(self, number: int, topic_id: str) -> _Owned:
-        """Fence earlier owners and see whether the state is as it was left; begin a generation when not."""
+    async def _apply_events(
+        self, owned: _Owned, span: Span, following: int, *, is_late: bool = False
+    ) -> dict[str, int]:
+        """Bring the span's movements into their slots; answers where those stand then."""
+        by_tenant = movements(span.records)
+
+        async def one(tenant_id: str) -> int:
+            believed = owned.tenants.get(tenant_id, 0)
+            events = by_tenant[tenant_id]
+            return await self._slots.apply(tenant_id, events, owned.owner, believed, following, is_late=is_late)
+
+        tenants = sorted(by_tenant)
+        moved = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
+        owned.tenants.update(moved)
+        return moved
+
+    async def _claim(self, number: int, topic_id: str, met: Collection[str] = ()) -> _Owned:
+        """Fence earlier owners and see whether the state is as it was left; begin a generation when not.
+
+        `met` are tenants whose slots may be there though the gate has not heard of them: it is written after they are.
+        """
         gate = await self._gates.claim(number)
         if gate.topic_id not in {"", topic_id}:
             raise IntegrityError(f"budgets in Redis are of topic {gate.topic_id}, the log has {topic_id}")
         before = self._owned.get(number)
-        known = set(gate.tenants) | set(before.tenants if before else ()) | self._named.get(number, set())
+        known = {*gate.tenants, *(before.tenants if before else ()), *self._named.get(number, ()), *met}
         owner = Ownership(gate.epoch, gate.generation, topic_id, is_open=gate.is_open)
         tenants = sorted(known)
 
@@ -310,11 +335,10 @@ async def _in_groups(items: Sequence[str], call: Callable[[str], Awaitable[T]]) 
 
 def _reject_unsound(batch: Batch) -> None:
     rejections = [
-        Rejection(span.partition.topic, span.partition.number, record.offset, problem, semantic=True)
+        rejection
         for span in batch.spans
         if span.partition.topic == BUDGETS.name
-        for record in span.records
-        if (problem := problem_of_fields(record.fields)) is not None
+        for rejection in refused(span.partition.number, span.partition.topic, span.records)
     ]
     if rejections:
         raise RejectedError(tuple(rejections))

@@ -89,19 +89,27 @@ class Slots:
         return Slot(int(answer[1]) if answer[1] else None, answer[2])
 
     async def apply(
-        self, tenant_id: str, events: Sequence[SlotEvent], owner: Ownership, believed_cursor: int, next_cursor: int
+        self,
+        tenant_id: str,
+        events: Sequence[SlotEvent],
+        owner: Ownership,
+        believed_cursor: int,
+        next_cursor: int,
+        *,
+        is_late: bool = False,
     ) -> int:
         """Fold the events in and move the cursor with them, atomically per EVENTS_PER_CALL; answers the cursor.
 
-        Events below the slot's cursor are passed over. Raises GapError when the cursor is below `believed_cursor`:
-        the slot lost what it had.
+        Events below the slot's cursor are passed over, unless `is_late` says that they were set aside: then the slot
+        remembers each offset, and passes over those it has met. Raises GapError when the cursor is below
+        `believed_cursor`: the slot lost what it had.
         """
         keys = slot_keys(tenant_id)
         cursor = believed_cursor
         for first in range(0, len(events), EVENTS_PER_CALL):
             part = events[first : first + EVENTS_PER_CALL]
             following = next_cursor if first + EVENTS_PER_CALL >= len(events) else part[-1].offset + 1
-            cursor = await self._apply_part(tenant_id, keys, part, owner, cursor, following)
+            cursor = await self._apply_part(tenant_id, keys, part, owner, cursor, following, is_late)
         return cursor
 
     async def _apply_part(
@@ -112,6 +120,7 @@ class Slots:
         owner: Ownership,
         believed: int,
         following: int,
+        is_late: bool,
     ) -> int:
         done: dict[str, int] = {}
         packed = []
@@ -127,6 +136,7 @@ class Slots:
             owner.topic_id,
             str(self._tombstone_seconds),
             msgspec.msgpack.encode(packed),
+            "1" if is_late else "",
         )
         answer = texts(await self._client.evaluate(self._apply, (*keys[:3], *done), arguments))
         if answer[0] == "F":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, groupby, islice
+from operator import attrgetter
 
 from schemas.errors import IntegrityError
 from sinks.runner.screen import Screen
-from sinks.runner.seam import Batch, BatchPolicy, Decoded, Span
+from sinks.runner.seam import Batch, BatchPolicy, Decoded, Poison, Span
 from streams.log import LogRecord, Partition
+
+_place_of = attrgetter("topic", "partition")
 
 
 class Assembler:
@@ -18,7 +22,10 @@ class Assembler:
         """Nothing is owned and nothing waits."""
         self._screen = screen
         self._policy = policy
-        self._raw: deque[LogRecord] = deque()
+        #: Runs of one partition's records, as they were consumed.
+        self._raw: deque[list[LogRecord]] = deque()
+        #: Runs of the open batch that are not screened yet.
+        self._unscreened: list[list[LogRecord]] = []
         self._topic_ids: dict[Partition, str] = {}
         self._expected: dict[Partition, int] = {}
         self._gaps_confirmed: dict[Partition, int] = {}
@@ -43,7 +50,9 @@ class Assembler:
             self._gaps_confirmed.pop(partition, None)
             span = self._open.pop(partition, None)
             if span is not None:
-                self._records -= len(span.records) + len(span.poison)
+                mine = [run for run in self._unscreened if _partition_of(run[0]) == partition]
+                self._records -= len(span.records) + len(span.poison) + sum(map(len, mine))
+                self._unscreened = [run for run in self._unscreened if _partition_of(run[0]) != partition]
         if not self._open:
             self._clear()
 
@@ -58,9 +67,14 @@ class Assembler:
         return self._expected
 
     @property
-    def undecoded(self) -> int:
-        """Consumed records that are not in the open batch yet."""
-        return len(self._raw)
+    def waiting(self) -> bool:
+        """Whether consumed records are not in the open batch yet."""
+        return bool(self._raw)
+
+    @property
+    def unscreened(self) -> bool:
+        """Whether there are records in the open batch that nobody has decoded yet."""
+        return bool(self._unscreened)
 
     @property
     def full(self) -> bool:
@@ -79,22 +93,60 @@ class Assembler:
 
     def enqueue(self, records: Sequence[LogRecord]) -> None:
         """Take records as consumed, still undecoded."""
-        self._raw.extend(records)
+        self._raw.extend(list(run) for _, run in groupby(records, _place_of))
 
-    def decode(self, now: float, now_micros: int) -> None:
-        """Decode what waits until the batch is full; raises LogUnavailableError while the registry is away."""
+    def place(self, now: float) -> None:
+        """Put what waits into the open batch until that is full."""
         while self._raw and not self.full:
-            record = self._raw[0]
-            partition = Partition(record.topic, record.partition)
+            run = self._raw.popleft()
+            partition = _partition_of(run[0])
             expected = self._expected.get(partition)
-            if expected is not None and self._continues(partition, expected, record.offset):
-                self._place(partition, record, now_micros)
+            if expected is None:
+                continue
+            taken = run[: self._policy.records_max - self._records]
+            size = sum(len(record.value or b"") for record in taken)
+            whole = taken[0].offset == expected and taken[-1].offset == expected + len(taken) - 1
+            if not whole or self._bytes + size > self._policy.bytes_max:
+                # What is unusual, and what fills a batch by its bytes, goes record by record.
+                taken = run[:1]
+                size = len(run[0].value or b"")
+                whole = self._continues(partition, expected, run[0].offset)
+            if whole:
+                self._place(partition, taken, size)
                 if self._opened_at is None:
                     self._opened_at = now
-            self._raw.popleft()
+            if len(taken) < len(run):
+                self._raw.appendleft(run[len(taken) :])
+
+    def screen(self, now_micros: int) -> None:
+        """Decode and check the open batch; raises LogUnavailableError, with nothing done, when the registry is away."""
+        by_topic: dict[str, list[list[LogRecord]]] = {}
+        for run in self._unscreened:
+            by_topic.setdefault(run[0].topic, []).append(run)
+        topic_ids = {at.topic: topic_id for at, topic_id in self._topic_ids.items()}
+        together = self._policy.takes_columns
+        screened = {
+            topic: self._screen.screen_topic(
+                list(chain.from_iterable(runs)), topic_ids[topic], now_micros, together=together
+            )
+            for topic, runs in by_topic.items()
+        }
+        for topic, runs in by_topic.items():
+            verdicts = iter(screened[topic])
+            for run in runs:
+                self._keep(self._open[_partition_of(run[0])], list(islice(verdicts, len(run))))
+        self._unscreened = []
+
+    def _keep(self, span: Span, verdicts: Sequence[Decoded | Poison]) -> None:
+        decoded = [each for each in verdicts if isinstance(each, Decoded)]
+        span.records += decoded
+        if len(decoded) < len(verdicts):
+            span.poison += [each for each in verdicts if not isinstance(each, Decoded)]
 
     def cut(self, now_micros: int) -> Batch:
-        """Everything that waits as one batch; empty when nothing does."""
+        """The open batch, which must be screened; empty when there is none. Raises IntegrityError when it is not."""
+        if self._unscreened:
+            raise IntegrityError("a batch was cut before it was screened")
         batch = Batch(list(self._open.values()), now_micros)
         self._open = {}
         self._clear()
@@ -113,20 +165,19 @@ class Assembler:
             self.rereads[partition] = expected
         return False
 
-    def _place(self, partition: Partition, record: LogRecord, now_micros: int) -> None:
-        topic_id = self._topic_ids[partition]
-        screened = self._screen.screen(record, topic_id, now_micros)
+    def _place(self, partition: Partition, run: list[LogRecord], size: int) -> None:
         span = self._open.get(partition)
         if span is None:
             first_offset = self._expected[partition]
-            span = self._open[partition] = Span(partition, topic_id, first_offset, first_offset)
-        if isinstance(screened, Decoded):
-            span.records.append(screened)
-        else:
-            span.poison.append(screened)
-        span.next_offset = self._expected[partition] = record.offset + 1
-        self._records += 1
-        self._bytes += len(record.value or b"")
+            span = self._open[partition] = Span(partition, self._topic_ids[partition], first_offset, first_offset)
+        self._unscreened.append(run)
+        span.next_offset = self._expected[partition] = run[-1].offset + 1
+        self._records += len(run)
+        self._bytes += size
+
+
+def _partition_of(record: LogRecord) -> Partition:
+    return Partition(record.topic, record.partition)
 
 
 def cursors_after(batch: Batch) -> dict[Partition, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from schemas.events import QuarantinedRecord
+from schemas.events import QuarantinedRecord, QuarantineKind
 from sinks.runner.seam import Progress
 from streams.log import Partition
 from streams.monitor import Monitor
@@ -20,10 +20,11 @@ class MonitorProgress(Progress):
         self._broken: dict[str, str] = {}
         #: Partitions whose lag was told last.
         self._told: set[Partition] = set()
+        self._paused: dict[str, str] = {}
 
     def running(self) -> None:
         """As the seam says; a broken partition keeps the process degraded."""
-        self._monitor.set(state="degraded" if self._broken else "running", detail="")
+        self._monitor.set(state="degraded" if self._broken or self._paused else "running", detail="")
 
     def waiting(self, detail: str) -> None:
         """As the seam says."""
@@ -33,6 +34,13 @@ class MonitorProgress(Progress):
         """As the seam says."""
         self._broken = {str(partition): why for partition, why in partitions.items()}
         self._monitor.set(broken=dict(self._broken))
+        self.running()
+
+    def paused(self, partitions: Mapping[Partition, str]) -> None:
+        """As the seam says; a partition that stands still keeps the process degraded."""
+        self._paused = {str(partition): why for partition, why in partitions.items()}
+        self._monitor.set(paused=dict(self._paused))
+        self._monitor.metrics.gauge("quaestor_partitions_paused").set(len(self._paused))
         self.running()
 
     def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
@@ -65,6 +73,16 @@ class MonitorProgress(Progress):
 
     def quarantined(self, records: Sequence[QuarantinedRecord]) -> None:
         """As the seam says."""
-        counter = self._monitor.metrics.counter("quaestor_records_quarantined_total")
+        quarantined = self._monitor.metrics.counter("quaestor_records_quarantined_total")
+        parked = self._monitor.metrics.counter("quaestor_records_parked_total")
         for record in records:
-            counter.labels(record.source_topic, record.reason.value).inc()
+            if record.kind is QuarantineKind.PARKED:
+                parked.labels(record.source_topic).inc()
+            else:
+                quarantined.labels(record.source_topic, record.reason.value).inc()
+
+    def redriven(self, applied: int, failed: int) -> None:
+        """As the seam says."""
+        counter = self._monitor.metrics.counter("quaestor_records_redriven_total")
+        counter.labels(self._projection, "applied").inc(applied)
+        counter.labels(self._projection, "failed").inc(failed)

@@ -1,4 +1,4 @@
-"""Relays the quarantine outbox to quaestor.quarantine: at least once, with ids that make a repeat harmless."""
+"""Relays the quarantine outbox to quaestor.quarantine and .alerts: at least once; ids make a repeat harmless."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ async def relay_once(store: QuarantineStore, recorder: Records) -> int:
     return len(records)
 
 
-async def _publish(recorder: Records, records: Sequence[QuarantinedRecord]) -> None:
+async def _publish(recorder: Records, records: Sequence[Event]) -> None:
     """All at once, or one by one when one is too large: that one goes without its bytes, which stay in the outbox."""
     try:
         await recorder.record(records)
     except RecordRefusedError:
         if len(records) == 1:
+            if not isinstance(records[0], QuarantinedRecord):
+                raise
             await recorder.record([msgspec.structs.replace(records[0], value_bytes=None, headers={})])
             return
         for record in records:

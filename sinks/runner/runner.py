@@ -11,22 +11,20 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
 from typing import Any, TypeVar
 
 import structlog
 
-from schemas import limits
 from schemas.errors import FencedError, GapError, LogUnavailableError, StoreUnavailableError
-from sinks.runner.ages import Ages
 from sinks.runner.assembler import Assembler, cursors_after
-from sinks.runner.backoff import Backoff
+from sinks.runner.reading import LOG_RETRY_SECONDS, METADATA_SECONDS, Reading, now_micros
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Batch, Progress, QuarantineStore, Sink
+from sinks.runner.tending import Tending
 from sinks.runner.writer import Outcome, Writer
 from streams.codec import Codec
 from streams.log import GroupReader, Partition
@@ -38,16 +36,11 @@ T = TypeVar("T")
 DRAIN_SECONDS = 20.0
 #: How long a full batch waits for the write before it before fetching is paused, seconds.
 PAUSE_AFTER_SECONDS = 0.5
-#: How long one look at the log's metadata may take, seconds.
-METADATA_SECONDS = 10.0
+#: How long a backlog may keep the sink's own watch and people's requests waiting, seconds.
+BEAT_LATEST_SECONDS = 5.0
 #: A partition the group still gives us after another owner fenced us is claimed again after this, seconds: longer than
 #: a session timeout, so that a resumed zombie has learnt of its loss by then.
 RECLAIM_SECONDS = 60.0
-#: How often it is told how far we are, at least, seconds.
-TELL_SECONDS = 1.0
-#: Between two looks for a log that is away, and between two polls while fetching is paused, seconds.
-LOG_RETRY_SECONDS = 0.5
-HOLD_POLL_SECONDS = 0.05
 
 
 async def run_sink(
@@ -64,40 +57,28 @@ async def run_sink(
     Raises what can't be mended here (IntegrityError of the log, faults of the code): the process should end and be
     started again. Cancelling it abandons the batch, which is harmless: it is read again.
     """
-    screen = Screen(codec, sink.projection)
+    screen = Screen(codec, sink.projection, takes_everything=sink.policy.takes_everything)
     writer = Writer(sink, screen, progress, quarantine, random)
     runner = _Runner(sink, reader, screen, writer, progress, random)
     await runner.run(stop)
 
 
-class _Runner:
+class _Runner(Reading):
     """The consuming thread's half, and the run that holds both together."""
 
     def __init__(
         self, sink: Sink, reader: GroupReader, screen: Screen, writer: Writer, progress: Progress, random: Random
     ) -> None:
-        self._sink = sink
-        self._reader = reader
+        super().__init__(
+            sink, reader, Assembler(screen, sink.policy), Tending(sink, writer, progress), progress, random
+        )
         self._writer = writer
-        self._progress = progress
-        self._random = random
-        self._assembler = Assembler(screen, sink.policy)
-        self._stopping = threading.Event()
         self._topic_ids: Mapping[str, str] = {}
         self._writing: Future[Outcome] | None = None
         self._written_batch: Batch | None = None
-        #: Partitions assigned since the last step.
-        self._given: set[Partition] = set()
-        #: Where the reader must go, once it can.
-        self._seeks: dict[Partition, int] = {}
-        #: Owned partitions and where the store stands.
-        self._applied: dict[Partition, int] = {}
         self._broken: dict[Partition, str] = {}
         self._reclaim_at: dict[Partition, float] = {}
-        self._troubled = False
-        self._ages = Ages()
         self._beat_at = 0.0
-        self._told_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -136,6 +117,7 @@ class _Runner:
                 raise
         finally:
             self._abandon()
+            self._tending.close()
             # Leaves the group, which revokes what is still owned.
             self._reader.close()
             self._release(list(self._applied))
@@ -145,11 +127,16 @@ class _Runner:
         self._move()
         self._tell_in_time()
         if self._assembler.full and self._writing is not None:
+            # The next batch is decoded while the one before it is written.
+            self._screen()
             self._await_write()
             return
-        if not self._assembler.undecoded:
+        if not self._assembler.waiting:
             self._take(self._sink.policy.poll_milliseconds / 1_000)
-        self._decode()
+        self._assembler.place(time.monotonic())
+        self._move()
+        if not self._sink.policy.takes_columns:
+            self._screen()
         if self._writing is None:
             self._submit_or_beat()
 
@@ -163,78 +150,16 @@ class _Runner:
 
     def _submit_or_beat(self) -> None:
         now = time.monotonic()
-        if self._assembler.due(now):
-            self._submit()
+        if self._assembler.due(now) and now < self._beat_at + BEAT_LATEST_SECONDS:
+            self._screen()
+            if self._writing is None and not self._assembler.unscreened:
+                self._submit()
         elif now >= self._beat_at:
             self._beat_at = now + self._sink.policy.heartbeat_milliseconds / 1_000
             self._beat()
 
-    def _take(self, timeout_seconds: float) -> None:
-        """Consume once."""
-        try:
-            records = self._reader.consume(limits.CONSUME_BATCH_RECORDS, timeout_seconds)
-        except LogUnavailableError as error:
-            self._trouble(str(error))
-            self._stopping.wait(LOG_RETRY_SECONDS)
-            return
-        self._assembler.enqueue(records)
-        self._ages.note(records)
-        self._fine()
-
-    def _decode(self) -> None:
-        """Decode what was consumed; a schema that can't be asked for is waited for, never a reason to quarantine."""
-        backoff = Backoff(self._random)
-        while self._assembler.undecoded and not self._stopping.is_set():
-            try:
-                self._assembler.decode(time.monotonic(), _now_micros())
-                break
-            except LogUnavailableError as error:
-                self._trouble(str(error))
-                again_at = time.monotonic() + backoff.next_seconds()
-                self._hold(lambda at=again_at: time.monotonic() >= at)  # type: ignore[misc]  # a default binds the value
-        self._move()
-
-    def _move(self) -> None:
-        """Send the reader where partitions must be read from; one that can't be moved yet is moved in a later step."""
-        if self._given:
-            self._reader.resume([partition for partition in self._given if partition in self._applied])
-            self._given.clear()
-        self._seeks.update(self._assembler.rereads)
-        self._assembler.rereads.clear()
-        for partition in list(self._seeks):
-            if partition not in self._applied:
-                del self._seeks[partition]
-        if self._seeks:
-            try:
-                self._reader.seek(self._seeks)
-                self._reader.resume(list(self._seeks))
-            except LogUnavailableError as error:
-                self._trouble(str(error))
-            else:
-                self._seeks.clear()
-
-    def _hold(self, until: Callable[[], bool]) -> None:
-        """Keep our place in the group without fetching until a condition holds or we stop."""
-        paused = list(self._assembler.owned)
-        self._reader.pause(paused)
-        try:
-            while not until() and not self._stopping.is_set():
-                self._take(HOLD_POLL_SECONDS)
-                self._tell_in_time()
-        finally:
-            self._reader.resume([partition for partition in paused if partition in self._assembler.owned])
-
-    def _trouble(self, detail: str) -> None:
-        self._troubled = True
-        self._progress.waiting(detail)
-
-    def _fine(self) -> None:
-        if self._troubled:
-            self._troubled = False
-            self._progress.running()
-
     def _submit(self) -> None:
-        batch = self._assembler.cut(_now_micros())
+        batch = self._assembler.cut(now_micros())
         cursors_after(batch)
         self._written_batch = batch
         self._writing = asyncio.run_coroutine_threadsafe(self._writer.write(batch), self._loop)
@@ -258,6 +183,8 @@ class _Runner:
             self._broken[partition] = why
         if outcome.broken:
             self._progress.broken(self._broken)
+        for partition, why in outcome.paused.items():
+            self._stand_still(partition, why)
 
     def _seek(self, partition: Partition, cursor: int) -> None:
         if partition in self._applied:
@@ -270,6 +197,12 @@ class _Runner:
             self._assembler.drop([partition])
             self._reader.pause([partition])
 
+    def _stand_still(self, partition: Partition, why: str) -> None:
+        """Keep a partition but take nothing of it, until a person resumes it."""
+        if partition in self._applied:
+            self._tending.stop(partition, self._applied[partition], why)
+            self._give_up(partition)
+
     def _beat(self) -> None:
         """Beside no write: lag, the sink's own watch, and partitions to claim again."""
         ends = self._tell()
@@ -279,26 +212,28 @@ class _Runner:
         due = [each for each, at in self._reclaim_at.items() if at <= time.monotonic()]
         if due:
             self._claim_again(due)
+        self._tend()
 
-    def _tell_in_time(self) -> None:
-        """Say how far we are also while a store is away or a backlog is worked off, and no beat comes."""
-        if time.monotonic() >= self._told_at + TELL_SECONDS:
-            self._tell()
-
-    def _tell(self) -> Mapping[Partition, int] | None:
-        """Say how far we are; answers the end offsets of what is owned, or None while the log is away."""
-        self._told_at = time.monotonic()
-        stands = dict(self._applied)
+    def _tend(self) -> None:
+        """Do what people asked for: redrive what was set aside, resume what stands still."""
+        calls = self._tending.ask(self._loop)
         try:
-            ends = self._reader.end_offsets(list(stands), METADATA_SECONDS) if stands else {}
-        except LogUnavailableError as error:
-            self._trouble(str(error))
-            return None
-        lag_events = {each: max(0, ends[each] - cursor) for each, cursor in stands.items()}
-        oldest_millis = self._ages.oldest_millis(stands, ends)
-        waited_seconds = 0.0 if oldest_millis is None else max(0.0, time.time() - oldest_millis / 1_000)
-        self._progress.lag(lag_events, waited_seconds)
-        return ends
+            for partition in calls.redrives:
+                if partition in self._applied or partition in self._tending.still:
+                    self._redrive(partition)
+        except (StoreUnavailableError, LogUnavailableError) as error:
+            log.info("redrive_waits", sink=self._sink.projection, error=str(error))
+        resumed = [partition for partition in calls.resumed if partition in self._tending.still]
+        if resumed:
+            self._claim_again(resumed)
+
+    def _redrive(self, partition: Partition) -> None:
+        """Between two batches: what waits behind the redriven records is in the store by then, or not written yet."""
+        try:
+            self._call(self._writer.redrive(partition, (self._applied | self._tending.still)[partition]), None)
+        except (FencedError, GapError) as error:
+            log.warning("claiming_again", sink=self._sink.projection, error=str(error))
+            self._claim_again([partition])
 
     def _watch(self, ends: Mapping[Partition, int]) -> None:
         try:
@@ -310,7 +245,8 @@ class _Runner:
             self._trouble(str(error))
 
     def _claim_again(self, partitions: Sequence[Partition]) -> None:
-        self._seeks.update(self._claim(partitions))
+        cursors = self._claim(partitions)
+        self._seeks.update({each: cursor for each, cursor in cursors.items() if each in self._applied})
 
     def _claim(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Own these from where the store stands; repeats while the store is away, gives up when we stop."""
@@ -318,11 +254,16 @@ class _Runner:
         self._topic_ids = {**self._topic_ids, **self._ids_of(topics)}
         claiming = self._writer.retrying(lambda: self._sink.claim(partitions, self._topic_ids))
         cursors = dict(self._call(claiming, None))
+        standings = self._call(self._writer.stand(cursors), None)
+        self._tending.forget(list(cursors))
         for partition, cursor in cursors.items():
             self._assembler.own(partition, self._topic_ids[partition.topic], cursor)
             self._applied[partition] = cursor
             self._reclaim_at.pop(partition, None)
             self._broken.pop(partition, None)
+            paused = standings[partition].paused
+            if paused is not None:
+                self._stand_still(partition, paused)
         log.info("partitions_claimed", sink=self._sink.projection, partitions=len(cursors))
         return cursors
 
@@ -348,8 +289,10 @@ class _Runner:
             self._applied.pop(partition, None)
             self._reclaim_at.pop(partition, None)
             self._broken.pop(partition, None)
+        self._tending.forget(partitions)
         self._assembler.drop(partitions)
         self._ages.forget(partitions)
+        self._writer.forget(partitions)
         self._progress.broken(self._broken)
         self._release(partitions)
         log.info("partitions_released", sink=self._sink.projection, partitions=len(partitions))
@@ -362,9 +305,17 @@ class _Runner:
         """End the write under way, then write what waits of these partitions; abandon what takes too long."""
         until = time.monotonic() + DRAIN_SECONDS
         self._finish_write(until)
-        if self._assembler.has(partitions) and time.monotonic() < until:
+        if self._assembler.has(partitions) and time.monotonic() < until and self._screened():
             self._submit()
             self._finish_write(until)
+
+    def _screened(self) -> bool:
+        """Decode the open batch if that needs nobody who is away: what is not decoded by then is read again."""
+        try:
+            self._assembler.screen(now_micros())
+        except LogUnavailableError:
+            return False
+        return True
 
     def _finish_write(self, until: float) -> None:
         if self._writing is None:
@@ -395,7 +346,3 @@ class _Runner:
                 future.cancel()
                 raise StoreUnavailableError("stopped while the store was away")
         return future.result()
-
-
-def _now_micros() -> int:
-    return time.time_ns() // 1_000

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from processors.quarantine.order import Waiting
 from schemas import limits
-from schemas.events import QuarantinedRecord
+from schemas.events import Alert, Event, QuarantinedRecord, QuarantineReason
 from streams.log import LogRecord, Partition
 
 
@@ -20,12 +21,15 @@ class Decoded(NamedTuple):
     """A record that could be read: its fields as this release's schema has them, and the record itself."""
 
     offset: int
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
     record: LogRecord
 
 
 class Poison(NamedTuple):
-    """A record that can't be applied, with the event that says so (its id is deterministic)."""
+    """A record that is set aside, with the event that says so (its id is deterministic).
+
+    It can't be applied, or waits behind one that can't (`event.kind` is PARKED then); to a sink both are the same.
+    """
 
     offset: int
     record: LogRecord
@@ -59,6 +63,17 @@ class Span:
             [record for record in self.poison if record.offset >= cursor],
         )
 
+    def before(self, offset: int) -> Span:
+        """The part of this span below `offset`, which lies within it."""
+        return Span(
+            self.partition,
+            self.topic_id,
+            self.first_offset,
+            offset,
+            [record for record in self.records if record.offset < offset],
+            [record for record in self.poison if record.offset < offset],
+        )
+
 
 @dataclass(slots=True)
 class Batch:
@@ -72,6 +87,11 @@ class Batch:
     def record_count(self) -> int:
         """Records in all, poison included."""
         return sum(len(span.records) + len(span.poison) for span in self.spans)
+
+    @property
+    def poison_count(self) -> int:
+        """Records that are set aside."""
+        return sum(len(span.poison) for span in self.spans)
 
     def by_topic(self) -> dict[str, list[Span]]:
         """The spans of each topic."""
@@ -106,6 +126,12 @@ class BatchPolicy:
     #: Whether the sink itself stores `Span.poison` within `write` (Postgres in its transaction, audit as commitments).
     #: Otherwise the runner puts poison into the QuarantineStore first and then lets the sink advance past it.
     keeps_poison: bool = False
+    #: Whether it enters whatever can be read, and poison too (audit): then no rule is asked and nothing is parked.
+    takes_everything: bool = False
+    #: How often people's requests (redrive, resume) are looked for, milliseconds.
+    tend_milliseconds: int = 1_000
+    #: Whether the sink writes columns (sinks.runner.columns): then records are screened together, once a batch is full.
+    takes_columns: bool = False
 
 
 class Sink(Protocol):
@@ -140,10 +166,21 @@ class Sink(Protocol):
         - StoreUnavailableError: unknown or nothing applied; the runner repeats this very batch with back-off;
         - FencedError: another owner claimed a partition of the batch; nothing applied;
         - GapError: a span begins above the store's cursor; nothing applied;
-        - RejectedError: these records will never be taken; nothing applied; the runner quarantines and writes the rest;
-        - IntegrityError: stop the partition, a person must look.
+        - RejectedError: these records will never be taken; nothing applied; the runner quarantines and writes the rest.
+          Where none is named, it finds them by halving;
+        - IntegrityError: stop the partition, a person must look;
+        - anything else is taken for a fault of this code in the face of some record: nothing may be applied then, and
+          the runner halves the batch until it knows the record, which it quarantines as BUG.
         With several spans, the runner repeats them one by one to learn which partition a fault belongs to.
         It may be cancelled at any await and must then leave nothing half applied.
+        """
+
+    async def redrive(self, span: Span) -> None:
+        """Apply `span.records`, which were set aside and lie below the cursor, each once; the cursor stays.
+
+        Offsets need not be consecutive. May be called again for records that are applied already, with the very same
+        span: an event that is there stays as it is. Partitions are claimed before. Raises as `write` does (but never
+        GapError); after any of it, some of the records may be applied.
         """
 
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
@@ -158,17 +195,73 @@ class Sink(Protocol):
         """Forget these partitions; called after their work is drained. Must not fail when the store is away."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What an owner of a partition must know of records set aside before."""
+
+    #: Quarantined and parked records that nobody settled.
+    unresolved: tuple[Waiting, ...] = ()
+    #: Offsets from the cursor on that were set aside before, and are again, whatever is found now; None: discarded.
+    known: Mapping[int, Waiting | None] = field(default_factory=dict)
+    #: Why the partition is paused; None when it is not.
+    paused: str | None = None
+    #: Below this offset the limits on poison do not count: a person lifted them.
+    lifted_until: int = 0
+
+
+class Failed(NamedTuple):
+    """A redriven record that failed again."""
+
+    event_id: str
+    reason: QuarantineReason
+    detail: str
+    fingerprint: str
+
+
+class Calls(NamedTuple):
+    """What people asked of a projection."""
+
+    #: Partitions with records to be redriven.
+    redrives: tuple[Partition, ...] = ()
+    #: Partitions whose pause was ended.
+    resumed: tuple[Partition, ...] = ()
+
+
 class QuarantineStore(Protocol):
-    """Where poison records wait until they are on quaestor.quarantine, and until someone redrives or discards them."""
+    """Where records that were set aside wait until someone redrives or discards them, and are told to the log.
+
+    Every call may raise StoreUnavailableError. The same store serves people (`sinks.dead_letters`).
+    """
 
     async def put(self, records: Sequence[QuarantinedRecord]) -> None:
-        """Keep these durably; an id already kept is left as it was. Raises StoreUnavailableError."""
+        """Keep these durably; an id already kept is left as it was."""
 
-    async def unpublished(self, records_max: int) -> list[QuarantinedRecord]:
-        """Kept records not yet known to be on the topic, oldest first. Raises StoreUnavailableError."""
+    async def unpublished(self, records_max: int) -> list[Event]:
+        """Kept events not yet known to be on their topic, oldest first."""
 
     async def mark_published(self, event_ids: Sequence[str]) -> None:
-        """These are on the topic now. Raises StoreUnavailableError."""
+        """These are on their topic now."""
+
+    async def standings(self, projection: str, cursors: Mapping[Partition, int]) -> dict[Partition, Standing]:
+        """What is set aside in each of these partitions, for the process that just claimed them."""
+
+    async def pause(self, projection: str, partition: Partition, topic_id: str, offset: int, alert: Alert) -> None:
+        """Keep that a partition stands still before this record, and the alert that says so."""
+
+    async def calls(self, projection: str) -> Calls:
+        """What people asked for and nobody has done yet; cheap, asked every second."""
+
+    async def take(self, projection: str, partition: Partition, records_max: int) -> list[QuarantinedRecord]:
+        """The next records to redrive, as they were kept, in the order of offsets: what may_go says of those asked for.
+
+        The answer is pinned: until it is settled, every caller gets the very same records, so that two owners never
+        apply different cuts.
+        """
+
+    async def settle(
+        self, projection: str, partition: Partition, redriven: Sequence[str], failed: Sequence[Failed]
+    ) -> None:
+        """The taken records' outcome; those in neither list wait on, unasked for. Repeating it changes nothing."""
 
 
 class Progress(Protocol):
@@ -183,6 +276,9 @@ class Progress(Protocol):
     def broken(self, partitions: Mapping[Partition, str]) -> None:
         """Every partition that stopped because two things disagree, and why; empty when none is."""
 
+    def paused(self, partitions: Mapping[Partition, str]) -> None:
+        """Every partition that stands still because too much of it was poison, and why; empty when none does."""
+
     def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
         """Events not yet applied of each owned partition, and the age of the oldest of them (0 when none waits)."""
 
@@ -194,3 +290,6 @@ class Progress(Protocol):
 
     def quarantined(self, records: Sequence[QuarantinedRecord]) -> None:
         """Records went to quarantine."""
+
+    def redriven(self, applied: int, failed: int) -> None:
+        """Records that were set aside were tried again."""

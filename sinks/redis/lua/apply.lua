@@ -2,7 +2,8 @@
 -- KEYS: state, holds, overlay, then the done keys of the holds' hours
 -- ARGV: epoch, generation, open for a new slot ('0' or '1'), cursor the sink believes in, next cursor, topic id,
 --       tombstone seconds, events as MessagePack: {offset, kind, hold id, index of its done key, {counter, amount, ...}}
---       with counters and amounts as texts.
+--       with counters and amounts as texts; '1' when they lie below the cursor, set aside until now: each is applied
+--       once, which the slot remembers.
 -- Answers {'K', cursor}, {'F', epoch} fenced, {'G', cursor} gap, {'N', generation} other generation.
 local state, holds, overlay = KEYS[1], KEYS[2], KEYS[3]
 local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor')
@@ -88,10 +89,15 @@ local function commit_late(hold, legs, done)
   redis.call('HSET', done, hold, 'c' .. string.sub(ended, 2, 9))
 end
 
+local function due(offset)
+  if ARGV[9] ~= '1' then return offset >= cursor end
+  return redis.call('HSETNX', state, 'r:' .. string.format('%.0f', offset), '1') == 1
+end
+
 for _, event in ipairs(cmsgpack.unpack(ARGV[8])) do
   local kind, hold, legs = event[2], event[3], event[5]
   local done = KEYS[3 + event[4]]
-  if event[1] >= cursor then
+  if due(event[1]) then
     if kind == 'PLACED' then
       place(hold, legs, done)
     else

@@ -183,11 +183,11 @@ async def test_poison_goes_to_quarantine_and_the_rest_goes_on() -> None:
     failed = ENCODER.encode(msgspec.structs.replace(event, kind=RequestKind.FAILED))
     topic, key = "quaestor.requests", refused.key
     poison = [
-        OutgoingRecord(topic, key, b"garbage", ()),
+        OutgoingRecord(topic, b"acme/one", b"garbage", ()),
         OutgoingRecord(topic, b"someone/else", good[0].value, ()),
-        OutgoingRecord(topic, key, b"\x00\x00\x00\xff\xff" + good[0].value[5:], ()),
+        OutgoingRecord(topic, b"acme/two", b"\x00\x00\x00\xff\xff" + good[0].value[5:], ()),
         OutgoingRecord(topic, key, failed, (("ce_id", b"1"),)),
-        OutgoingRecord(topic, key, good[0].value[:-3], ()),
+        OutgoingRecord(topic, b"acme/three", good[0].value[:-3], ()),
     ]
     publish(log, [*good[:40], *poison, *good[40:]])
     async with running(log, store) as seen:
