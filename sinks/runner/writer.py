@@ -214,6 +214,8 @@ class Writer:
             except QuaestorError:
                 raise
             except Exception as fault:
+                if self._sink.policy.takes_everything:
+                    raise  # what it enters must be what the log says: no record of it is called poison
                 # Not the fault's text or its frames: both may hold what the records say.
                 detail = place_of(fault)
                 log.error("write_failed", sink=self._sink.projection, records=arranged.record_count, detail=detail)  # noqa: TRY400

@@ -20,6 +20,7 @@ from sinks.dead_letters import DeadLetter, Selection
 from sinks.fake import MemorySink, MemoryStore
 from sinks.runner import run_sink
 from sinks.runner.seam import Batch, BatchPolicy, Progress, Span
+from streams.codec import Codec, LocalSchemas
 from streams.log import OutgoingRecord, Partition
 from streams.memory import MemoryLog
 from tests.support.stories import START_MICROS, codec, outgoing, request_story
@@ -106,11 +107,11 @@ def at_end(log: MemoryLog, store: MemoryStore) -> bool:
 
 
 @asynccontextmanager
-async def running(log: MemoryLog, sink: MemorySink) -> AsyncIterator[Seen]:
+async def running(log: MemoryLog, sink: MemorySink, decoder: Codec = ENCODER) -> AsyncIterator[Seen]:
     """A runner on the log, stopped gracefully at the end."""
     seen, stop = Seen(), asyncio.Event()
     reader = log.group_reader("memory@v1")
-    task = asyncio.create_task(run_sink(sink, reader, ENCODER, seen, stop, Random(1), sink.store.quarantine))
+    task = asyncio.create_task(run_sink(sink, reader, decoder, seen, stop, Random(1), sink.store.quarantine))
     try:
         yield seen
     finally:
@@ -208,6 +209,41 @@ async def test_a_refusal_without_names_is_bisected() -> None:
     (found,) = await letters(store)
     assert (found.offset, found.reason) == (13, "SINK_REJECT")
     assert len(stored(store)) == 39
+
+
+async def test_a_bug_of_the_screen_is_about_its_record() -> None:
+    """Code of ours that fails while it decodes or checks a record quarantines that record as BUG; the rest goes on."""
+
+    class Buggy(Codec):
+        """Divides by nothing when it meets the second record."""
+
+        def decode(self, topic: str, value: bytes) -> dict[str, Any]:
+            """As the codec does, but once."""
+            if value == everything[1].value:
+                raise ZeroDivisionError
+            return super().decode(topic, value)
+
+    log, store = MemoryLog(ONE_EACH), MemoryStore()
+    everything = [record for number in range(3) for record in requests(number)[:1]]
+    publish(log, everything)
+    async with running(log, MemorySink(store), Buggy(LocalSchemas())):
+        await until(lambda: at_end(log, store))
+    (found,) = await letters(store)
+    assert (found.offset, found.reason) == (1, "BUG")
+    assert found.detail.startswith("ZeroDivisionError at ")
+    assert stored(store) == [0, 2]
+
+
+async def test_the_audit_log_calls_no_record_poison_for_a_bug() -> None:
+    """A sink that takes everything ends its process on an unexpected fault: the next one enters the record."""
+    log, store = MemoryLog(ONE_EACH), MemoryStore()
+    sink = FaultySink(store, lambda _: RuntimeError("bug"))
+    sink.policy = BatchPolicy(age_milliseconds=5, poll_milliseconds=5, keeps_poison=True, takes_everything=True)
+    publish(log, requests(1))
+    reader, stop = log.group_reader("memory@v1"), asyncio.Event()
+    with pytest.raises(RuntimeError, match="bug"):
+        await run_sink(sink, reader, ENCODER, Seen(), stop, Random(1), store.quarantine)
+    assert await letters(store) == []
 
 
 async def test_a_fault_that_passes_by_itself_costs_nothing() -> None:
