@@ -1,0 +1,200 @@
+"""A Redis of a simulation: what the sink's scripts do, in Python, on hashes that can be lost or put back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from processors.budgets import BudgetFold
+from processors.budgets.fold import Counter, Sums
+from schemas.events import BudgetEvent, BudgetKind, HoldLeg
+from sinks.redis.scripts import Script
+from tests.budget_world import Events, hold_id, leg
+from tests.support.simulation_loop import VirtualLoop, Wire
+
+TEMPLATE = Events().placed(hold_id(1), leg(1))
+Hash = dict[str, str]
+#: kind, hold id, counter, amount, counter, amount, ...
+Movement = tuple[str, str, tuple[str, ...]]
+
+
+def event_of(movement: Movement) -> BudgetEvent:
+    """The movement as the fold takes it."""
+    kind, hold, legs = movement
+    pairs = zip(legs[::2], legs[1::2], strict=True)
+    return msgspec.structs.replace(
+        TEMPLATE, kind=BudgetKind(kind), hold_id=hold, legs=tuple(_leg(counter, amount) for counter, amount in pairs)
+    )
+
+
+def _leg(counter: str, amount: str) -> HoldLeg:
+    limit_id, currency, start, end = counter.split("|")
+    return HoldLeg(
+        limit_id=limit_id,
+        amount_nano=int(amount),
+        held_nano=0,
+        currency=currency,
+        window_start=int(start),
+        window_end=int(end),
+    )
+
+
+def folded(movements: Sequence[Movement]) -> tuple[dict[Counter, Sums], set[str]]:
+    """Sums that are not zero, and open holds, after these movements."""
+    fold = BudgetFold()
+    for movement in movements:
+        fold.apply(event_of(movement))
+    return {counter: sums for counter, sums in fold.sums.items() if sums != Sums()}, set(fold.open_holds)
+
+
+class RedisServer:
+    """Hashes, and what was applied to each slot in order."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        """Empty; `loop` is its clock."""
+        self._loop = loop
+        self.run_id = "run0"
+        self.hashes: dict[str, Hash] = {}
+        self.applied: dict[str, list[Movement]] = {}
+        self._runs = 0
+        self._snapshot: tuple[dict[str, Hash], dict[str, list[Movement]]] = ({}, {})
+        self._scripts: dict[str, Callable[[Sequence[str], Sequence[Any]], Any]] = {
+            "gate_claim": self._gate_claim,
+            "gate_generation": self._gate_generation,
+            "gate_write": self._gate_write,
+            "slot": self._slot,
+            "apply": self._apply,
+        }
+
+    def keep(self) -> None:
+        """A replica is as far as this."""
+        self._snapshot = copy.deepcopy((self.hashes, self.applied))
+
+    def fail_over(self) -> None:
+        """The replica takes over: what came after is lost."""
+        self.hashes, self.applied = copy.deepcopy(self._snapshot)
+        self._restart()
+
+    def flush(self) -> None:
+        """Everything is lost, with the server's run going on."""
+        self.hashes, self.applied = {}, {}
+        self._snapshot = ({}, {})
+
+    def restart(self) -> None:
+        """The server is started again from its disk."""
+        self._restart()
+
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script."""
+        return self._scripts[name](keys, arguments)
+
+    def _restart(self) -> None:
+        self._runs += 1
+        self.run_id = f"run{self._runs}"
+
+    def _millis(self) -> int:
+        return 1_000_000 + round(self._loop.now * 1_000)
+
+    def _gate_claim(self, keys: Sequence[str], _arguments: Sequence[Any]) -> Any:
+        gate = self.hashes.setdefault(keys[0], {})
+        gate["epoch"] = str(max(self._millis(), int(gate.get("epoch", 0)) + 1))
+        pairs = [word.encode() for pair in self.hashes.get(keys[1], {}).items() for word in pair]
+        return [*(gate.get(name, "").encode() for name in ("epoch", "generation", "open", "cursor", "topic_id")), pairs]
+
+    def _gate_generation(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        epoch, run_id, cursor, topic_id = arguments
+        gate = self.hashes.setdefault(keys[0], {})
+        if int(gate.get("epoch", 0)) > int(epoch):
+            return [b"F", gate["epoch"].encode()]
+        last = int(gate.get("generation", ":0").rpartition(":")[2])
+        generation = f"{run_id}:{max(self._millis(), last + 1)}"
+        gate |= {"epoch": epoch, "generation": generation, "open": "0", "cursor": cursor, "topic_id": topic_id}
+        return [b"K", generation.encode()]
+
+    def _gate_write(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        epoch, generation, cursor, open_word, _, end_offset, *moved = arguments
+        gate = self.hashes.setdefault(keys[0], {})
+        if int(gate.get("epoch", 0)) > int(epoch):
+            return [b"F", gate["epoch"].encode()]
+        if gate.get("generation") != generation or int(gate.get("cursor", 0)) > int(cursor):
+            return [b"N", gate.get("generation", "").encode()]
+        gate |= {"cursor": cursor, "end_offset": end_offset}
+        if open_word:
+            gate["open"] = open_word
+        self.hashes.setdefault(keys[1], {}).update(zip(moved[::2], moved[1::2], strict=True))
+        return [b"K", str(self._millis()).encode()]
+
+    def _slot(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        epoch, generation, open_word, topic_id, new_cursor = arguments
+        slot = self.hashes.get(keys[0], {})
+        if int(slot.get("epoch", 0)) > int(epoch):
+            return [b"F", slot["epoch"].encode()]
+        if "generation" not in slot:
+            if not new_cursor:
+                return [b"K", b"", b""]
+            slot = self.hashes[keys[0]] = {"cursor": new_cursor, "topic_id": topic_id, "generation": "", "open": "0"}
+        if generation:
+            slot["generation"] = generation
+        if open_word:
+            slot["open"] = open_word
+        slot["epoch"] = epoch
+        return [b"K", slot["cursor"].encode(), slot["generation"].encode()]
+
+    def _apply(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        epoch, generation, open_word, believed, following, topic_id, _, packed, *late = arguments
+        slot = self.hashes.get(keys[0], {})
+        if int(slot.get("epoch", 0)) > int(epoch):
+            return [b"F", slot["epoch"].encode()]
+        cursor = int(slot.get("cursor", 0))
+        if cursor < int(believed):
+            return [b"G", str(cursor).encode()]
+        if "generation" not in slot:
+            slot = self.hashes[keys[0]] = {"generation": generation, "open": open_word, "topic_id": topic_id}
+        elif slot["generation"] != generation:
+            return [b"N", slot["generation"].encode()]
+        applied = self.applied.setdefault(keys[0], [])
+        for offset, kind, hold, _, legs in msgspec.msgpack.decode(packed):
+            mark = f"r:{offset}"
+            is_late = late == ["1"]
+            if (is_late and mark not in slot) or (not is_late and offset >= cursor):
+                applied.append((kind, hold, tuple(legs)))
+            if is_late:
+                slot[mark] = "1"
+        slot |= {"cursor": str(max(cursor, int(following))), "epoch": epoch}
+        return [b"K", slot["cursor"].encode()]
+
+
+class RedisConnection:
+    """What the sink needs of sinks.redis.client.RedisClient, over the wire of the simulation."""
+
+    eviction = ""
+    connected = True
+
+    def __init__(self, server: RedisServer, wire: Wire, process: str) -> None:
+        """Of one process."""
+        self._server = server
+        self._wire = wire
+        self._process = process
+
+    @property
+    def run_id(self) -> str:
+        """The server's; a connection that broke is made again at once."""
+        return self._server.run_id
+
+    async def open(self) -> None:
+        """Nothing to wait for."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def evaluate(self, program: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script."""
+        return await self.run(program.name, keys, *arguments)
+
+    async def run(self, name: str, keys: Sequence[str], *arguments: Any) -> Any:
+        """Run a script by its name."""
+        given = tuple(arguments)
+        return await self._wire.call(self._process, name, lambda: self._server.run(name, keys, given))
