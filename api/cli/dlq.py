@@ -356,23 +356,22 @@ def _print_count(what: str, count: int, *, as_json: bool) -> None:
 
 
 def _print_letters(letters: list[DeadLetter]) -> None:
-    columns = ("id", "sink", "where", "state", "reason", "tenant", "tries", "written (UTC)", "fingerprint", "detail")
-    terminal().print(table("Set aside", columns, map(_line, letters), numbers=(6,)))
+    columns = ("record", "state", "tries", "tenant, written (UTC), fingerprint, detail")
+    made = table("Set aside", columns, map(_line, letters), numbers=(2,))
+    made.columns[0].no_wrap = True  # commands ask for whole ids
+    terminal().print(made)
 
 
 def _line(letter: DeadLetter) -> tuple[str, ...]:
-    behind = f"behind {letter.behind_event_id}" if letter.behind_event_id else letter.detail
+    """A few lines in few columns, so that it fits a narrow terminal."""
+    detail = letter.note or (f"behind {letter.behind_event_id}" if letter.behind_event_id else letter.detail)
+    written = datetime.fromtimestamp(letter.record_at / MICROS_PER_SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    state = letter.state.lower() + (", asked for" if letter.requested else "")
     return (
-        letter.event_id,
-        letter.sink,
-        f"{letter.partition}@{letter.offset}",
-        letter.state.lower() + (" (asked for)" if letter.requested else ""),
-        "" if letter.reason == "UNKNOWN" else letter.reason,
-        letter.tenant_id,
+        f"{letter.event_id}\n{letter.partition}@{letter.offset}\n{letter.sink}",
+        state if letter.reason == "UNKNOWN" else f"{state}\n{letter.reason}",
         str(letter.attempts),
-        datetime.fromtimestamp(letter.record_at / MICROS_PER_SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-        letter.fingerprint,
-        (letter.note or behind)[:DETAIL_CHARACTERS_MAX],
+        f"{letter.tenant_id}\n{written} {letter.fingerprint}\n{escape(detail[:DETAIL_CHARACTERS_MAX])}",
     )
 
 
