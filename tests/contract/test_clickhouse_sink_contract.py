@@ -20,6 +20,7 @@ from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 from tests.contract.test_sink_contract import (  # noqa: F401 - collected here under this module's harness
     FAR,
+    screened,
     test_a_batch_that_was_partly_applied_is_trimmed,
     test_a_claim_tells_where_the_store_stands,
     test_a_gap_is_refused,

@@ -17,7 +17,7 @@ from sinks.fake import MemorySink, MemoryStore
 from sinks.postgres.migrations import migrate
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
-from sinks.runner import Batch, Decoded, Poison, Sink, Span
+from sinks.runner import Batch, Decoded, Poison, Sink, Span, columns
 from sinks.runner.assembler import cursors_after
 from sinks.runner.screen import Screen
 from sinks.totals import NO_TOTALS, StoreTotals, totals_of
@@ -26,6 +26,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.stories import TOPIC_ID, Offsets, codec, outgoing, request_story
 
 ENCODER = codec()
+SCREEN = Screen(ENCODER, "contract@v1")
 FAR = 1_000_000
 
 
@@ -107,6 +108,12 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     await made.reads.close()
 
 
+@pytest.fixture(params=["columns", "one by one"], autouse=True)
+def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How records come: decoded side by side, as in a large batch, or each by itself."""
+    monkeypatch.setattr(columns, "RECORDS_MIN", 1 if request.param == "columns" else FAR)
+
+
 def batches(stories: Sequence[Sequence[Event]], offsets: Offsets | None = None) -> list[Batch]:
     """One batch per story, as a runner would cut them."""
     offsets = offsets or Offsets()
@@ -116,12 +123,21 @@ def batches(stories: Sequence[Sequence[Event]], offsets: Offsets | None = None) 
 def batch_of(offsets: Offsets, story: Sequence[Event]) -> Batch:
     """A batch of the next records of these events."""
     spans: dict[Partition, Span] = {}
-    for record in offsets.records(ENCODER, story):
-        at = Partition(record.topic, record.partition)
-        span = spans.setdefault(at, Span(at, TOPIC_ID, record.offset, record.offset))
-        span.records.append(Decoded(record.offset, ENCODER.decode(record.topic, record.value or b""), record))
-        span.next_offset = record.offset + 1
+    records = offsets.records(ENCODER, story)
+    for topic in dict.fromkeys(record.topic for record in records):
+        of_topic = [record for record in records if record.topic == topic]
+        for screened in SCREEN.screen_topic(of_topic, TOPIC_ID, 1, together=True):
+            _place(spans, screened)
     return Batch(list(spans.values()), 1)
+
+
+def _place(spans: dict[Partition, Span], screened: Decoded | Poison) -> None:
+    assert isinstance(screened, Decoded)
+    record = screened.record
+    at = Partition(record.topic, record.partition)
+    span = spans.setdefault(at, Span(at, TOPIC_ID, record.offset, record.offset))
+    span.records.append(screened)
+    span.next_offset = record.offset + 1
 
 
 async def claim(sink: Sink, batch: Batch) -> dict[Partition, int]:
