@@ -147,6 +147,13 @@ class GroupReader(LogReader, Protocol):
         A store with a cursor of its own never reads it back as truth: for it this serves lag tools only.
         """
 
+    def confirm(self, cursors: Mapping[Partition, int]) -> bool:
+        """Whether the group counts on us for these at this very moment: asked, not remembered. Blocks.
+
+        Asks by committing these cursors as hints. False while the group rebalances, when it went on without us, and
+        when it can't be asked. A process that was frozen finds out here, before its own reader has told it.
+        """
+
     def committed(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
         """What the group committed last, without partitions it never committed; raises LogUnavailableError. Blocks.
 

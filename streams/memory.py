@@ -274,6 +274,11 @@ class MemoryGroupReader(MemoryReader):
                     del self._group.owners[partition]
             self.log.lock.notify_all()
 
+    def confirm(self, cursors: Mapping[Partition, int]) -> bool:
+        """As the seam says."""
+        owners, wanted = self._group.owners, self._group.wanted(self)
+        return self in self._group.members and all(at in wanted and owners.get(at) is self for at in cursors)
+
     def committed(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:  # noqa: ARG002
         """As the seam says."""
         self.log.demand()

@@ -38,9 +38,9 @@ DRAIN_SECONDS = 20.0
 PAUSE_AFTER_SECONDS = 0.5
 #: How long a backlog may keep the sink's own watch and people's requests waiting, seconds.
 BEAT_LATEST_SECONDS = 5.0
-#: A partition the group still gives us after another owner fenced us is claimed again after this, seconds: longer than
-#: a session timeout, so that a resumed zombie has learnt of its loss by then.
-RECLAIM_SECONDS = 60.0
+#: A partition that another owner fenced us from is claimed again after this, seconds, if the group still counts on us
+#: for it: either a process that was frozen woke up and claimed once more, or we are that process.
+RECLAIM_SECONDS = 1.0
 
 
 async def run_sink(
@@ -77,7 +77,8 @@ class _Runner(Reading):
         self._writing: Future[Outcome] | None = None
         self._written_batch: Batch | None = None
         self._broken: dict[Partition, str] = {}
-        self._reclaim_at: dict[Partition, float] = {}
+        #: When to claim again what we were fenced from, and where the store stood.
+        self._reclaim: dict[Partition, tuple[float, int]] = {}
         self._beat_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -175,9 +176,7 @@ class _Runner(Reading):
             self._reader.commit_hint(applied)
         for partition, cursor in outcome.seek.items():
             self._seek(partition, cursor)
-        for partition in outcome.fenced:
-            self._give_up(partition)
-            self._reclaim_at[partition] = time.monotonic() + RECLAIM_SECONDS
+        self._stand_aside({each: self._applied[each] for each in outcome.fenced if each in self._applied})
         for partition, why in outcome.broken.items():
             self._give_up(partition)
             self._broken[partition] = why
@@ -197,6 +196,12 @@ class _Runner(Reading):
             self._assembler.drop([partition])
             self._reader.pause([partition])
 
+    def _stand_aside(self, cursors: Mapping[Partition, int]) -> None:
+        """Another owner has these; in a while it is seen whose they are."""
+        for partition, cursor in cursors.items():
+            self._give_up(partition)
+            self._reclaim[partition] = (time.monotonic() + RECLAIM_SECONDS, cursor)
+
     def _stand_still(self, partition: Partition, why: str) -> None:
         """Keep a partition but take nothing of it, until a person resumes it."""
         if partition in self._applied:
@@ -209,7 +214,7 @@ class _Runner(Reading):
         if ends is None:
             return
         self._watch(ends)
-        due = [each for each, at in self._reclaim_at.items() if at <= time.monotonic()]
+        due = [each for each, (at, _) in self._reclaim.items() if at <= time.monotonic()]
         if due:
             self._claim_again(due)
         self._tend()
@@ -245,7 +250,15 @@ class _Runner(Reading):
             self._trouble(str(error))
 
     def _claim_again(self, partitions: Sequence[Partition]) -> None:
-        cursors = self._claim(partitions)
+        """Claim what the group still gives us; whoever was frozen must not fence the one that took over meanwhile."""
+        waiting = {each: cursor for each, (_, cursor) in self._reclaim.items()}
+        stands = waiting | self._tending.still | self._applied
+        asked = {each: stands[each] for each in partitions if each in stands}
+        if not self._reader.confirm(asked):
+            log.warning("claim_not_confirmed", sink=self._sink.projection, partitions=len(asked))
+            self._stand_aside(asked)
+            return
+        cursors = self._claim(list(asked))
         self._seeks.update({each: cursor for each, cursor in cursors.items() if each in self._applied})
 
     def _claim(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
@@ -259,7 +272,7 @@ class _Runner(Reading):
         for partition, cursor in cursors.items():
             self._assembler.own(partition, self._topic_ids[partition.topic], cursor)
             self._applied[partition] = cursor
-            self._reclaim_at.pop(partition, None)
+            self._reclaim.pop(partition, None)
             self._broken.pop(partition, None)
             paused = standings[partition].paused
             if paused is not None:
@@ -287,7 +300,7 @@ class _Runner(Reading):
         self._drain(partitions)
         for partition in partitions:
             self._applied.pop(partition, None)
-            self._reclaim_at.pop(partition, None)
+            self._reclaim.pop(partition, None)
             self._broken.pop(partition, None)
         self._tending.forget(partitions)
         self._assembler.drop(partitions)

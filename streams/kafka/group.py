@@ -94,6 +94,15 @@ class KafkaGroupReader(KafkaReader):
         self._hints.update(cursors)
         self._commit(list(cursors), wait=False)
 
+    def confirm(self, cursors: Mapping[Partition, int]) -> bool:
+        """As the seam says."""
+        commit: Any = self._consumer.commit
+        try:
+            answers = commit(offsets=_positions(cursors), asynchronous=False)
+        except KafkaException:
+            return False
+        return all(answer.error is None for answer in answers)
+
     def committed(self, partitions: Sequence[Partition], timeout_seconds: float) -> dict[Partition, int]:
         """As the seam says."""
         try:

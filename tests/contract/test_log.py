@@ -305,6 +305,14 @@ def test_a_lone_member_gets_everything(bed: Bed) -> None:
     assert sorted(values) == sorted(record.value or b"" for record in member.records)
 
 
+def test_a_member_is_confirmed_for_what_it_owns(bed: Bed) -> None:
+    """The group counts on it, whatever it read so far."""
+    member = bed.member("sure")
+    until(lambda: len(member.owned) == PARTITIONS, member)
+
+    assert member.reader.confirm(dict.fromkeys(member.owned, 0))
+
+
 def test_a_second_member_takes_a_share_after_it_was_revoked(bed: Bed) -> None:
     """Nobody owns a partition twice, and together they own all."""
     first = bed.member("pair")

@@ -73,12 +73,15 @@ def test_a_restarted_process_does_not_wait_for_its_old_session(members: list[Mem
 
 
 def test_the_process_that_was_replaced_learns_it(members: list[Member]) -> None:
-    """It raises ReplacedError, so that it ends instead of waiting for ever."""
+    """It is not confirmed any more, and raises ReplacedError, so that it ends instead of waiting for ever."""
     topic = fresh_topic(PARTITIONS)
     members += [Member(topic, "one")]
     until(members[0].owns_everything)
     members.append(Member(topic, "one"))
     until(members[1].owns_everything)
+    stands = dict.fromkeys(members[1].owned, 0)
+    assert members[1].reader.confirm(stands)
+    assert not members[0].reader.confirm(stands)
 
     def told() -> bool:
         with suppress(ReplacedError):
