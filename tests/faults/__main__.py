@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -63,6 +65,8 @@ def main() -> int:
     asked = _arguments()
     for name in [name for name in os.environ if name.startswith("QUAESTOR_")]:
         del os.environ[name]
+    # What this process's own clients meet while servers are away is no news here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     console = Console(stderr=asked.json)
     rows: list[Row] = []
     started = time.monotonic()

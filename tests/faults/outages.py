@@ -27,8 +27,7 @@ DELAY_SECONDS = 1.0
 async def kill_servers(world: World, rounds: int, tick: Tick) -> list[Row]:
     """Kill -9 of one server, then of each pair of them."""
     for store in STORES:
-        world.kill_sinks(store)
-        world.sink(store, instance="one")
+        world.keep(store)
     singles = [(name,) for name in SERVERS]
     rows = [await _kill_together(world, names, rounds, tick) for names in singles]
     rows += [
@@ -61,8 +60,7 @@ async def _crash(world: World, names: Sequence[str]) -> None:
     world.crash_servers(names)
     if "registry" in names:
         store = world.random.choice(STORES)
-        world.kill_sinks(store)
-        world.sink(store, instance="one")
+        world.keep(store)
     await asyncio.sleep(world.random.uniform(0, AWAY_SECONDS))
     await world.restart_servers(names)
     await asyncio.gather(*(world.grows(store) for store in STORES))
@@ -107,8 +105,7 @@ async def network(world: World, rounds: int, tick: Tick) -> list[Row]:
         way.proxy.start()
     try:
         for store in STORES:
-            world.kill_sinks(store)
-            world.sink(store, instance="one", settings=_settings(world, ways, store))
+            world.keep(store, _settings(world, ways, store))
         rows: list[Row] = []
         for fault in FAULTS:
             rows += await _everywhere(world, ways, fault, rounds, tick)

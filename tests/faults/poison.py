@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,15 @@ import msgspec
 
 from schemas.events import RequestEvent
 from schemas.topics import REQUESTS, TOPICS, key_of
+from sinks.postgres.connect import READER_ROLE, connect
 from streams.codec import Codec
 from streams.log import OutgoingRecord
 from streams.registry import RegistrySchemas
 from tests.faults.kills import Tick
 from tests.faults.load import honest
 from tests.faults.report import Row, measured
-from tests.faults.verdict import judge
-from tests.faults.world import STORES, World
+from tests.faults.verdict import Verdict, judge
+from tests.faults.world import STORES, TOPICS_OF, World
 from tests.support.stories import event_id, request_story
 
 #: One record in so many is broken.
@@ -28,8 +30,10 @@ IN_A_ROW = 100
 #: An id that no registry gives.
 UNKNOWN_SCHEMA_ID = 2_000_000_000
 FRAME_BYTES = 5
+#: Sinks that put what they can't take into quarantine; the audit log enters it.
+KEEPING = ("postgres", "clickhouse", "redis")
 #: Records applied in one round.
-RECORDS_PER_ROUND = 4_000
+RECORDS_PER_ROUND = 2_000
 #: Story numbers of broken events, far from those of the load.
 FIRST_NUMBER = 50_000_000
 
@@ -49,7 +53,8 @@ class Poisoner:
 
     codec: Codec
     random: Random
-    made: Counter[Way] = field(default_factory=Counter)
+    #: By how they are broken and their topic.
+    made: Counter[tuple[str, str]] = field(default_factory=Counter)
     _number: int = FIRST_NUMBER
 
     def spoil(self, _: int, records: Sequence[OutgoingRecord]) -> list[OutgoingRecord]:
@@ -63,9 +68,18 @@ class Poisoner:
 
     def broken(self, way: Way, like: OutgoingRecord) -> OutgoingRecord:
         """A record that is broken in this way; its key is of nobody else, so that nothing honest waits behind it."""
-        self.made[way] += 1
         self._number += 1
-        return _BREAK[way](self, like)
+        record = _BREAK[way](self, like)
+        self.made[way, record.topic] += 1
+        return record
+
+    def expected(self, store: str) -> Counter[str]:
+        """How many records of each reason a sink must have put into quarantine."""
+        counts: Counter[str] = Counter()
+        for (way, topic), made in self.made.items():
+            if topic in TOPICS_OF[store] and (way != Way.SINK_REJECT or store == "postgres"):
+                counts[way] += made
+        return counts
 
     def in_a_row(self, way: Way) -> list[OutgoingRecord]:
         """As many as stand in a row, all in one partition."""
@@ -124,18 +138,17 @@ async def poison(world: World, rounds: int, tick: Tick) -> list[Row]:
     first, scattered, *in_a_row, last = rows
     await measured(first, 1, _edges(world, poisoner))
     for store in STORES:
-        world.kill_sinks(store)
-        world.sink(store, instance="one")
+        world.keep(store)
     world.load.spoil = poisoner.spoil
     await measured(scattered, rounds, _scattered(world, rounds, tick))
-    await _judged(world, [first, scattered])
+    await _judged(world, poisoner, [first, scattered])
     for way, row in zip(Way, in_a_row, strict=True):
         world.load.publish(poisoner.in_a_row(way))
         await measured(row, 1, world.grows("postgres", RECORDS_PER_ROUND))
-        await _judged(world, [row])
+        await _judged(world, poisoner, [row])
         tick()
     await measured(last, 1, _edges(world, poisoner))
-    await _judged(world, [last])
+    await _judged(world, poisoner, [last])
     world.load.spoil = honest
     tick()
     return rows
@@ -159,12 +172,39 @@ async def _scattered(world: World, rounds: int, tick: Tick) -> None:
     for _ in range(rounds):
         await world.grows("postgres", RECORDS_PER_ROUND)
         store = world.random.choice(STORES)
-        world.kill_sinks(store)
-        world.sink(store, instance="one")
+        world.keep(store)
         tick()
 
 
-async def _judged(world: World, rows: Sequence[Row]) -> None:
-    for verdict in (await judge(world)).values():
+async def _judged(world: World, poisoner: Poisoner, rows: Sequence[Row]) -> None:
+    """Honest records are in every store, broken ones in quarantine: each once for each sink that met it."""
+    verdicts = list((await judge(world)).values())
+    await asyncio.to_thread(world.load.pause)
+    try:
+        await asyncio.gather(*(world.reaches(store) for store in KEEPING))
+        verdicts.append(await _quarantined(world, poisoner))
+    finally:
+        world.load.resume()
+    for verdict in verdicts:
         for row in rows:
             row.take(verdict)
+
+
+async def _quarantined(world: World, poisoner: Poisoner) -> Verdict:
+    connection = await connect(world.settings.postgres_dsn, READER_ROLE)
+    try:
+        found = await connection.fetch(
+            "SELECT sink, reason, count(*), count(DISTINCT (source_topic_id, source_partition, source_offset))"
+            " FROM quaestor.quarantine_outbox GROUP BY sink, reason"
+        )
+    finally:
+        await connection.close()
+    kept = {(row[0], row[1]): (row[2], row[3]) for row in found}
+    verdict = Verdict()
+    for store in KEEPING:
+        for way, made in poisoner.expected(store).items():
+            rows, distinct = kept.get((f"{store}@v1", way), (0, 0))
+            if (rows, distinct) != (made, made):
+                words = f"{store}: {distinct} of {made} {way} records are in quarantine, {rows} rows"
+                verdict += Verdict(max(0, made - distinct), max(0, rows - made), words)
+    return verdict

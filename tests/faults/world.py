@@ -45,7 +45,7 @@ TOPICS_OF: Mapping[str, tuple[str, ...]] = {
 ALONE = frozenset({"audit"})
 #: What the processes of the suite are told instead of ten seconds.
 SESSION_SECONDS = 1.5
-STORIES_PER_SECOND = 120.0
+STORIES_PER_SECOND = 60.0
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.1
 METADATA_SECONDS = 10.0
@@ -66,6 +66,8 @@ class SinkProcess:
     child: Child
     monitor_port: int
     log: Path
+    #: Started again when it ends by itself, as a supervisor does; None when nobody does.
+    again: Callable[[], SinkProcess] | None = None
 
     @property
     def alive(self) -> bool:
@@ -74,6 +76,7 @@ class SinkProcess:
 
     def kill(self) -> None:
         """SIGKILL."""
+        self.again = None
         self.child.kill()
 
     def freeze(self) -> None:
@@ -87,6 +90,7 @@ class SinkProcess:
 
     def stop(self) -> None:
         """Ask it to finish its batch and end; raises StuckError when it does not."""
+        self.again = None
         if not self.child.stop(signal.SIGTERM, STOP_SECONDS):
             raise StuckError(f"sink {self.store} did not stop within {STOP_SECONDS:.0f} s: see {self.log}")
 
@@ -110,6 +114,8 @@ class World:
     settings: Settings = field(init=False)
     load: Load = field(init=False)
     processes: list[SinkProcess] = field(default_factory=list)
+    #: Processes that ended by themselves and were started again.
+    restarts: int = 0
     _started: int = 0
 
     async def start(self, stories_per_second: float = STORIES_PER_SECOND, spoil: Spoil = honest) -> None:
@@ -158,8 +164,26 @@ class World:
         command = (sys.executable, "-P", "-m", "api.cli.main", "sink", store)
         child = self.stack.spawner.spawn(Launch(f"sink-{store}", command, log, environment=variables))
         process = SinkProcess(store, child, port, log)
-        self.processes = [each for each in self.processes if each.alive] + [process]
+        self.processes = [each for each in self.processes if each.alive or each.again] + [process]
         return process
+
+    def keep(self, store: str, settings: Mapping[str, str] | None = None) -> SinkProcess:
+        """One process of a sink instead of any before, started again whenever it ends by itself."""
+        self.kill_sinks(store)
+        return self._kept(store, settings)
+
+    def _kept(self, store: str, settings: Mapping[str, str] | None) -> SinkProcess:
+        process = self.sink(store, instance="one", settings=settings)
+        process.again = lambda: self._kept(store, settings)
+        return process
+
+    def _tend(self) -> None:
+        """Start what ended by itself again."""
+        for process in self.processes:
+            if process.again is not None and not process.alive:
+                again, process.again = process.again, None
+                self.restarts += 1
+                again()
 
     def running(self, store: str) -> list[SinkProcess]:
         """Its processes that run."""
@@ -167,8 +191,9 @@ class World:
 
     def kill_sinks(self, store: str) -> None:
         """SIGKILL all its processes."""
-        for process in self.running(store):
-            process.kill()
+        for process in self.processes:
+            if process.store == store:
+                process.kill()
 
     async def all_work(self, store: str, processes: Sequence[SinkProcess]) -> None:
         """Wait until each of them owns partitions; raises StuckError."""
@@ -253,6 +278,7 @@ class World:
                 away = ""
             except (StoreUnavailableError, LogUnavailableError) as error:
                 away = f" ({error})"
+            self._tend()
             await asyncio.sleep(POLL_SECONDS)
         raise StuckError(f"not within {DEADLINE_SECONDS:.0f} s: {what}{away}")
 
