@@ -99,8 +99,7 @@ async def _succeeded(world: World, store: str, alone: list[SinkProcess]) -> list
     await world.reaches(store, await world.ends(store))
     zombie.thaw()
     await world.grows(store)
-    await world.ends_itself(zombie)
-    return [successor]
+    return [await world.one_ends(zombie, successor)]
 
 
 async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
@@ -112,13 +111,16 @@ async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
 
 
 async def _replaced(world: World, store: str, zombie: SinkProcess) -> SinkProcess:
-    """A new process takes the frozen one's name: it works at once, and the zombie must end by itself."""
+    """A new process takes the frozen one's name and works at once; when that one wakes up, one of the two must end.
+
+    Which one is the broker's to say: a zombie that finds its session over joins once more, as the newest of its name.
+    """
     await world.grows(store)
     await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
     zombie.freeze()
     successor = world.sink(store, instance="one")
     await world.reaches(store, await world.ends(store))
     zombie.thaw()
+    survivor = await world.one_ends(zombie, successor)
     await world.grows(store)
-    await world.ends_itself(zombie)
-    return successor
+    return survivor

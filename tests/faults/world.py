@@ -203,15 +203,17 @@ class World:
 
         await self.until(working, f"{len(processes)} processes of sink {store} share its partitions")
 
-    async def ends_itself(self, process: SinkProcess) -> None:
-        """Wait until it has ended, and not as if nothing was; raises StuckError."""
+    async def one_ends(self, one: SinkProcess, other: SinkProcess) -> SinkProcess:
+        """Wait until one of two has ended by itself, with an error; answers the other. Raises StuckError."""
 
         async def ended() -> bool:
-            return not process.alive
+            return not (one.alive and other.alive)
 
-        await self.until(ended, f"the replaced process of sink {process.store} ends: see {process.log}")
-        if process.child.exit_code == 0:
-            raise StuckError(f"the replaced process of sink {process.store} ended as if nothing was")
+        await self.until(ended, f"one of two processes of sink {one.store} ends: see {one.log} and {other.log}")
+        gone, stays = (other, one) if one.alive else (one, other)
+        if gone.child.exit_code == 0:
+            raise StuckError(f"a replaced process of sink {one.store} ended as if nothing was: see {gone.log}")
+        return stays
 
     async def cursors(self, store: str) -> Cursors:
         """Where a store stands; raises StoreUnavailableError."""
