@@ -49,7 +49,8 @@ class Fault:
 FAULTS: dict[str, Fault] = {
     "kill": Fault("kill -9 of each sink", 100, lambda n: n * len(STORES), kills.kill_sinks),
     "zombie": Fault("zombies of each sink", 20, lambda n: n * len(STORES), kills.zombies),
-    "servers": Fault("kill -9 of servers", 6, outages.server_rounds, outages.kill_servers),
+    "servers": Fault("kill -9 of servers", 6, lambda n: n * len(outages.SERVERS), outages.kill_servers),
+    "pairs": Fault("kill -9 of pairs of servers", 2, lambda n: n * len(outages.PAIRS), outages.kill_pairs),
     "network": Fault("lost answers, delays, cuts", 20, outages.network_rounds, outages.network),
     "storm": Fault("rebalance storms", 1, storms.storm_rounds, storms.storms),
     "scale": Fault("scaling out", 10, lambda n: n * (len(STORES) - 1), storms.scale_out),

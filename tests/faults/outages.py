@@ -16,6 +16,7 @@ from tests.faults.world import STORES, World
 from tests.support.proxy import NetworkFault, Proxy
 
 SERVERS = ("postgres", "redis", "clickhouse", "registry", "kafka")
+PAIRS = tuple(itertools.combinations(SERVERS, 2))
 #: What a proxy does here; a connection that hangs costs half a minute each time, and has a test of its own
 #: (tests/integration/test_postgres_stalled.py).
 FAULTS = (NetworkFault.LOSE_ANSWER, NetworkFault.DELAY, NetworkFault.CUT)
@@ -25,21 +26,19 @@ DELAY_SECONDS = 1.0
 
 
 async def kill_servers(world: World, rounds: int, tick: Tick) -> list[Row]:
-    """Kill -9 of one server, then of each pair of them."""
+    """Kill -9 of one server after the other."""
+    return await _kill_each(world, [(name,) for name in SERVERS], rounds, tick)
+
+
+async def kill_pairs(world: World, rounds: int, tick: Tick) -> list[Row]:
+    """Kill -9 of each pair of servers."""
+    return await _kill_each(world, PAIRS, rounds, tick)
+
+
+async def _kill_each(world: World, victims: Sequence[Sequence[str]], rounds: int, tick: Tick) -> list[Row]:
     for store in STORES:
         world.keep(store)
-    singles = [(name,) for name in SERVERS]
-    rows = [await _kill_together(world, names, rounds, tick) for names in singles]
-    rows += [
-        await _kill_together(world, pair, max(1, rounds // 3), tick) for pair in itertools.combinations(SERVERS, 2)
-    ]
-    return rows
-
-
-def server_rounds(rounds: int) -> int:
-    """How many rounds `kill_servers` runs in all."""
-    pairs = len(list(itertools.combinations(SERVERS, 2)))
-    return rounds * len(SERVERS) + pairs * max(1, rounds // 3)
+    return [await _kill_together(world, names, rounds, tick) for names in victims]
 
 
 async def _kill_together(world: World, names: Sequence[str], rounds: int, tick: Tick) -> Row:
