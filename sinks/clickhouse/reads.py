@@ -147,9 +147,11 @@ class ClickHouseReads:
     async def _page(self, table: FactTable, ranges: Mapping[int, tuple[int, int]]) -> list[StoredRow]:
         rows = await self._clickhouse.query(queries.content(self._clickhouse.database, table, ranges))
         content, names = self.contents[table.topic], [column.name for column in table.columns]
+        nested = sorted({name.partition(".")[0] for name in names if "." in name})
         found = []
         for number, offset, *values in rows:
-            fields = _unnested(dict(zip(names, values, strict=True)))
+            fields = dict(zip(names, values, strict=True))
+            fields |= {field: _unnested(field, fields) for field in nested}
             found.append(StoredRow(Partition(table.topic, number), offset, fields["event_id"], content.values(fields)))
         return found
 
@@ -191,15 +193,10 @@ class ClickHouseReads:
         return await self._clickhouse.query(query(self._clickhouse.database), parameters)
 
 
-def _unnested(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its columns `field.inner`, arrays of one length, as a list of records under `field`."""
-    nested: dict[str, dict[str, list[Any]]] = {}
-    for name in [name for name in row if "." in name]:
-        field, _, inner = name.partition(".")
-        nested.setdefault(field, {})[inner] = row.pop(name)
-    for field, columns in nested.items():
-        row[field] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return row
+def _unnested(field: str, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The columns `field.inner` of a row, arrays of one length, as a list of records."""
+    columns = {name.partition(".")[2]: values for name, values in row.items() if name.startswith(f"{field}.")}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _nano(amount: Decimal) -> int:

@@ -166,6 +166,9 @@ class Assembler:
         return False
 
     def _place(self, partition: Partition, run: list[LogRecord], size: int) -> None:
+        if self._gaps_confirmed:
+            # A jump was seen from the place before this record; the same one from here is another mistake.
+            self._gaps_confirmed.pop(partition, None)
         span = self._open.get(partition)
         if span is None:
             first_offset = self._expected[partition]
