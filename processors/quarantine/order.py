@@ -60,8 +60,13 @@ class Waiting(NamedTuple):
 
 
 def key_text(key: bytes) -> str:
-    """A record's key as its order_key."""
-    return key.decode("utf-8", "backslashreplace")
+    """A record's key as its order_key: text that every store can keep, whatever the key is."""
+    return _storable(key.decode("utf-8", "backslashreplace"))
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres has no text for."""
+    return text.replace("\0", "\\x00")
 
 
 def order_key_of(topic: str, key: bytes | None, fields: Mapping[str, Any] | None) -> str | None:
@@ -69,7 +74,7 @@ def order_key_of(topic: str, key: bytes | None, fields: Mapping[str, Any] | None
     if topic in BY_KEY:
         return key_text(key) if key else None
     hold_of = BY_HOLD.get(topic)
-    return hold_of(fields) if hold_of is not None and fields is not None else None
+    return _storable(hold_of(fields)) if hold_of is not None and fields is not None else None
 
 
 @dataclass(slots=True)
