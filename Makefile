@@ -12,8 +12,8 @@ help: ## List the targets
 demo: .venv/.ready ## Bring everything up, send real traffic, show the story (ARGS=--exit stops it afterwards)
 	@$(BIN)/quaestor demo $(ARGS)
 
-test: .venv/.ready check ## Run every check and every test, two at a time
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: .venv/.ready check ## Run every check and every test
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.ready ## Lint, types, layers and generated files, without running tests
 	@$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.product import UP_TIMEOUT_SECONDS, Product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """A running product; stopped at the end, with its logs shown when it would not start."""
     made = Product(tmp_path_factory.mktemp("product") / "data")
