@@ -103,12 +103,14 @@ class MemoryPlanStore(PlanStore):
     async def settle(self, projection: str, plans: Sequence[Plan], epochs: Mapping[Partition, int]) -> None:
         """As the seam says."""
         state = self._of(projection)
-        pieces = [piece for plan in plans for piece in plan.pieces if piece.partition in epochs]
-        for piece in pieces:
+        pieces = [(plan.token, piece) for plan in plans for piece in plan.pieces if piece.partition in epochs]
+        for _, piece in pieces:
             if state.cursors[piece.partition].epoch != epochs[piece.partition]:
                 raise FencedError(str(piece.partition), epochs[piece.partition])
-        for piece in pieces:
-            if state.open_tokens.pop(piece.partition, None) is not None:
+        for token, piece in pieces:
+            # A settlement that arrives late finds a newer plan open, or none.
+            if state.open_tokens.get(piece.partition) == token:
+                del state.open_tokens[piece.partition]
                 state.cursors[piece.partition].next_offset = piece.next_offset
         still_open = set(state.open_tokens.values())
         state.plans = {token: plan for token, plan in state.plans.items() if token in still_open}

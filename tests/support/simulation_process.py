@@ -117,8 +117,8 @@ class Process:
             self._loop.settle()
 
     def take(self, records_max: int) -> None:
-        """Read from the log and decode; the records of a partition are taken in order."""
-        for partition in sorted(self.applied):
+        """Read from the log, once what was read before is placed, and decode; partitions in turn, each in order."""
+        for partition in sorted(self.applied) if not self.assembler.waiting else ():
             records = self._log.read(partition, self.reads[partition], records_max)
             if records:
                 self.reads[partition] = records[-1].offset + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,6 +45,11 @@ def _leg(counter: str, amount: str) -> HoldLeg:
 
 def folded(movements: Sequence[Movement]) -> tuple[dict[Counter, Sums], set[str]]:
     """Sums that are not zero, and open holds, after these movements."""
+    return _folded(tuple(movements))
+
+
+@lru_cache(maxsize=10_000)
+def _folded(movements: tuple[Movement, ...]) -> tuple[dict[Counter, Sums], set[str]]:
     fold = BudgetFold()
     for movement in movements:
         fold.apply(event_of(movement))

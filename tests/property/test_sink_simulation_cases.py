@@ -1,0 +1,83 @@
+"""What the simulation found in the sinks, kept step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from schemas.topics import BUDGETS
+from sinks.clickhouse.memory import MemoryPlanStore
+from sinks.clickhouse.plans import Draft, Known, Planned
+from sinks.redis.keys import tenants_key
+from streams.log import Partition
+from tests.support.simulation import Simulation
+from tests.support.simulation_log import TENANTS, Kind
+from tests.support.simulation_run import machine_of
+from tests.support.simulation_stores import RedisBench
+
+RESTART = sorted(("keep", "fail over", "flush", "restart")).index("restart")
+PLANNED = Partition("quaestor.costs", 0)
+
+
+@pytest.fixture
+def redis() -> Iterator[Simulation]:
+    """A partition of budgets with one event, its slot written, its gate not told."""
+    structlog.configure(processors=[_drop])
+    machine = machine_of(RedisBench)()
+    machine.begin(records=0)
+    machine.produce(partition=0, kind=Kind.EVENT, picks=[0])
+    machine.write(process=0, records=1)
+    (apply,) = machine.wire.calls
+    machine._finish(apply)
+    assert ["apply", "gate_write"] == [apply.what, machine.wire.calls[0].what]
+    yield machine
+    structlog.reset_defaults()
+
+
+def _drop(_logger: Any, _name: str, _fields: Any) -> Any:
+    raise structlog.DropEvent
+
+
+def test_a_gate_hears_of_a_slot_though_the_first_telling_was_lost(redis: Simulation) -> None:
+    """Else `verify budgets`, which asks the gates for tenants, would pass over one of them."""
+    redis.lose(call=0, is_executed=False)
+    redis.write_through(process=0, records=1)
+    redis.beat(process=0)
+
+    assert TENANTS[0] in redis.bench.server.hashes[tenants_key(0)]
+    redis.teardown()
+
+
+def test_a_slot_that_no_gate_knows_does_not_hold_its_partition(redis: Simulation) -> None:
+    """Redis starts again between slot and gate: the slot is of an older generation, and nobody remembers its tenant."""
+    redis.spoil(fault=RESTART)
+    redis.teardown()
+
+    assert 1 == redis.bench.cursors()[Partition(BUDGETS.name, 0)]
+
+
+async def test_a_settlement_that_arrives_late_moves_nothing() -> None:
+    """A cancelled write's settlement comes in while the next plan is open: that one stays open, the cursor stays."""
+    store = MemoryPlanStore()
+    held = await store.claim("p@v1", [PLANNED], {PLANNED.topic: "id"})
+    epochs = {PLANNED: held[PLANNED].epoch}
+    first = await store.plan("p@v1", [draft(0, 3)], epochs)
+    assert isinstance(first, Planned)
+    await store.settle("p@v1", first.plans, epochs)
+    second = await store.plan("p@v1", [draft(3, 6)], epochs)
+    assert isinstance(second, Planned)
+
+    await store.settle("p@v1", first.plans, epochs)
+
+    assert [second.plans[0].token] == [plan.token for plan in await store.left_open("p@v1", [PLANNED])]
+    await store.settle("p@v1", second.plans, epochs)
+    assert {PLANNED: 6} == await store.cursors("p@v1")
+
+
+def draft(first: int, after: int) -> Draft:
+    """A span to be planned."""
+    events = [Known("acme", f"event-{offset}", 0, offset, b"hash") for offset in range(first, after)]
+    return Draft(PLANNED, "id", first, after, events)

@@ -1,0 +1,178 @@
+"""Sinks that are broken on purpose, in the simulation: each must be caught, or the simulation sees nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from schemas.errors import FencedError
+from sinks.clickhouse.plans import Piece, Plan
+from sinks.clickhouse.sink import ClickHouseSink
+from sinks.fake import MemorySink
+from sinks.redis.sink import RedisSink
+from sinks.runner.assembler import Assembler
+from sinks.runner.seam import Batch, Decoded, Span
+from streams.log import Partition
+from tests.support.simulation import SimulationError
+from tests.support.simulation_process import Process
+from tests.support.simulation_run import machine_of, simulate
+from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisBench
+
+SEED = 5
+#: Numbers under which rarer faults come early.
+SEEDS = {
+    "another range on retry": 7,
+    "the cursor of Redis is kept elsewhere": 1,
+    "the reader's jumps are believed": 1,
+}
+EXAMPLES = 250
+NUMBERS = count()
+
+
+class NoCursor(MemorySink):
+    """Applies a batch wherever the cursor stands."""
+
+    def _unapplied(self, span: Span) -> Span:
+        cursor = self.store.cursors.get(span.partition)
+        if cursor is None or cursor.epoch != self._epochs.get(span.partition, 0):
+            raise FencedError(str(span.partition), 0)
+        return span
+
+
+class NoFence(MemorySink):
+    """Applies whoever's batch."""
+
+    def _unapplied(self, span: Span) -> Span:
+        cursor = self.store.cursors.get(span.partition)
+        self._epochs[span.partition] = cursor.epoch if cursor else 0
+        return super()._unapplied(span)
+
+
+class NoIds(MemorySink):
+    """Keeps an event as often as it stands in the log."""
+
+    def _keep(self, span: Span) -> None:
+        for record in span.records:
+            self.store.rows[record.fields["tenant_id"], f"{span.partition}@{record.offset}"] = (span.partition, record)
+
+
+class NoPoison(MemorySink):
+    """Passes poison without keeping it."""
+
+    async def write(self, batch: Batch) -> None:
+        """Write the rest."""
+        spans = [replace(span, poison=[]) for span in batch.spans]
+        await super().write(Batch(spans, batch.now_micros))
+
+
+class ForgetsToken(ClickHouseSink):
+    """Makes a token for each try."""
+
+    async def _insert(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+        await super()._insert(replace(plan, token=f"{plan.token}#{next(NUMBERS)}"), spans)
+
+
+class OtherRange(ClickHouseSink):
+    """Inserts what it has at hand under the plan's token, rather than what was planned."""
+
+    async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
+        if span is None:
+            return await super()._records(piece, span)
+        return [record for record in span.records if record.offset not in piece.excluded]
+
+
+class NoExclusions(ClickHouseSink):
+    """Inserts events that were met before."""
+
+    async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
+        return await super()._records(replace(piece, excluded=()), span)
+
+
+class NoRecovery(ClickHouseSink):
+    """Takes an open plan of the owner before for done."""
+
+    async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """Settle it without inserting."""
+        inserting, self._insert_once = self._insert_once, self._nothing  # type: ignore[method-assign]
+        try:
+            return await super().claim(partitions, topic_ids)
+        finally:
+            self._insert_once = inserting  # type: ignore[method-assign]
+
+    async def _nothing(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+        """Insert nothing."""
+
+
+class TrustsEveryToken(ClickHouseSink):
+    """Relies on the token of a plan however old."""
+
+    async def _insert_once(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+        await self._insert(plan, spans)
+
+
+class CursorElsewhere(RedisSink):
+    """Keeps its cursor outside of the server that can lose its state."""
+
+    def __init__(self, url: str) -> None:
+        """Remember nothing yet; a class remembers for all processes, as a database would."""
+        super().__init__(url)
+        self.elsewhere: dict[int, int] = {}
+
+    async def _claim(self, number: int, topic_id: str, met: Collection[str] = ()) -> Any:
+        owned = await super()._claim(number, topic_id, met)
+        owned.cursor = max(owned.cursor, self.elsewhere.get(number, 0))
+        return owned
+
+    async def _apply(self, owned: Any, span: Span) -> None:
+        await super()._apply(owned, span)
+        self.elsewhere[owned.number] = owned.cursor
+
+
+class NoBarrier(RedisSink):
+    """Opens as soon as it has begun a generation."""
+
+    async def _beat(self, owned: Any, end_offset: int) -> None:
+        if not owned.owner.is_open:
+            owned.barrier = 0
+        await super()._beat(owned, end_offset)
+
+
+class BelievesJumps(Assembler):
+    """Takes a later record than the next one for granted."""
+
+    def _continues(self, partition: Partition, expected: int, offset: int) -> bool:
+        return offset >= expected
+
+
+class Jumping(Process):
+    """A process whose assembler believes jumps."""
+
+    assembler_type = BelievesJumps
+
+
+BROKEN: dict[str, tuple[type[Any], type[Process], dict[str, Any]]] = {
+    "no comparison with the cursor": (MemoryBench, Process, {"sink_type": NoCursor}),
+    "no epoch": (MemoryBench, Process, {"sink_type": NoFence}),
+    "no guard of ids": (MemoryBench, Process, {"sink_type": NoIds}),
+    "poison is dropped": (MemoryBench, Process, {"sink_type": NoPoison}),
+    "the reader's jumps are believed": (MemoryBench, Jumping, {}),
+    "the token is forgotten": (ClickHouseBench, Process, {"sink_type": ForgetsToken}),
+    "another range on retry": (ClickHouseBench, Process, {"sink_type": OtherRange}),
+    "exclusions are forgotten": (ClickHouseBench, Process, {"sink_type": NoExclusions}),
+    "open plans are not completed": (ClickHouseBench, Process, {"sink_type": NoRecovery}),
+    "old tokens are trusted": (ClickHouseBench, Process, {"sink_type": TrustsEveryToken}),
+    "the cursor of Redis is kept elsewhere": (RedisBench, Process, {"sink_type": CursorElsewhere}),
+    "admission opens without a barrier": (RedisBench, Process, {"sink_type": NoBarrier}),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_sink_is_caught(broken: str) -> None:
+    """The machine that finds nothing in ours finds this one."""
+    bench, process, parts = BROKEN[broken]
+    with pytest.raises(SimulationError):
+        simulate(machine_of(bench, process, parts), EXAMPLES, SEEDS.get(broken, SEED), shortens=False)
