@@ -51,6 +51,8 @@ class Reading:
         self._seeks: dict[Partition, int] = {}
         #: Owned partitions and where the store stands.
         self._applied: dict[Partition, int] = {}
+        #: Owned partitions that stopped because two things disagree, and where the store stands.
+        self._stuck: dict[Partition, int] = {}
         self._troubled = False
         self._ages = Ages()
         self._told_at = 0.0
@@ -128,7 +130,7 @@ class Reading:
     def _tell(self) -> Mapping[Partition, int] | None:
         """Say how far we are; answers the end offsets of what is owned, or None while the log is away."""
         self._told_at = time.monotonic()
-        stands = self._applied | self._tending.still
+        stands = self._applied | self._tending.still | self._stuck
         try:
             ends = self._reader.end_offsets(list(stands), METADATA_SECONDS) if stands else {}
         except LogUnavailableError as error:

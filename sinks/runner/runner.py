@@ -177,6 +177,7 @@ class _Runner(Reading):
         for partition, cursor in outcome.seek.items():
             self._seek(partition, cursor)
         self._stand_aside({each: self._applied[each] for each in outcome.fenced if each in self._applied})
+        self._stuck |= {each: self._applied[each] for each in outcome.broken if each in self._applied}
         for partition, why in outcome.broken.items():
             self._give_up(partition)
             self._broken[partition] = why
@@ -273,6 +274,7 @@ class _Runner(Reading):
             self._assembler.own(partition, self._topic_ids[partition.topic], cursor)
             self._applied[partition] = cursor
             self._reclaim.pop(partition, None)
+            self._stuck.pop(partition, None)
             self._broken.pop(partition, None)
             paused = standings[partition].paused
             if paused is not None:
@@ -301,6 +303,7 @@ class _Runner(Reading):
         for partition in partitions:
             self._applied.pop(partition, None)
             self._reclaim.pop(partition, None)
+            self._stuck.pop(partition, None)
             self._broken.pop(partition, None)
         self._tending.forget(partitions)
         self._assembler.drop(partitions)

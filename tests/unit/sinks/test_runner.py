@@ -291,3 +291,15 @@ async def test_a_disagreement_stops_its_partition_alone() -> None:
         publish(log, [OutgoingRecord("quaestor.health", b"x", b"poison", ())])
         await until(lambda: len(store.quarantine.kept) == 1)
     assert all("met before with other bytes" in why for why in seen.broken_now.values())
+
+
+async def test_a_partition_that_stopped_still_counts_as_lag() -> None:
+    """It is ours and falls behind: the number that says so must not go with it."""
+    log, store = MemoryLog(), MemoryStore()
+    publish(log, outgoing(ENCODER, request_story(1)))
+    publish(log, outgoing(ENCODER, request_story(1, amount_nano=7)))
+    async with running(log, store) as seen:
+        await until(lambda: bool(seen.broken_now))
+        stopped = next(iter(seen.broken_now))
+
+        await until(lambda: seen.lag_events.get(stopped, 0) > 0)
