@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
@@ -73,10 +73,18 @@ class LossyClickHouse(ClickHouse):
     async def insert(
         self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
     ) -> None:
-        """Insert, or lose the request, or lose the answer."""
+        """Insert columns, or lose the request, or lose the answer."""
+        await self._lossy(table, super().insert(table, names, types, columns, token))
+
+    async def insert_block(self, table: str, block: bytes, token: str) -> None:
+        """Insert a block, or lose the request, or lose the answer."""
+        await self._lossy(table, super().insert_block(table, block, token))
+
+    async def _lossy(self, table: str, inserting: Coroutine[Any, Any, None]) -> None:
         if self.before(table):
+            inserting.close()
             raise StoreUnavailableError("the request was lost")
-        await super().insert(table, names, types, columns, token)
+        await inserting
         if self.after(table):
             raise StoreUnavailableError("the answer was lost")
 
@@ -95,14 +103,21 @@ class KillingClickHouse(ClickHouse):
     async def insert(
         self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
     ) -> None:
-        """Insert beside a kill."""
+        """Insert columns beside a kill."""
+        await self._beside_a_kill(table, super().insert(table, names, types, columns, token))
+
+    async def insert_block(self, table: str, block: bytes, token: str) -> None:
+        """Insert a block beside a kill."""
+        await self._beside_a_kill(table, super().insert_block(table, block, token))
+
+    async def _beside_a_kill(self, table: str, insert: Coroutine[Any, Any, None]) -> None:
         if table != self.victim:
-            await super().insert(table, names, types, columns, token)
+            await insert
             return
         self.victim = None
         self.kills += 1
         self.dead.clear()
-        inserting = asyncio.ensure_future(super().insert(table, names, types, columns, token))
+        inserting = asyncio.ensure_future(insert)
         await asyncio.to_thread(self._server.kill)
         self.dead.set()
         await inserting
@@ -337,8 +352,8 @@ async def test_what_no_table_takes_is_named_before_anything_is_planned(world: Wo
     """An id that is no UUID and a time out of range are rejections of their record."""
     sink, batch = world.sink(), everything()
     first, second = batch.spans[0].records[0], batch.spans[1].records[0]
-    first.fields["event_id"] = "seven"
-    second.fields["occurred_at"] = -1
+    batch.spans[0].records[0] = first._replace(fields={**first.fields, "event_id": "seven"})
+    batch.spans[1].records[0] = second._replace(fields={**second.fields, "occurred_at": -1})
     await claim(sink, batch)
     with pytest.raises(RejectedError) as refused:
         await sink.write(batch)

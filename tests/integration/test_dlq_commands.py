@@ -287,8 +287,12 @@ async def test_a_partition_that_stands_still_is_resumed(world: World) -> None:
     await world.dlq("resume", "--topic", REQUESTS.name, "--past", str(count))
     await world.settled()
     assert len((await world.dlq("list", "--limit", "1000"))["records"]) == count
-    alerts = await world.rows("SELECT kind, severity FROM quaestor_v1.alert ORDER BY occurred_at")
-    assert alerts == [("PARTITION_PAUSED", "CRITICAL"), ("PARTITION_PAUSED", "INFO")]
+
+    async def both_alerts() -> bool:
+        alerts = await world.rows("SELECT kind, severity FROM quaestor_v1.alert ORDER BY occurred_at")
+        return alerts == [("PARTITION_PAUSED", "CRITICAL"), ("PARTITION_PAUSED", "INFO")]
+
+    await until(both_alerts)
     assert await world.differences() == []
 
 
