@@ -6,10 +6,12 @@ import re
 
 import pytest
 
+from processors.quarantine.rules import RULES
+from processors.quarantine.rules import TIME_MICROS_MAX as RULED_MICROS_MAX
 from schemas.errors import ConfigurationError
 from schemas.topics import TOPIC_BY_NAME
 from sinks.clickhouse.migrations import Target, migrations
-from sinks.clickhouse.tables import OMITTED, TABLES, FactTable
+from sinks.clickhouse.tables import OMITTED, TABLES, TIME_MICROS_MAX, FactTable
 from sinks.runner.seam import Decoded
 from streams.codec import Codec
 from streams.log import LogRecord
@@ -92,3 +94,12 @@ def test_names_that_need_quotes_are_refused(name: str) -> None:
     """A database or cluster can't bring SQL along."""
     with pytest.raises(ConfigurationError):
         Target(name).fill("{database}")
+
+
+def test_rules_of_records_keep_out_what_the_tables_refuse() -> None:
+    """Records with columns are not looked at again: the rules they passed name every UUID and time of a table."""
+    for topic, table in TABLES.items():
+        rules = RULES[topic]
+        assert set(table.uuid_fields) <= set(rules.uuids), topic
+        assert set(table.time_fields) <= {"occurred_at", *rules.times}, topic
+    assert TIME_MICROS_MAX >= RULED_MICROS_MAX
