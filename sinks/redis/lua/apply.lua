@@ -17,9 +17,77 @@ elseif slot[2] ~= ARGV[2] then
   return {'N', slot[2]}
 end
 
+local events = cmsgpack.unpack(ARGV[8])
+
+-- What is kept of these holds, read at once: body in holds, entry in the overlay, how it ended. Changes are made here and
+-- written at the end, together: a hold placed and resolved by one call is never written to holds at all.
+local function reader(key, names)
+  local first, now = {}, {}
+  if #names > 0 then
+    for place, value in ipairs(redis.call('HMGET', key, unpack(names))) do
+      first[names[place]], now[names[place]] = value, value
+    end
+  end
+  return { key = key, first = first, now = now }
+end
+
+local function write(kept)
+  local set, gone = {}, {}
+  for hold, value in pairs(kept.now) do
+    if value ~= kept.first[hold] then
+      if value then
+        set[#set + 1] = hold
+        set[#set + 1] = value
+      else
+        gone[#gone + 1] = hold
+      end
+    end
+  end
+  if #set > 0 then redis.call('HSET', kept.key, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', kept.key, unpack(gone)) end
+end
+
+local names, by_done, done_of = {}, {}, {}
+for _, event in ipairs(events) do
+  local hold, index = event[3], event[4]
+  if not done_of[hold] then
+    done_of[hold] = index
+    names[#names + 1] = hold
+    by_done[index] = by_done[index] or {}
+    table.insert(by_done[index], hold)
+  end
+end
+local open_holds, entries, ends = reader(holds, names), reader(overlay, names), {}
+for index, of_done in pairs(by_done) do ends[index] = reader(KEYS[3 + index], of_done) end
+
+-- Sums change by HINCRBY only. Changes of one field are added up first, as long as they are exact in a double.
+local EXACT = 9000000000000000
+local sums = { [state] = {}, [overlay] = {} }
+local kept_at_zero = {}
+
+local function change(key, field, amount)
+  if redis.call('HINCRBY', key, field, string.format('%.0f', amount)) == 0 and not kept_at_zero[field] then
+    redis.call('HDEL', key, field)
+  end
+end
+
 local function add(key, field, amount, keep)
   if amount == '0' or amount == '-0' then return end
-  if redis.call('HINCRBY', key, field, amount) == 0 and not keep then redis.call('HDEL', key, field) end
+  if keep then kept_at_zero[field] = true end
+  local number, before = tonumber(amount), sums[key][field] or 0
+  if math.abs(number) + math.abs(before) > EXACT then
+    change(key, field, before)
+    before = 0
+  end
+  sums[key][field] = before + number
+end
+
+local function write_sums()
+  for key, fields in pairs(sums) do
+    for field, amount in pairs(fields) do
+      if amount ~= 0 then change(key, field, amount) end
+    end
+  end
 end
 
 local function each(body, act)
@@ -36,23 +104,23 @@ local function digest(body) return string.sub(redis.sha1hex(body), 1, 8) end
 
 -- Whether the hold was in the overlay, not dropped; it leaves it.
 local function leave_overlay(hold)
-  local entry = redis.call('HGET', overlay, hold)
+  local entry = entries.now[hold]
   if not entry or string.sub(entry, 1, 1) == 'd' then return false end
   each(string.match(entry, ' (.*)$'), function(counter, amount) add(overlay, '=' .. counter, '-' .. amount) end)
-  redis.call('HDEL', overlay, hold)
+  entries.now[hold] = false
   return true
 end
 
 local function seen(hold, done)
-  local ended = redis.call('HGET', done, hold)
-  return redis.call('HEXISTS', holds, hold) == 1 or (ended and string.sub(ended, 1, 1) ~= 'f')
+  local ended = done.now[hold]
+  return open_holds.now[hold] or (ended and string.sub(ended, 1, 1) ~= 'f')
 end
 
 local function place(hold, legs, done)
   -- What was in the overlay can't have been applied before: place looks first, and this takes it out.
   if not leave_overlay(hold) and seen(hold, done) then return end
   for i = 1, #legs, 2 do add(state, 'h:' .. legs[i], legs[i + 1]) end
-  redis.call('HSET', holds, hold, text(legs))
+  open_holds.now[hold] = text(legs)
 end
 
 local function extend(hold, body, legs)
@@ -69,24 +137,24 @@ local function extend(hold, body, legs)
     after[#after + 1] = counter
     after[#after + 1] = amount
   end)
-  redis.call('HSET', holds, hold, text(after))
+  open_holds.now[hold] = text(after)
 end
 
 local function resolve(kind, hold, body, legs, done)
   each(body, function(counter, amount) add(state, 'h:' .. counter, '-' .. amount) end)
-  redis.call('HDEL', holds, hold)
+  open_holds.now[hold] = false
   local ended = (kind == 'COMMITTED' and 'c' or kind == 'RELEASED' and 'r' or 'x') .. digest(body)
   if kind ~= 'RELEASED' then post(legs) end
   if kind == 'EXPIRED' then ended = ended .. ' ' .. text(legs) end
-  redis.call('HSET', done, hold, ended)
+  done.now[hold] = ended
 end
 
 local function commit_late(hold, legs, done)
-  local ended = redis.call('HGET', done, hold)
+  local ended = done.now[hold]
   if not ended or string.sub(ended, 1, 1) ~= 'x' then return end
   each(string.sub(ended, 11), function(counter, amount) add(state, 'p:' .. counter, '-' .. amount, true) end)
   post(legs)
-  redis.call('HSET', done, hold, 'c' .. string.sub(ended, 2, 9))
+  done.now[hold] = 'c' .. string.sub(ended, 2, 9)
 end
 
 local function due(offset)
@@ -94,14 +162,14 @@ local function due(offset)
   return redis.call('HSETNX', state, 'r:' .. string.format('%.0f', offset), '1') == 1
 end
 
-for _, event in ipairs(cmsgpack.unpack(ARGV[8])) do
+for _, event in ipairs(events) do
   local kind, hold, legs = event[2], event[3], event[5]
-  local done = KEYS[3 + event[4]]
+  local done = ends[event[4]]
   if due(event[1]) then
     if kind == 'PLACED' then
       place(hold, legs, done)
     else
-      local body = redis.call('HGET', holds, hold)
+      local body = open_holds.now[hold]
       if body and kind == 'EXTENDED' then
         extend(hold, body, legs)
       elseif body then
@@ -112,6 +180,10 @@ for _, event in ipairs(cmsgpack.unpack(ARGV[8])) do
     end
   end
 end
+write(entries)
+write(open_holds)
+for _, done in pairs(ends) do write(done) end
+write_sums()
 for index = 4, #KEYS do redis.call('EXPIRE', KEYS[index], string.format('%.0f', tonumber(ARGV[7]) + 3600)) end
 if following > cursor then cursor = following end
 cursor = string.format('%.0f', cursor)
