@@ -212,7 +212,10 @@ class MemoryQuarantine:
         for first in self._chosen(gone):
             chain, sink = first.event.order_key, first.event.sink
             for row in self._of(sink, first.partition):
-                same = chain is not None and row.event.order_key == chain
+                # Behind a record that could not be read, whatever has its key may have waited.
+                same = (
+                    row.event.order_key == chain if chain is not None else row.event.key_bytes == first.event.key_bytes
+                )
                 if row.waiting().follows and (same or row.behind_event_id == first.event.event_id):
                     row.requested = True
 

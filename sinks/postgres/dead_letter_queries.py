@@ -114,7 +114,8 @@ UNPIN = f"""
 UPDATE quaestor.quarantine_outbox SET cut = NULL, requested_at = NULL, requested_by = NULL
 WHERE {OF_PARTITION} AND cut IS NOT NULL
 """
-#: What waited behind these, or comes after them in their chains; may_go says which of it may be applied.
+#: What waited behind these, or comes after them in their chains (of a record that could not be read: has its key);
+#: may_go says which of it may be applied.
 FREE_FOLLOWERS = """
 UPDATE quaestor.quarantine_outbox AS follower
 SET requested_at = now(), requested_by = $2
@@ -125,7 +126,11 @@ WHERE gone.event_id = ANY($1::uuid[])
     AND follower.source_partition = gone.source_partition
     AND follower.state = 'PARKED'
     AND follower.behind_event_id IS NOT NULL
-    AND (follower.behind_event_id = gone.event_id OR follower.order_key = gone.order_key)
+    AND (
+        follower.behind_event_id = gone.event_id
+        OR follower.order_key = gone.order_key
+        OR gone.order_key IS NULL AND follower.key_bytes = gone.key_bytes
+    )
 """
 
 # People.

@@ -15,7 +15,7 @@ from schemas.events import (
     QuarantineReason,
     Severity,
 )
-from schemas.ids import derived_id
+from schemas.ids import derived_id, uuid7
 from sinks.dead_letters import STATES, DeadLetters, Selection
 from sinks.fake_quarantine import MemoryQuarantine
 from sinks.postgres.dead_letters import PostgresDeadLetters
@@ -209,6 +209,26 @@ async def test_followers_are_not_forgotten_between_two_cuts(quarantine: Quaranti
     await quarantine.store.settle(SINK, AT, ids_of(kept[:1]), [])
     assert (await quarantine.store.calls(SINK)).redrives == (AT,)
     assert await taken(quarantine) == [7, 9]
+
+
+async def test_what_waits_for_several_unread_records_goes_with_the_last(quarantine: Quarantine) -> None:
+    """Whichever of them it was parked behind, and though one failed again meanwhile."""
+    budgets = Partition("quaestor.budgets", 2)
+    first, second, third = (
+        LogRecord(budgets.topic, budgets.number, offset, MILLIS, b"acme", b"\x00\x01", ()) for offset in (1, 2, 3)
+    )
+    heads = [SCREEN.poison(each, TOPIC_ID, QuarantineReason.UNDECODABLE, "bad", 1).event for each in (first, second)]
+    item = Decoded(3, {"hold_id": uuid7(START_MICROS, bytes(10))}, third)
+    waits = SCREEN.parked(item, TOPIC_ID, heads[0].event_id, "waits", 1).event
+    await quarantine.store.put([*heads, waits])
+    await quarantine.letters.discard([heads[0].event_id], PEOPLE, "lost")
+    assert [] == await quarantine.store.take(SINK, budgets, 1)
+    await quarantine.letters.request([heads[1].event_id], PEOPLE)
+    (again,) = await quarantine.store.take(SINK, budgets, 1)
+    await quarantine.store.settle(SINK, budgets, [], [Failed(again.event_id, QuarantineReason.BUG, "bad", "f")])
+    await quarantine.letters.discard([heads[1].event_id], PEOPLE, "lost too")
+
+    assert [3] == [each.source_offset for each in await quarantine.store.take(SINK, budgets, 100)]
 
 
 async def test_a_request_that_can_do_nothing_ends(quarantine: Quarantine) -> None:

@@ -275,8 +275,6 @@ class Simulation(RuleBasedStateMachine):
             self._deliver_all()
             if self.bench.redrives and not list(self._behind(last)):
                 drive(self.bench.quarantine.discard(self._poison(), "cli/test", "the end"))
-                # What waited behind a record that failed again and was then given up is not asked for by itself.
-                drive(self.bench.quarantine.request(sorted(self.bench.quarantine.rows), "cli/test"))
                 last.tend()
                 self._deliver_all()
             self._check()
