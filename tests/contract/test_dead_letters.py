@@ -228,6 +228,7 @@ async def test_what_waits_for_several_unread_records_goes_with_the_last(quaranti
     await quarantine.store.settle(SINK, budgets, [], [Failed(again.event_id, QuarantineReason.BUG, "bad", "f")])
     await quarantine.letters.discard([heads[1].event_id], PEOPLE, "lost too")
 
+    assert budgets in (await quarantine.store.calls(SINK)).redrives
     assert [3] == [each.source_offset for each in await quarantine.store.take(SINK, budgets, 100)]
 
 
