@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from api.settings import Settings
+from benchmarks.measure import percentile
 from schemas.topics import BUDGETS, HEALTH, TOPICS
 from sinks.audit.layout import AUDITED_TOPICS
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
@@ -158,6 +159,6 @@ class FreshnessWatch:
 
 
 def _result(store: Store) -> Freshness:
-    ages = sorted(store.ages_seconds) or [0.0]
-    p50, p99 = (ages[min(len(ages) - 1, int(share * len(ages)))] for share in (0.5, 0.99))
-    return Freshness(store.name, len(store.ages_seconds), p50, p99, ages[-1], store.behind)
+    ages = sorted(store.ages_seconds)
+    p50, p99, longest = (percentile(ages, share) for share in (0.5, 0.99, 1.0))
+    return Freshness(store.name, len(ages), p50, p99, longest, store.behind)

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,11 @@ class Measured:
     p50_milliseconds: float
     p99_milliseconds: float
     errors: int
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of sorted values lie; 0 without values."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 import uvloop
 
-from benchmarks.measure import Measured
+from benchmarks.measure import Measured, percentile
 
 CONNECTIONS_MAX = 200
 TIMEOUT_SECONDS = 60
@@ -40,6 +40,6 @@ async def _run(url: str, body: bytes, headers: Mapping[str, str], rate: float, c
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 group.create_task(one(due))
         spent = time.monotonic() - started
-    ordered = sorted(latencies) or [0.0]
-    p50, p99 = (1_000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.99))
+    ordered = sorted(latencies)
+    p50, p99 = (1_000 * percentile(ordered, share) for share in (0.5, 0.99))
     return Measured(len(latencies), len(latencies) / spent, p50, p99, count - len(latencies))

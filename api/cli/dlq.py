@@ -94,8 +94,7 @@ def show(
     async def read(letters: DeadLetters) -> tuple[DeadLetter, QuarantinedRecord] | None:
         return await letters.show(event_id)
 
-    if not is_uuid(event_id):
-        fail(f"{event_id!r} is not an event id; `quaestor dlq list --json` shows them whole")
+    _check_ids([event_id])
     found = _ask(load_settings(data), read)
     if found is None:
         fail(f"nothing with the id {event_id} was set aside")
@@ -139,7 +138,7 @@ def redrive(
     chosen = _demanded(event_ids, everything, states, sink, topic, tenant, fingerprint, since, until)
 
     async def run(letters: DeadLetters) -> list[DeadLetter]:
-        ids = [each.event_id for each in await letters.find(chosen, ROWS_MAX)]
+        ids = await _ids(letters, chosen)
         await letters.request(ids, _actor(), again=again)
         return await _settled(letters, tuple(ids), wait) if ids else []
 
@@ -176,8 +175,7 @@ def park(
     chosen = _demanded(event_ids, everything, ("QUARANTINED",), sink, topic, tenant, fingerprint, since, until)
 
     async def run(letters: DeadLetters) -> int:
-        ids = [each.event_id for each in await letters.find(chosen, ROWS_MAX)]
-        return await letters.park(ids, _actor(), reason)
+        return await letters.park(await _ids(letters, chosen), _actor(), reason)
 
     _print_count("parked", _ask(load_settings(data), run), as_json=as_json)
 
@@ -201,8 +199,7 @@ def discard(
         fail("--reason is empty: say why these records are given up")
 
     async def run(letters: DeadLetters) -> int:
-        ids = [each.event_id for each in await letters.find(chosen, ROWS_MAX)]
-        return await letters.discard(ids, _actor(), reason)
+        return await letters.discard(await _ids(letters, chosen), _actor(), reason)
 
     _print_count("discarded", _ask(load_settings(data), run), as_json=as_json)
 
@@ -258,9 +255,7 @@ def selection(
     until: str | None,
 ) -> Selection:
     """What the options choose; ends the command with one line when one of them can't be read."""
-    wrong = next((each for each in event_ids or () if not is_uuid(each)), None)
-    if wrong is not None:
-        fail(f"{wrong!r} is not an event id; `quaestor dlq list --json` shows them whole")
+    _check_ids(event_ids or [])
     now_micros = time.time_ns() // 1_000
     return Selection(
         tuple(event_ids or ()),
@@ -301,6 +296,16 @@ def _demanded(
     if not (event_ids or everything or any(filters)):
         fail("name records by id or by a filter, or say --all")
     return selection(event_ids, states, *filters)
+
+
+def _check_ids(event_ids: list[str]) -> None:
+    wrong = next((each for each in event_ids if not is_uuid(each)), None)
+    if wrong is not None:
+        fail(f"{wrong!r} is not an event id; `quaestor dlq list --json` shows them whole")
+
+
+async def _ids(letters: DeadLetters, chosen: Selection) -> list[str]:
+    return [each.event_id for each in await letters.find(chosen, ROWS_MAX)]
 
 
 def _states(text: str | None) -> tuple[State, ...]:

@@ -64,23 +64,32 @@ class CrashingPlans(MemoryPlanStore):
         return [replace(plan, age_seconds=self.age_seconds) for plan in await super().left_open(projection, partitions)]
 
 
-class LossyClickHouse(ClickHouse):
+class HurtClickHouse(ClickHouse):
+    """A connection to whose inserts, of columns or of blocks, something happens."""
+
+    async def insert(
+        self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
+    ) -> None:
+        """As the client does, hurt."""
+        await self.hurt(table, super().insert(table, names, types, columns, token))
+
+    async def insert_block(self, table: str, block: bytes, token: str) -> None:
+        """As the client does, hurt."""
+        await self.hurt(table, super().insert_block(table, block, token))
+
+    async def hurt(self, table: str, inserting: Coroutine[Any, Any, None]) -> None:
+        """Await the insert, or do worse."""
+        raise NotImplementedError
+
+
+class LossyClickHouse(HurtClickHouse):
     """A connection that dies before or after an insert was applied."""
 
     before: Callable[[str], bool] = staticmethod(lambda _: False)
     after: Callable[[str], bool] = staticmethod(lambda _: False)
 
-    async def insert(
-        self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
-    ) -> None:
-        """Insert columns, or lose the request, or lose the answer."""
-        await self._lossy(table, super().insert(table, names, types, columns, token))
-
-    async def insert_block(self, table: str, block: bytes, token: str) -> None:
-        """Insert a block, or lose the request, or lose the answer."""
-        await self._lossy(table, super().insert_block(table, block, token))
-
-    async def _lossy(self, table: str, inserting: Coroutine[Any, Any, None]) -> None:
+    async def hurt(self, table: str, inserting: Coroutine[Any, Any, None]) -> None:
+        """Insert, or lose the request, or lose the answer."""
         if self.before(table):
             inserting.close()
             raise StoreUnavailableError("the request was lost")
@@ -89,7 +98,7 @@ class LossyClickHouse(ClickHouse):
             raise StoreUnavailableError("the answer was lost")
 
 
-class KillingClickHouse(ClickHouse):
+class KillingClickHouse(HurtClickHouse):
     """A connection whose server is killed with SIGKILL while it inserts into one table."""
 
     def __init__(self, url: str, database: str, server: ClickHouseServer) -> None:
@@ -100,27 +109,18 @@ class KillingClickHouse(ClickHouse):
         self.dead = asyncio.Event()
         self.kills = 0
 
-    async def insert(
-        self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
-    ) -> None:
-        """Insert columns beside a kill."""
-        await self._beside_a_kill(table, super().insert(table, names, types, columns, token))
-
-    async def insert_block(self, table: str, block: bytes, token: str) -> None:
-        """Insert a block beside a kill."""
-        await self._beside_a_kill(table, super().insert_block(table, block, token))
-
-    async def _beside_a_kill(self, table: str, insert: Coroutine[Any, Any, None]) -> None:
+    async def hurt(self, table: str, inserting: Coroutine[Any, Any, None]) -> None:
+        """Insert beside a kill."""
         if table != self.victim:
-            await insert
+            await inserting
             return
         self.victim = None
         self.kills += 1
         self.dead.clear()
-        inserting = asyncio.ensure_future(insert)
+        running = asyncio.ensure_future(inserting)
         await asyncio.to_thread(self._server.kill)
         self.dead.set()
-        await inserting
+        await running
 
 
 class World:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,18 +16,6 @@ from sinks.redis.keys import gate_key
 from sinks.redis.sink import RedisSink
 from tests.support.live_budgets import until
 from tests.valkey import Valkey
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    """A server of the test's own."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -26,18 +24,6 @@ CODEC = codec()
 SCREEN = Screen(CODEC, "redis@v1")
 AT = Partition(BUDGETS.name, PARTITION)
 TOPIC_IDS = {BUDGETS.name: TOPIC_ID, HEALTH.name: TOPIC_ID}
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    """A server of the test's own."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
 
 
 @pytest.fixture

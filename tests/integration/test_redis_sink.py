@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -30,18 +28,6 @@ def kafka() -> Iterator[str]:
     server = start_kafka()
     yield server.settings()["kafka_bootstrap"]
     server.stop()
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    """A server of the test's own."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
 
 
 @pytest.fixture

@@ -15,38 +15,12 @@ from schemas.topics import TOPICS
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
 from streams.decoder import read_varint
 from streams.encoder import encode_long
+from tests.support.avro_values import LONGS, values
 
 NAMES = [topic.name for topic in TOPICS]
 SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
 SOURCE = LocalSchemas()
 CODEC = Codec(SOURCE)
-LONGS = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-200, 200), st.integers(1 << 50, 1 << 56))
-PLAIN = {
-    "string": st.text(max_size=200),
-    "bytes": st.binary(max_size=200),
-    "int": st.integers(-(1 << 31), (1 << 31) - 1),
-    "long": LONGS,
-    "boolean": st.booleans(),
-    "double": st.floats(allow_nan=False),
-    "null": st.none(),
-}
-
-
-def values(avro: Any) -> st.SearchStrategy[Any]:
-    """Values of an Avro type."""
-    if isinstance(avro, list):
-        return st.one_of(*map(values, avro))
-    kind = avro["type"] if isinstance(avro, dict) else avro
-    match kind:
-        case "enum":
-            return st.sampled_from(avro["symbols"])
-        case "record":
-            return st.fixed_dictionaries({field["name"]: values(field["type"]) for field in avro["fields"]})
-        case "array":
-            return st.lists(values(avro["items"]), max_size=5)
-        case "map":
-            return st.dictionaries(st.text(max_size=20), values(avro["values"]), max_size=5)
-    return PLAIN[kind]
 
 
 def framed(name: str, fields: dict[str, Any]) -> bytes:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 LONGS = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-200, 20_000), st.integers(1 << 41, 1 << 56))
 PLAIN = {
-    "string": st.text(max_size=100),
-    "bytes": st.binary(max_size=100),
+    "string": st.text(max_size=200),
+    "bytes": st.binary(max_size=200),
     "int": st.integers(-(1 << 31), (1 << 31) - 1),
     "long": LONGS,
     "boolean": st.booleans(),
@@ -29,7 +29,7 @@ def values(avro: Any) -> st.SearchStrategy[Any]:
         case "record":
             return st.fixed_dictionaries({field["name"]: values(field["type"]) for field in avro["fields"]})
         case "array":
-            return st.lists(values(avro["items"]), max_size=4)
+            return st.lists(values(avro["items"]), max_size=5)
         case "map":
-            return st.dictionaries(st.text(max_size=10), values(avro["values"]), max_size=4)
+            return st.dictionaries(st.text(max_size=20), values(avro["values"]), max_size=5)
     return PLAIN[kind]
