@@ -1,22 +1,33 @@
 """The ClickHouse sink: plan, insert, settle.
 
-A batch becomes one plan per topic, pinned in Postgres together with its exclusions; each plan is one insert under its
-token; then the cursors move. Whatever dies in between leaves a plan open, and whoever owns one of its partitions next
-inserts exactly the same rows again under the same token, which ClickHouse drops where it has them (plans.py).
+A batch's rows are made ready for sending first: whatever our code makes of a record must be known before a plan holds
+it for good. Then a batch becomes one plan per topic, pinned in Postgres together with its exclusions; each plan is one
+insert under its token; then the cursors move. Whatever dies in between leaves a plan open, and whoever owns one of its
+partitions next inserts exactly the same rows again under the same token, which ClickHouse drops where it has them
+(plans.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import structlog
 
-from schemas.errors import GapError, IntegrityError, RejectedError, Rejection, StoreUnavailableError
+from schemas.errors import (
+    GapError,
+    IntegrityError,
+    QuaestorError,
+    RejectedError,
+    Rejection,
+    StoreUnavailableError,
+)
 from sinks.clickhouse import queries
 from sinks.clickhouse.client import ClickHouse
-from sinks.clickhouse.native import NativeWriter
-from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore
+from sinks.clickhouse.native import NativeWriter, Pieces
+from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore, plans_of
 from sinks.clickhouse.ranges import RangeReader
 from sinks.clickhouse.redrive import redrive_rows
 from sinks.clickhouse.tables import TABLES
@@ -37,6 +48,23 @@ TRUSTED_AGE_SECONDS = 3_600
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 4
 WRITERS = {topic: NativeWriter(table) for topic, table in TABLES.items()}
+
+
+class Prepared(NamedTuple):
+    """An insert's rows as they are sent: a block, or columns where there is none."""
+
+    count: int
+    block: bytes | None
+    columns: list[Any]
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What this process has of what is to be inserted; anything else is read from the log again."""
+
+    spans: Mapping[Partition, Span] = field(default_factory=dict)
+    #: Ready to be sent, by the pieces of the plan they are expected to get.
+    rows: Mapping[tuple[Piece, ...], Prepared] = field(default_factory=dict)
 
 
 class ClickHouseSink(Sink):
@@ -77,7 +105,7 @@ class ClickHouseSink(Sink):
         left_open = await self._plans.left_open(self.projection, partitions)
         if left_open:
             log.info("plans_recovered", sink=self.projection, plans=len(left_open))
-            await self._complete(left_open, {}, epochs)
+            await self._complete(left_open, AtHand(), epochs)
         for plan in left_open:
             cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
         self._epochs |= epochs
@@ -90,11 +118,13 @@ class ClickHouseSink(Sink):
         for _ in range(TRIMS_MAX):
             if not spans:
                 return
-            planned = await self._plans.plan(self.projection, [_draft(span) for span in spans], self._epochs)
+            drafts = [_draft(span) for span in spans]
+            at_hand = await self._ready(spans, drafts)
+            planned = await self._plans.plan(self.projection, drafts, self._epochs)
             if isinstance(planned, Misplaced):
                 spans = _trimmed(spans, planned.held)
                 continue
-            await self._complete(planned.plans, {span.partition: span for span in spans}, self._epochs)
+            await self._complete(planned.plans, at_hand, self._epochs)
             settled = {piece.partition: piece.next_offset for plan in planned.plans for piece in plan.pieces}
             spans = _trimmed(spans, settled)
         if spans:
@@ -115,35 +145,54 @@ class ClickHouseSink(Sink):
         for partition in partitions:
             self._epochs.pop(partition, None)
 
-    async def _complete(
-        self, plans: Sequence[Plan], spans: Mapping[Partition, Span], epochs: Mapping[Partition, int]
-    ) -> None:
-        """Insert plans and move the cursors of the partitions we own; raises as `write` does."""
-        outcomes = await asyncio.gather(*(self._insert_once(plan, spans) for plan in plans), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        await self._plans.settle(self.projection, plans, epochs)
+    async def _ready(self, spans: Sequence[Span], drafts: Sequence[Draft]) -> AtHand:
+        """Rows of the plans these spans get when none of their events was met before.
 
-    async def _insert_once(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
-        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):
-            await self._insert(plan, spans)
+        What raises here is a fault of our code about some record; raised once a plan holds the record, it would be
+        raised for every record that shares the plan.
+        """
+        held = {span.partition: span for span in spans}
+        rows = {plan.pieces: await self._rows(plan, AtHand(held)) for plan in plans_of(self.projection, drafts, {})}
+        return AtHand(held, rows)
 
-    async def _insert(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+    async def _rows(self, plan: Plan, at_hand: AtHand) -> Prepared:
+        ready = at_hand.rows.get(plan.pieces)
+        if ready is not None:
+            return ready
+        spans = at_hand.spans
         pieces = [
             (piece.partition.number, piece.topic_id, await self._records(piece, spans.get(piece.partition)))
             for piece in plan.pieces
         ]
-        table = TABLES[plan.topic]
-        rows = sum(len(records) for _, _, records in pieces)
-        if rows:
-            block = WRITERS[plan.topic].block(pieces)
-            if block is not None:
-                await self._clickhouse.insert_block(table.name, block, plan.token)
-            else:
-                columns = table.columns_of(pieces)
-                await self._clickhouse.insert(table.name, table.column_names, table.column_types, columns, plan.token)
-        log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows)
+        return self._made(plan.topic, pieces)
+
+    def _made(self, topic: str, pieces: Pieces) -> Prepared:
+        count = sum(len(records) for _, _, records in pieces)
+        block = WRITERS[topic].block(pieces) if count else None
+        return Prepared(count, block, TABLES[topic].columns_of(pieces) if count and block is None else [])
+
+    async def _complete(self, plans: Sequence[Plan], at_hand: AtHand, epochs: Mapping[Partition, int]) -> None:
+        """Insert plans and move the cursors of the partitions we own; raises as `write` does."""
+        outcomes = await asyncio.gather(*(self._insert_once(plan, at_hand) for plan in plans), return_exceptions=True)
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, QuaestorError):
+                # Of no record in particular, as far as anybody can tell now: nothing sound may be blamed.
+                raise IntegrityError(f"the plan {plan.token} can't be inserted: {type(outcome).__name__}") from outcome
+            if isinstance(outcome, BaseException):
+                raise outcome
+        await self._plans.settle(self.projection, plans, epochs)
+
+    async def _insert_once(self, plan: Plan, at_hand: AtHand) -> None:
+        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):
+            await self._insert(plan, at_hand)
+
+    async def _insert(self, plan: Plan, at_hand: AtHand) -> None:
+        table, rows = TABLES[plan.topic], await self._rows(plan, at_hand)
+        if rows.block is not None:
+            await self._clickhouse.insert_block(table.name, rows.block, plan.token)
+        elif rows.count:
+            await self._clickhouse.insert(table.name, table.column_names, table.column_types, rows.columns, plan.token)
+        log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows.count)
 
     async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
         """The rows of a piece, from the batch where it holds all of them, else from the log."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from schemas.errors import FencedError
-from sinks.clickhouse.plans import Piece, Plan
-from sinks.clickhouse.sink import ClickHouseSink
+from sinks.clickhouse.plans import Draft, Piece, Plan
+from sinks.clickhouse.sink import AtHand, ClickHouseSink
 from sinks.fake import MemorySink
 from sinks.redis.sink import RedisSink
 from sinks.runner.assembler import Assembler
@@ -72,8 +72,8 @@ class NoPoison(MemorySink):
 class ForgetsToken(ClickHouseSink):
     """Makes a token for each try."""
 
-    async def _insert(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
-        await super()._insert(replace(plan, token=f"{plan.token}#{next(NUMBERS)}"), spans)
+    async def _insert(self, plan: Plan, at_hand: AtHand) -> None:
+        await super()._insert(replace(plan, token=f"{plan.token}#{next(NUMBERS)}"), at_hand)
 
 
 class OtherRange(ClickHouseSink):
@@ -103,15 +103,22 @@ class NoRecovery(ClickHouseSink):
         finally:
             self._insert_once = inserting  # type: ignore[method-assign]
 
-    async def _nothing(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
+    async def _nothing(self, plan: Plan, at_hand: AtHand) -> None:
         """Insert nothing."""
+
+
+class LateRows(ClickHouseSink):
+    """Makes rows only once a plan holds their records."""
+
+    async def _ready(self, spans: Sequence[Span], drafts: Sequence[Draft]) -> AtHand:
+        return AtHand({span.partition: span for span in spans})
 
 
 class TrustsEveryToken(ClickHouseSink):
     """Relies on the token of a plan however old."""
 
-    async def _insert_once(self, plan: Plan, spans: Mapping[Partition, Span]) -> None:
-        await self._insert(plan, spans)
+    async def _insert_once(self, plan: Plan, at_hand: AtHand) -> None:
+        await self._insert(plan, at_hand)
 
 
 class CursorElsewhere(RedisSink):
@@ -164,6 +171,7 @@ BROKEN: dict[str, tuple[type[Any], type[Process], dict[str, Any]]] = {
     "another range on retry": (ClickHouseBench, Process, {"sink_type": OtherRange}),
     "exclusions are forgotten": (ClickHouseBench, Process, {"sink_type": NoExclusions}),
     "open plans are not completed": (ClickHouseBench, Process, {"sink_type": NoRecovery}),
+    "rows are made behind the plan": (ClickHouseBench, Process, {"sink_type": LateRows}),
     "old tokens are trusted": (ClickHouseBench, Process, {"sink_type": TrustsEveryToken}),
     "the cursor of Redis is kept elsewhere": (RedisBench, Process, {"sink_type": CursorElsewhere}),
     "admission opens without a barrier": (RedisBench, Process, {"sink_type": NoBarrier}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 import msgspec
@@ -20,6 +20,8 @@ CODEC = codec()
 TENANTS = ("acme", "beta", "core")
 #: What a store refuses in a record that reads well.
 REFUSED_MODEL = "refused"
+#: What the sink's own code fails on, in a record that reads well.
+FAILING_MODEL = "failing"
 YEAR_2300_MICROS = 10_413_792_000_000_000
 
 
@@ -34,8 +36,23 @@ class Kind(StrEnum):
     FOREIGN_KEY = "foreign key"
     #: Reads well, and no store takes it.
     REFUSED = "refused"
+    #: Reads well, and a fault of the sink's code lies in wait for it.
+    FAILING = "failing"
     #: An offset without a record.
     HOLE = "hole"
+
+
+POISON = frozenset({Kind.UNDECODABLE, Kind.FOREIGN_KEY, Kind.REFUSED, Kind.FAILING})
+
+
+class FailingError(Exception):
+    """A fault of the sink's code, made for the simulation."""
+
+
+def fail_on(records: Iterable[Decoded]) -> None:
+    """Raise FailingError when one of these is what the sink's code fails on."""
+    if any(record.fields.get("model") == FAILING_MODEL for record in records):
+        raise FailingError
 
 
 class SimulatedLog:
@@ -66,12 +83,14 @@ class SimulatedLog:
             self._append(partition, record.key or b"", record.value or b"")
             return
         event = self._event(partition, pick, is_refused=kind is Kind.REFUSED)
+        if kind is Kind.FAILING:
+            event = msgspec.structs.replace(event, model=FAILING_MODEL)
         key, value = key_of(event).encode(), CODEC.encode(event)
         if kind is Kind.UNDECODABLE:
             value = value[: 5 + pick % 7]
         if kind is Kind.FOREIGN_KEY:
             key += b"x"
-        if kind in {Kind.UNDECODABLE, Kind.FOREIGN_KEY, Kind.REFUSED}:
+        if kind in POISON:
             self.poison[partition].add(self.ends[partition])
         self._append(partition, key, value)
 

@@ -18,13 +18,27 @@ from sinks.redis.gate import Gates
 from sinks.redis.keys import gate_key, slot_keys, tenants_key
 from sinks.redis.sink import RedisSink
 from sinks.redis.slots import Slots, slot_event
-from sinks.runner.seam import Sink
+from sinks.runner.seam import Sink, Span
 from streams.log import Partition
 from tests.support.simulation_bench import BUDGETS, COSTS, SMALL, Fault, Remote, StoreBench, doubled
 from tests.support.simulation_clickhouse import ClickHouseConnection, ClickHouseServer
-from tests.support.simulation_log import REFUSED_MODEL, TENANTS, SimulatedLog, SimulatedRanges
+from tests.support.simulation_log import (
+    FAILING_MODEL,
+    REFUSED_MODEL,
+    TENANTS,
+    FailingError,
+    SimulatedLog,
+    SimulatedRanges,
+    fail_on,
+)
 from tests.support.simulation_loop import VirtualLoop, Wire, drive
 from tests.support.simulation_redis import Movement, RedisConnection, RedisServer, folded
+
+
+def _refusal(fields: Mapping[str, Any]) -> str | None:
+    if fields.get("model") == FAILING_MODEL:
+        raise FailingError
+    return "no" if fields.get("model") == REFUSED_MODEL else None
 
 
 class MemoryBench(StoreBench):
@@ -38,7 +52,7 @@ class MemoryBench(StoreBench):
     def __init__(self, loop: VirtualLoop, wire: Wire, log: SimulatedLog) -> None:
         """An empty store."""
         super().__init__(loop, wire, log)
-        self.store = MemoryStore(refuses=lambda fields: "no" if fields.get("model") == REFUSED_MODEL else None)
+        self.store = MemoryStore(refuses=_refusal)
         self.quarantine = self.store.quarantine
         self.faults = {"keep": self._keep, "put back": self._put_back}
         self._owners: dict[Partition, str] = {}
@@ -140,7 +154,19 @@ class ClickHouseBench(StoreBench):
         connection = ClickHouseConnection(self.server, self.wire, process)
         ranges = Remote(SimulatedRanges(self.log), self.wire, process)
         plans = Remote(self.plans, self.wire, process)
-        return self.sink_type(connection, plans, ranges, SMALL)  # type: ignore[arg-type]
+        sink = self.sink_type(connection, plans, ranges, SMALL)  # type: ignore[arg-type]
+        make, redrive = sink._made, sink.redrive
+
+        def made(topic: str, pieces: Any) -> Any:
+            fail_on(record for _, _, records in pieces for record in records)
+            return make(topic, pieces)
+
+        async def redriven(span: Span) -> None:
+            fail_on(span.records)
+            await redrive(span)
+
+        sink._made, sink.redrive = made, redriven  # type: ignore[method-assign]
+        return sink
 
     def cursors(self) -> dict[Partition, int]:
         """As the bench says."""
@@ -197,6 +223,13 @@ class RedisBench(StoreBench):
         client: Any = RedisConnection(self.server, self.wire, process)
         sink.policy = SMALL
         sink._client, sink._slots, sink._gates = client, Slots(client), Gates(client)
+        apply_events = sink._apply_events
+
+        async def applied(owned: Any, span: Any, following: int, *, is_late: bool = False) -> Any:
+            fail_on(span.records)
+            return await apply_events(owned, span, following, is_late=is_late)
+
+        sink._apply_events = applied  # type: ignore[method-assign]
         return sink  # type: ignore[return-value]
 
     def cursors(self) -> dict[Partition, int]:
