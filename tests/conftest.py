@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
+from tests.support.databases import ClickHouseDatabases, clickhouse_databases
+from tests.support.scratch import use_own_folder
+
 TESTS = Path(__file__).parent
 #: Folders whose tests are pure: opening a network socket there is a mistake.
 SOCKETLESS = ("unit", "property")
+
+
+def pytest_configure() -> None:
+    """Before anything asks where temporary files go."""
+    use_own_folder()
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +41,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own settings out of the tests."""
     for name in [name for name in os.environ if name.startswith("QUAESTOR_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def clickhouse() -> Iterator[ClickHouseDatabases]:
+    """Empty databases on a server that all tests share."""
+    made = clickhouse_databases()
+    yield made
+    made.settle()

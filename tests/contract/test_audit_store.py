@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,22 +12,12 @@ from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.sequencer import sources_of
 from sinks.audit.store import AuditStore, CursorMove, LogState
 from sinks.postgres.audit import PostgresAuditStore
-from sinks.postgres.migrations import migrate
 from sinks.totals import totals_of
 from streams.log import Partition
 from tests.support.audit import PARTITIONS, TOPIC, TOPIC_ID, spans_of
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 
 TOPIC_IDS = dict.fromkeys(PARTITIONS, TOPIC_ID)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -35,10 +25,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[AuditStore]:
     """Each store in turn, empty."""
     made: AuditStore = MemoryAuditStore()
     if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        dsn = server.dsn(f"audit_{abs(hash(request.node.name))}")
-        await migrate(dsn)
-        made = PostgresAuditStore(dsn, "main")
+        made = PostgresAuditStore(await postgres_databases().emptied("audit"), "main")
     await made.open()
     yield made
     await made.close()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.test_clickhouse_sink_contract import (  # noqa: F401 - fixtures, used by name
-    clickhouse_url,
-    harness,
-    postgres,
-)
+from tests.contract.test_clickhouse_sink_contract import harness, screened, way  # noqa: F401 - fixtures
 from tests.contract.test_redrive_contract import (  # noqa: F401 - collected here under this module's harness
     test_a_redrive_cancelled_anywhere_is_completed_by_the_next,
     test_a_redrive_with_other_bytes_is_refused,

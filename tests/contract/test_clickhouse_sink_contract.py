@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import AsyncIterator
 
 import pytest
 
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.memory import MemoryPlanStore
-from sinks.clickhouse.migrations import Target, migrate
 from sinks.clickhouse.plans import PlanStore
 from sinks.clickhouse.reads import ClickHouseReads
 from sinks.clickhouse.tables import TABLES
-from sinks.postgres.migrations import migrate as migrate_postgres
 from sinks.postgres.plans import PostgresPlanStore
+from sinks.runner import columns
 from sinks.runner.seam import Sink
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 from tests.contract.test_sink_contract import (  # noqa: F401 - collected here under this module's harness
     FAR,
-    screened,
     test_a_batch_that_was_partly_applied_is_trimmed,
     test_a_claim_tells_where_the_store_stands,
     test_a_gap_is_refused,
@@ -34,11 +31,8 @@ from tests.contract.test_sink_contract import (  # noqa: F401 - collected here u
     test_one_fenced_partition_keeps_the_whole_batch_out,
     test_the_same_id_with_other_bytes_stops,
 )
-from tests.support.clickhouse_server import ClickHouseServer, external_url
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
-from tests.support.postgres_server import PostgresServer
-
-NUMBERS = count()
+from tests.support.databases import ClickHouseDatabases, postgres_databases
 
 
 class ClickHouseHarness:
@@ -71,39 +65,27 @@ class ClickHouseHarness:
         return 0
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
+@pytest.fixture(params=["memory plans, one by one", "postgres plans, columns"])
+def way(request: pytest.FixtureRequest) -> tuple[bool, bool]:
+    """Whether plans stand in Postgres, and whether records come decoded side by side.
+
+    A plan store is given drafts and never sees records, so two of the four pairs say all.
+    """
+    plans, records = str(request.param).split(", ")
+    return plans == "postgres plans", records == "columns"
 
 
-@pytest.fixture(scope="module")
-def clickhouse_url() -> Iterator[str]:
-    """A server for this module."""
-    url = external_url()
-    if url is not None:
-        yield url
-        return
-    server = ClickHouseServer()
-    server.start()
-    yield server.url
-    server.remove()
+@pytest.fixture(autouse=True)
+def screened(way: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """How records come, instead of the suite's own fixture."""
+    monkeypatch.setattr(columns, "RECORDS_MIN", 1 if way[1] else FAR)
 
 
-@pytest.fixture(params=["memory plans", "postgres plans"])
-async def harness(request: pytest.FixtureRequest, clickhouse_url: str) -> AsyncIterator[ClickHouseHarness]:
+@pytest.fixture
+async def harness(way: tuple[bool, bool], clickhouse: ClickHouseDatabases) -> AsyncIterator[ClickHouseHarness]:
     """Both homes of plans, each on an empty database."""
-    database = f"contract_{next(NUMBERS)}"
-    dsn = None
-    if request.param == "postgres plans":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        dsn = server.dsn(database)
-        await migrate_postgres(dsn)
-    await migrate(clickhouse_url, Target(database))
-    made = ClickHouseHarness(clickhouse_url, database, dsn)
+    dsn = await postgres_databases().emptied("plans") if way[0] else None
+    made = ClickHouseHarness(clickhouse.url, clickhouse.name(), dsn)
     yield made
     await made.reads.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -19,12 +19,11 @@ from schemas.ids import derived_id, uuid7
 from sinks.dead_letters import STATES, DeadLetters, Selection
 from sinks.fake_quarantine import MemoryQuarantine
 from sinks.postgres.dead_letters import PostgresDeadLetters
-from sinks.postgres.migrations import migrate
 from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Decoded, Failed, QuarantineStore, Standing
 from streams.log import LogRecord, Partition
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 from tests.support.stories import START_MICROS, TOPIC_ID, codec
 
 SINK = "a@v1"
@@ -53,15 +52,6 @@ class Quarantine:
         return await self.store.unpublished(1_000)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
 @pytest.fixture(params=["memory", "postgres"])
 async def quarantine(request: pytest.FixtureRequest) -> AsyncIterator[Quarantine]:
     """Each store in turn, empty."""
@@ -69,9 +59,7 @@ async def quarantine(request: pytest.FixtureRequest) -> AsyncIterator[Quarantine
         memory = MemoryQuarantine()
         yield Quarantine(memory, memory)
         return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    dsn = server.dsn(f"letters_{abs(hash(request.node.name))}")
-    await migrate(dsn)
+    dsn = await postgres_databases().emptied("letters")
     store, letters = PostgresQuarantine(dsn), PostgresDeadLetters(dsn)
     yield Quarantine(store, letters)
     await store.close()

@@ -22,7 +22,6 @@ from tests.contract.test_sink_contract import (
     claim,
     expected,
     harness,  # noqa: F401 - a fixture
-    postgres,  # noqa: F401 - a fixture
 )
 from tests.support.stories import Offsets, request_story
 

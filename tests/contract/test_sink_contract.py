@@ -6,7 +6,7 @@ To put another sink under the contract, give the `harness` fixture a class with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import pytest
@@ -14,7 +14,6 @@ import pytest
 from schemas.errors import FencedError, GapError, IntegrityError, RejectedError, StoreUnavailableError
 from schemas.events import Event, QuarantinedRecord, QuarantineReason
 from sinks.fake import MemorySink, MemoryStore
-from sinks.postgres.migrations import migrate
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Poison, Sink, Span, columns
@@ -22,7 +21,7 @@ from sinks.runner.assembler import cursors_after
 from sinks.runner.screen import Screen
 from sinks.totals import NO_TOTALS, StoreTotals, totals_of
 from streams.log import Partition
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 from tests.support.stories import TOPIC_ID, Offsets, codec, outgoing, request_story
 
 ENCODER = codec()
@@ -85,25 +84,13 @@ class PostgresHarness:
         return await self.reads.quarantined_count()
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
 @pytest.fixture(params=["memory", "postgres"])
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """Each store in turn, empty."""
     if request.param == "memory":
         yield MemoryHarness()
         return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    dsn = server.dsn(f"contract_{abs(hash(request.node.name))}")
-    await migrate(dsn)
-    made = PostgresHarness(dsn)
+    made = PostgresHarness(await postgres_databases().emptied("sinks"))
     yield made
     await made.reads.close()
 

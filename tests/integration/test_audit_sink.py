@@ -39,6 +39,7 @@ from streams.log import OutgoingRecord
 from streams.memory import MemoryLog
 from streams.monitor import Monitor
 from tests.support.audit import ORIGIN, PARTITIONS, TOPIC, TOPIC_ID, spans_of
+from tests.support.databases import postgres_databases
 from tests.support.postgres_server import PostgresServer
 from tests.support.stories import codec, outgoing, request_story
 
@@ -46,15 +47,6 @@ pytestmark = pytest.mark.stack
 ENCODER = codec()
 DEADLINE_SECONDS = 30
 KILLS = 8
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
 
 
 class Log:
@@ -106,21 +98,33 @@ class Log:
 
 
 @pytest.fixture
-async def log(server: PostgresServer, tmp_path: Path, request: pytest.FixtureRequest) -> Log:
-    """A new log."""
-    dsn = server.dsn(f"audit_{abs(hash(request.node.name))}")
-    await migrate(dsn)
-    return Log(tmp_path, dsn)
+async def log(tmp_path: Path) -> Log:
+    """A new log; a copy, since tests do more to it than change rows."""
+    return Log(tmp_path, await postgres_databases().copied("log"))
 
 
 @pytest.fixture
 async def grown(log: Log) -> Log:
     """A log with 600 published entries, closed in order."""
+    return await grow(log)
+
+
+async def grow(log: Log) -> Log:
+    """Enter and publish them."""
     sink = await log.claimed()
     for start in (0, 100, 200):
         await sink.write(Batch(spans_of(start, 100), 1))
     await sink.close()
     return log
+
+
+@pytest.fixture
+def mortal() -> Iterator[PostgresServer]:
+    """A server of a test's own, to be crashed."""
+    made = PostgresServer()
+    made.start()
+    yield made
+    made.remove()
 
 
 def differing(report: AuditReport) -> dict[str, str]:
@@ -307,14 +311,16 @@ def node(log: Log, level: int, index: int, size: int) -> bytes:
     return subtree_hash(LogFiles(log.layout.directory).read(tile), first, height)
 
 
-async def test_a_database_that_goes_and_comes_back(server: PostgresServer, grown: Log) -> None:
+async def test_a_database_that_goes_and_comes_back(mortal: PostgresServer, tmp_path: Path) -> None:
     """While Postgres is away nothing is lost; the same batch is applied when it is back, and published."""
+    await migrate(mortal.dsn("log"))
+    grown = await grow(Log(tmp_path, mortal.dsn("log")))
     sink = await grown.claimed()
-    server.stop("immediate")
+    mortal.stop("immediate")
     batch = Batch(spans_of(300, 50), 1)
     with pytest.raises(StoreUnavailableError):
         await sink.write(batch)
-    server.start()
+    mortal.start()
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from itertools import count
 
 import asyncpg
 import pytest
 
 from schemas.errors import FencedError, StoreUnavailableError
 from sinks.clickhouse.plans import Draft, Known, Planned
-from sinks.postgres.migrations import migrate
 from sinks.postgres.plans import PostgresPlanStore
 from streams.log import Partition
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 
-NUMBERS = count()
 PROJECTION = "clickhouse@v1"
 COSTS = Partition("quaestor.costs", 0)
 #: 2020-03-01 and 2026-11-01.
@@ -29,21 +26,10 @@ def draft(first: int, after: int, at: int = NEW_MICROS, name: str = "e") -> Draf
     return Draft(COSTS, "tid", first, after, events)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    made = PostgresServer()
-    made.start()
-    yield made
-    made.remove()
-
-
 @pytest.fixture
-async def dsn(server: PostgresServer) -> str:
+async def dsn() -> str:
     """A migrated database."""
-    where = server.dsn(f"plans_{next(NUMBERS)}")
-    await migrate(where)
-    return where
+    return await postgres_databases().emptied("plans")
 
 
 @pytest.fixture
@@ -131,9 +117,9 @@ async def test_days_behind_the_horizon_go_and_come_back(store: PostgresPlanStore
     assert ["2020-03-01"] == [row["day"] for row in days]
 
 
-async def test_a_database_without_migrations_is_unavailable(server: PostgresServer) -> None:
+async def test_a_database_without_migrations_is_unavailable() -> None:
     """`quaestor migrate` brings it; until then the runner waits."""
-    store = PostgresPlanStore(server.dsn("nowhere"), "one")
+    store = PostgresPlanStore(postgres_databases().dsn("nowhere"), "one")
     with pytest.raises(StoreUnavailableError, match="migrate"):
         await store.open()
     await store.close()

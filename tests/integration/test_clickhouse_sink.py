@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ from streams.log import Partition
 from tests.contract.test_sink_contract import FAR, batch_of, claim, expected
 from tests.support.clickhouse_server import ClickHouseServer
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
+from tests.support.databases import ClickHouseDatabases
 from tests.support.stories import TOPIC_ID, Offsets, request_story
 
-NUMBERS = count()
 STORIES = [request_story(number, "acme" if number % 3 else "beta", 1_000 + number) for number in range(40)]
 EVENTS: list[Event] = [event for story in STORIES for event in story]
 #: A write killed once is whole after very few repeats.
@@ -164,22 +163,21 @@ class World:
         )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    """A front of this module, which tests kill and start again."""
+@pytest.fixture
+async def world(clickhouse: ClickHouseDatabases) -> AsyncIterator[World]:
+    """An empty database."""
+    made = World(clickhouse.url, clickhouse.name())
+    yield made
+    await made.reads.close()
+
+
+@pytest.fixture
+def mortal() -> Iterator[ClickHouseServer]:
+    """A front of a test's own, to be killed and started again."""
     made = ClickHouseServer()
     made.start()
     yield made
     made.remove()
-
-
-@pytest.fixture
-async def world(server: ClickHouseServer) -> AsyncIterator[World]:
-    """An empty database."""
-    made = World(server.url, f"sink_{next(NUMBERS)}")
-    await migrate(made.url, Target(made.database))
-    yield made
-    await made.reads.close()
 
 
 def everything() -> Batch:
@@ -364,9 +362,11 @@ async def test_what_no_table_takes_is_named_before_anything_is_planned(world: Wo
     assert {} == await world.totals()
 
 
-async def test_kill_9_of_the_server_loses_and_doubles_nothing(world: World, server: ClickHouseServer) -> None:
+async def test_kill_9_of_the_server_loses_and_doubles_nothing(mortal: ClickHouseServer) -> None:
     """Each batch is killed at another table's insert and repeated until answered; every event counts once."""
-    client = KillingClickHouse(world.url, world.database, server)
+    world = World(mortal.url, "killed")
+    await migrate(mortal.url, Target("killed"))
+    client = KillingClickHouse(world.url, world.database, mortal)
     sink = world.sink(client)
     offsets = Offsets()
     for start, table in zip(range(0, 40, 8), ("requests", "costs", "ledger", "budgets", "requests"), strict=True):
@@ -379,14 +379,15 @@ async def test_kill_9_of_the_server_loses_and_doubles_nothing(world: World, serv
                 break
             except StoreUnavailableError:
                 await client.dead.wait()
-                server.start()
+                mortal.start()
         await client.dead.wait()
-        if not server.answers():
-            server.start()
+        if not mortal.answers():
+            mortal.start()
     await sink.close()
 
     assert 5 == client.kills
     await world.assert_whole()
+    await world.reads.close()
 
 
 async def test_reads_add_up(world: World) -> None:

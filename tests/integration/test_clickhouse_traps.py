@@ -29,7 +29,6 @@ from tests.contract.test_sink_contract import batch_of, claim
 from tests.integration.test_clickhouse_sink import (  # noqa: F401 - fixtures of that module
     CrashError,
     World,
-    server,
     world,
 )
 from tests.support.stories import Offsets, request_story

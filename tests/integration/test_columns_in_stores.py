@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import asyncpg
@@ -13,24 +11,20 @@ import pytest
 from schemas.events import Event, ProviderAttempt, RequestEvent
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.memory import MemoryPlanStore
-from sinks.clickhouse.migrations import Target, migrate
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
-from sinks.postgres.migrations import migrate as migrate_postgres
 from sinks.postgres.sink import PostgresSink
 from sinks.postgres.tables import TABLES
 from sinks.runner import Batch, Decoded, Span, columns
 from sinks.runner.columns import ChunkFields
 from sinks.runner.screen import Screen
 from streams.log import Partition
-from tests.support.clickhouse_server import ClickHouseServer
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import ClickHouseDatabases, postgres_databases
 from tests.support.stories import TOPIC_ID, Offsets, codec, request_story
 
 pytestmark = pytest.mark.stack
 ENCODER = codec()
 SCREEN = Screen(ENCODER, "test@v1")
-NUMBERS = count()
 
 
 @pytest.fixture(autouse=True)
@@ -72,21 +66,11 @@ def batch(*, together: bool) -> Batch:
     return Batch(list(spans.values()), 1)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
-async def test_rows_of_postgres_are_the_same(postgres: PostgresServer) -> None:
+async def test_rows_of_postgres_are_the_same() -> None:
     """Event tables and balances agree, column by column."""
     found = []
     for together in (True, False):
-        dsn = postgres.dsn(f"columns_{together}".lower())
-        await migrate_postgres(dsn)
+        dsn = await postgres_databases().emptied(f"columns_{together}".lower())
         sink, made = PostgresSink(dsn, "test"), batch(together=together)
         await sink.claim([span.partition for span in made.spans], {s.partition.topic: TOPIC_ID for s in made.spans})
         await sink.write(made)
@@ -100,21 +84,11 @@ async def test_rows_of_postgres_are_the_same(postgres: PostgresServer) -> None:
     assert found[0] == found[1]
 
 
-@pytest.fixture(scope="module")
-def clickhouse() -> Iterator[ClickHouseServer]:
-    """A front for this module."""
-    server = ClickHouseServer()
-    server.start()
-    yield server
-    server.remove()
-
-
-async def test_rows_of_clickhouse_are_the_same(clickhouse: ClickHouseServer) -> None:
+async def test_rows_of_clickhouse_are_the_same(clickhouse: ClickHouseDatabases) -> None:
     """Fact tables agree, column by column."""
     found = []
     for together in (True, False):
-        database = f"columns_{next(NUMBERS)}"
-        await migrate(clickhouse.url, Target(database))
+        database = clickhouse.name()
         client, made = ClickHouse(clickhouse.url, database), batch(together=together)
         sink = RememberingSink(client, MemoryPlanStore(), RememberedRanges())
         await sink.open()

@@ -23,7 +23,6 @@ from processors.parity.totals import TopicTotals
 from schemas import limits
 from schemas.errors import SchemaUnknownError
 from schemas.topics import COSTS, QUARANTINE, REQUESTS, TOPICS
-from sinks.postgres.migrations import migrate
 from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PROJECTION, PostgresSink
@@ -35,7 +34,7 @@ from streams.log import OutgoingRecord
 from streams.memory import MemoryLog
 from streams.monitor import Monitor
 from streams.recorder import Recorder
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 from tests.support.stories import codec, outgoing, request_story
 
 pytestmark = pytest.mark.stack
@@ -150,15 +149,6 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """No log lines: commands and sink share this process's standard output."""
@@ -169,15 +159,12 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 async def world(
-    server: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
     quiet: None,
 ) -> AsyncIterator[World]:
     """Sink and relay at work on an empty database."""
-    dsn = server.dsn(f"dlq_{abs(hash(request.node.name))}")
-    await migrate(dsn)
+    dsn = await postgres_databases().emptied("dlq")
     monkeypatch.setenv("QUAESTOR_DATA", str(tmp_path))
     monkeypatch.setenv("QUAESTOR_POSTGRES_DSN", dsn)
     monkeypatch.setenv("QUAESTOR_KAFKA_BOOTSTRAP", NOWHERE)
@@ -338,10 +325,10 @@ async def test_what_is_set_aside_is_on_its_topic(world: World) -> None:
     ],
 )
 def test_errors_are_one_line(
-    server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     """What was not understood, and what to say instead."""
     monkeypatch.setenv("QUAESTOR_DATA", str(tmp_path))
-    monkeypatch.setenv("QUAESTOR_POSTGRES_DSN", server.dsn("none"))
+    monkeypatch.setenv("QUAESTOR_POSTGRES_DSN", postgres_databases().dsn("none"))
     result = run("dlq", *arguments)
     assert (result.exit_code, result.stderr) == (1, f"quaestor: {words}\n")

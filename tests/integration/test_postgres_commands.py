@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,17 @@ from typer.testing import CliRunner, Result
 from api.cli.main import application
 from sinks.postgres.migrations import migrate
 from tests.integration.test_postgres_ledger import Desk
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 from tests.support.stories import request_story
 
 pytestmark = pytest.mark.stack
 NOWHERE = "127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
 @pytest.fixture
-def settings(server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Settings of a stack of which only Postgres runs; answers its address."""
-    dsn = server.dsn("commands")
+    dsn = postgres_databases().dsn("commands")
     monkeypatch.setenv("QUAESTOR_DATA", str(tmp_path))
     monkeypatch.setenv("QUAESTOR_POSTGRES_DSN", dsn)
     monkeypatch.setenv("QUAESTOR_KAFKA_BOOTSTRAP", NOWHERE)

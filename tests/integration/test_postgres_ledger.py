@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import asyncpg
 import msgspec
@@ -11,25 +11,15 @@ import pytest
 from schemas import events
 from schemas.errors import RejectedError
 from schemas.topics import LEDGER
-from sinks.postgres.migrations import migrate
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Span
 from streams.log import Partition
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import postgres_databases
 from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, request_story
 
 pytestmark = pytest.mark.stack
 ENCODER = codec()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
 
 
 class Desk:
@@ -59,19 +49,20 @@ class Desk:
         """What only a superuser with the triggers off can do."""
         connection = await asyncpg.connect(self.dsn)
         try:
-            for table in ("transfer", "cost", "budget_event"):
-                await connection.execute(f"ALTER TABLE quaestor_v1.{table} DISABLE TRIGGER append_only")
+            tables = [f"ALTER TABLE quaestor_v1.{table}" for table in ("transfer", "cost", "budget_event")]
+            for table in tables:
+                await connection.execute(f"{table} DISABLE TRIGGER append_only")
             await connection.execute(sql)
+            for table in tables:
+                await connection.execute(f"{table} ENABLE ALWAYS TRIGGER append_only")
         finally:
             await connection.close()
 
 
 @pytest.fixture
-async def desk(server: PostgresServer, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+async def desk() -> AsyncIterator[Desk]:
     """A fresh database."""
-    dsn = server.dsn(f"ledger_{abs(hash(request.node.name))}")
-    await migrate(dsn)
-    made = Desk(dsn)
+    made = Desk(await postgres_databases().emptied("ledger"))
     yield made
     await made.sink.close()
     await made.reads.close()

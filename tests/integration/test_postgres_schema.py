@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from sinks.postgres.vault import PostgresVault
 from sinks.runner.screen import Screen
 from streams.codec import schema_text
 from streams.log import LogRecord
-from tests.support.postgres_server import PostgresServer
+from tests.support.databases import PostgresDatabases, postgres_databases
 from tests.support.stories import TOPIC_ID, codec
 
 pytestmark = pytest.mark.stack
@@ -42,13 +41,10 @@ WHERE table_schema LIKE 'quaestor%' ORDER BY 1, 2, ordinal_position
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
+@pytest.fixture
+def server() -> PostgresDatabases:
+    """Databases by name on a shared server."""
+    return postgres_databases()
 
 
 async def ask(dsn: str, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -60,25 +56,26 @@ async def ask(dsn: str, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
         await connection.close()
 
 
-async def test_a_new_database_is_made_and_brought_forward_once(server: PostgresServer) -> None:
+async def test_a_new_database_is_made_and_brought_forward_once(server: PostgresDatabases) -> None:
     """Migrating creates the database, applies everything, and then has nothing to do."""
     dsn = server.dsn("fresh")
     assert await migrate(dsn) == [each.name for each in migrations()]
     assert (await migrate(dsn), await pending(dsn)) == ([], [])
 
 
-async def test_migrations_at_once_apply_each_file_once(server: PostgresServer) -> None:
+async def test_migrations_at_once_apply_each_file_once(server: PostgresDatabases) -> None:
     """Of four migrations of one new database one applies, the others find it done."""
     dsn = server.dsn("together")
     applied = await asyncio.gather(*(migrate(dsn) for _ in range(4)))
     assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
 
 
-async def test_every_older_version_comes_forward_to_the_same_schema(server: PostgresServer, tmp_path: Path) -> None:
+async def test_every_older_version_comes_forward_to_the_same_schema(server: PostgresDatabases, tmp_path: Path) -> None:
     """From each number of applied migrations on, the rest leads to the schema that all of them give."""
     known = migrations()
-    await migrate(server.dsn("whole"))
-    whole = await ask(server.dsn("whole"), SNAPSHOT)
+    newest = server.dsn("newest")
+    await migrate(newest)
+    whole = await ask(newest, SNAPSHOT)
     for count in range(1, len(known)):
         older = tmp_path / str(count)
         older.mkdir()
@@ -90,7 +87,7 @@ async def test_every_older_version_comes_forward_to_the_same_schema(server: Post
         assert await ask(dsn, SNAPSHOT) == whole
 
 
-async def test_a_changed_migration_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+async def test_a_changed_migration_is_refused(server: PostgresDatabases, tmp_path: Path) -> None:
     """A file that was applied may not change afterwards."""
     for migration in migrations():
         shutil.copy(FOLDER / f"{migration.name}.sql", tmp_path)
@@ -102,7 +99,7 @@ async def test_a_changed_migration_is_refused(server: PostgresServer, tmp_path: 
         await migrate(dsn, tmp_path)
 
 
-async def test_a_failing_migration_leaves_nothing(server: PostgresServer, tmp_path: Path) -> None:
+async def test_a_failing_migration_leaves_nothing(server: PostgresDatabases, tmp_path: Path) -> None:
     """Each file is one transaction."""
     (tmp_path / "0001_bad.sql").write_text("CREATE TABLE quaestor.half (); SELECT 1 / 0;")
     dsn = server.dsn("failing")
@@ -118,10 +115,9 @@ async def test_an_unreachable_server_says_so() -> None:
 
 
 @pytest.mark.parametrize("topic", sorted(TABLES))
-async def test_tables_follow_their_schema(server: PostgresServer, topic: str) -> None:
+async def test_tables_follow_their_schema(server: PostgresDatabases, topic: str) -> None:
     """Every field of a topic's record has its column, of its type, and can be null where the field can."""
-    await migrate(server.dsn("columns"))
-    found = await ask(server.dsn("columns"), COLUMNS, TABLES[topic].name)
+    found = await ask(await server.emptied("columns"), COLUMNS, TABLES[topic].name)
     expected = [(field["name"], *column_of(field["type"])) for field in json.loads(schema_text(topic))["fields"]]
     assert found[len(POSITION_COLUMNS) :] == expected
     assert {row[0] for row in found} == set(TABLES[topic].columns)
@@ -135,10 +131,9 @@ def column_of(avro: Any) -> tuple[str, str]:
     return TYPES[name], "YES" if "null" in options else "NO"
 
 
-async def test_subjects_are_one_for_all_who_ask_at_once(server: PostgresServer) -> None:
+async def test_subjects_are_one_for_all_who_ask_at_once(server: PostgresDatabases) -> None:
     """Two gateways that meet a user first at the same moment get the same handle and key."""
-    dsn = server.dsn("vault")
-    await migrate(dsn)
+    dsn = await server.emptied("vault")
     one, two = PostgresVault(dsn, MASTER), PostgresVault(dsn, MASTER)
     subjects = await asyncio.gather(*(vault.subject("acme", "ada") for vault in [one, two] * 10))
     assert len({subject.handle for subject in subjects}) == len({subject.data_key for subject in subjects}) == 1
@@ -148,10 +143,9 @@ async def test_subjects_are_one_for_all_who_ask_at_once(server: PostgresServer) 
     await two.close()
 
 
-async def test_the_vault_keeps_no_user_id_and_no_key(server: PostgresServer) -> None:
+async def test_the_vault_keeps_no_user_id_and_no_key(server: PostgresDatabases) -> None:
     """Nothing in the table is the user's id, its plain hash, or the data key."""
-    dsn = server.dsn("vault_content")
-    await migrate(dsn)
+    dsn = await server.emptied("vault")
     vault = PostgresVault(dsn, MASTER)
     subject = await vault.subject("acme", "ada@example.com")
     (row,) = await ask(dsn, "SELECT lookup_hash, handle, wrapped_key FROM quaestor.subject")
@@ -161,10 +155,9 @@ async def test_the_vault_keeps_no_user_id_and_no_key(server: PostgresServer) -> 
     await vault.close()
 
 
-async def test_the_outbox_keeps_poison_once(server: PostgresServer) -> None:
+async def test_the_outbox_keeps_poison_once(server: PostgresDatabases) -> None:
     """Kept twice it stands once, comes back as it was, and is no longer unpublished once marked."""
-    dsn = server.dsn("outbox")
-    await migrate(dsn)
+    dsn = await server.emptied("vault")
     outbox = PostgresQuarantine(dsn)
     record = LogRecord("quaestor.requests", 0, 7, 1, b"key", b"\xff\0", (("h", b"\0\xff"),))
     event = Screen(codec(), "a@v1").poison(record, TOPIC_ID, QuarantineReason.UNDECODABLE, "bad", 1).event

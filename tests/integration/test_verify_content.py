@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -11,25 +11,20 @@ from api.verify.parity import rollup_agrees
 from schemas import events
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.memory import MemoryPlanStore
-from sinks.clickhouse.migrations import Target
-from sinks.clickhouse.migrations import migrate as migrate_clickhouse
 from sinks.clickhouse.reads import ClickHouseReads
 from sinks.clickhouse.tables import TABLES
-from sinks.postgres.migrations import migrate
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Batch, Decoded, Sink, Span
 from streams.log import OutgoingRecord, Partition
-from tests.support.clickhouse_server import ClickHouseServer, external_url
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
+from tests.support.databases import ClickHouseDatabases, postgres_databases
 from tests.support.parity_world import CODEC, ParityWorld
-from tests.support.postgres_server import PostgresServer
 from tests.support.stories import START_MICROS, control_event, event_id, outgoing, request_story
 
 pytestmark = pytest.mark.stack
 COSTS = "quaestor.costs"
-DATABASE = "content"
 #: Values that stores turn into something else and back: floats of every size, nulls beside texts, maps, bytes, limits.
 ODD: list[events.Event] = [
     events.RoutingDecision(
@@ -67,28 +62,6 @@ def quarantined(world: ParityWorld) -> events.QuarantinedRecord:
     return Screen(CODEC, "x@v1").poison(record, "topic", events.QuarantineReason.BUG, "test", START_MICROS).event
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for this module."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="module")
-def clickhouse_url() -> Iterator[str]:
-    """A server for this module."""
-    url = external_url()
-    if url is not None:
-        yield url
-        return
-    server = ClickHouseServer()
-    server.start()
-    yield server.url
-    server.remove()
-
-
 @pytest.fixture
 def world() -> ParityWorld:
     """Forty requests and what else a schema allows; one event of each of some requests was produced twice."""
@@ -115,29 +88,35 @@ async def fill(sink: Sink, world: ParityWorld) -> None:
 
 
 @pytest.fixture
-async def in_postgres(postgres: PostgresServer, world: ParityWorld) -> AsyncIterator[PostgresReads]:
+async def dsn() -> str:
+    """An empty Postgres database."""
+    return await postgres_databases().emptied("content")
+
+
+@pytest.fixture
+async def in_postgres(dsn: str, world: ParityWorld) -> AsyncIterator[PostgresReads]:
     """A database that has the log."""
-    dsn = postgres.dsn(DATABASE)
-    await migrate(dsn)
     await fill(PostgresSink(dsn, "test"), world)
     reads = PostgresReads(dsn)
     yield reads
     await reads.close()
-    connection = await asyncpg.connect(postgres.dsn("postgres"))
-    await connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-    await connection.close()
 
 
 @pytest.fixture
-async def in_clickhouse(clickhouse_url: str, world: ParityWorld) -> AsyncIterator[ClickHouseReads]:
+def database(clickhouse: ClickHouseDatabases) -> str:
+    """An empty ClickHouse database."""
+    return clickhouse.name()
+
+
+@pytest.fixture
+async def in_clickhouse(
+    clickhouse: ClickHouseDatabases, database: str, world: ParityWorld
+) -> AsyncIterator[ClickHouseReads]:
     """A database that has the log."""
-    await migrate_clickhouse(clickhouse_url, Target(DATABASE))
-    client = ClickHouse(clickhouse_url, DATABASE)
-    await fill(RememberingSink(client, MemoryPlanStore(), RememberedRanges()), world)
-    client = ClickHouse(clickhouse_url, DATABASE)
-    reads = ClickHouseReads(client, MemoryPlanStore())
+    sink = RememberingSink(ClickHouse(clickhouse.url, database), MemoryPlanStore(), RememberedRanges())
+    await fill(sink, world)
+    reads = ClickHouseReads(ClickHouse(clickhouse.url, database), MemoryPlanStore())
     yield reads
-    await client.command(f"DROP DATABASE {DATABASE}")
     await reads.close()
 
 
@@ -166,13 +145,14 @@ async def test_clickhouse_holds_every_field(world: ParityWorld, in_clickhouse: C
     ],
 )
 async def test_one_spoilt_column_in_postgres_is_named(
-    world: ParityWorld, postgres: PostgresServer, in_postgres: PostgresReads, change: str, words: str
+    world: ParityWorld, dsn: str, in_postgres: PostgresReads, change: str, words: str
 ) -> None:
     """What a superuser did past the triggers is found, with its place in the log."""
     victim = next(row for row in world.rows() if row.partition.topic == COSTS and row.offset > 3)
-    connection = await asyncpg.connect(postgres.dsn(DATABASE))
+    connection = await asyncpg.connect(dsn)
     await connection.execute("ALTER TABLE quaestor_v1.cost DISABLE TRIGGER append_only")
     await connection.execute(change, victim.event_id)
+    await connection.execute("ALTER TABLE quaestor_v1.cost ENABLE ALWAYS TRIGGER append_only")
     await connection.close()
 
     difference = await world.difference(in_postgres)
@@ -193,12 +173,17 @@ async def test_one_spoilt_column_in_postgres_is_named(
     ],
 )
 async def test_one_spoilt_column_in_clickhouse_is_named(
-    world: ParityWorld, clickhouse_url: str, in_clickhouse: ClickHouseReads, change: str, words: str
+    world: ParityWorld,
+    clickhouse: ClickHouseDatabases,
+    database: str,
+    in_clickhouse: ClickHouseReads,
+    change: str,
+    words: str,
 ) -> None:
     """A column changed, a row deleted or doubled by hand is found, with its place in the log."""
     victim = next(row for row in world.rows() if row.partition.topic == COSTS and row.offset > 3)
-    client = ClickHouse(clickhouse_url, DATABASE)
-    await client.command(f"{change.format(db=DATABASE, id=victim.event_id)} SETTINGS mutations_sync = 2")
+    client = ClickHouse(clickhouse.url, database)
+    await client.command(f"{change.format(db=database, id=victim.event_id)} SETTINGS mutations_sync = 2")
     await client.close()
 
     difference = await world.difference(in_clickhouse)
@@ -206,11 +191,13 @@ async def test_one_spoilt_column_in_clickhouse_is_named(
     assert difference.startswith(f"{victim.partition}@{victim.offset} event {victim.event_id}: {words}")
 
 
-async def test_a_rollup_that_counted_twice_is_named(clickhouse_url: str, in_clickhouse: ClickHouseReads) -> None:
+async def test_a_rollup_that_counted_twice_is_named(
+    clickhouse: ClickHouseDatabases, database: str, in_clickhouse: ClickHouseReads
+) -> None:
     """Facts that are right say nothing of what their views made of them."""
     before = [rollup_agrees(each) for each in await in_clickhouse.rollups()]
-    client = ClickHouse(clickhouse_url, DATABASE)
-    rollup = f"{DATABASE}.rollup_cost_hourly"
+    client = ClickHouse(clickhouse.url, database)
+    rollup = f"{database}.rollup_cost_hourly"
     await client.command(f"INSERT INTO {rollup} SELECT * FROM {rollup}")  # noqa: S608 - our own name
     await client.close()
 
