@@ -21,6 +21,8 @@ from tests.support.avro_values import values
 
 NAMES = [topic.name for topic in TOPICS]
 SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
+#: Made once: making a strategy costs more than drawing from it.
+VALUES = {name: values(schema) for name, schema in SCHEMAS.items()}
 READERS = {name: ColumnReader(SCHEMAS[name]) for name in NAMES}
 SOURCE = LocalSchemas()
 CODEC = Codec(SOURCE)
@@ -72,7 +74,7 @@ def record(columns: Columns, row: int) -> dict[str, Any]:
 @given(data=st.data())
 def test_sound_records_say_what_the_decoder_says(name: str, data: st.DataObject) -> None:
     """Every field of every sound record is the decoder's, also after taking some of the records in another order."""
-    given_fields = data.draw(st.lists(values(SCHEMAS[name]), min_size=1, max_size=6))
+    given_fields = data.draw(st.lists(VALUES[name], min_size=1, max_size=6))
     given_values = [framed(name, fields) for fields in given_fields]
     columns = READERS[name].read(given_values, given_values[0][: HEADER.size])
     rows = data.draw(st.permutations(range(len(given_values))))
@@ -87,7 +89,7 @@ def test_sound_records_say_what_the_decoder_says(name: str, data: st.DataObject)
 @given(data=st.data())
 def test_what_the_decoder_refuses_is_not_sound(name: str, data: st.DataObject) -> None:
     """Cut, longer or changed values between whole ones are unsound or doubtful; their neighbours stay as they are."""
-    whole = framed(name, data.draw(values(SCHEMAS[name])))
+    whole = framed(name, data.draw(VALUES[name]))
     place = data.draw(st.integers(HEADER.size, len(whole) - 1))
     changed = bytearray(whole)
     changed[place] ^= data.draw(st.integers(1, 255))

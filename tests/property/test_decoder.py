@@ -19,6 +19,8 @@ from tests.support.avro_values import LONGS, values
 
 NAMES = [topic.name for topic in TOPICS]
 SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
+#: Made once: making a strategy costs more than drawing from it.
+VALUES = {name: values(schema) for name, schema in SCHEMAS.items()}
 SOURCE = LocalSchemas()
 CODEC = Codec(SOURCE)
 
@@ -35,7 +37,7 @@ def framed(name: str, fields: dict[str, Any]) -> bytes:
 @given(data=st.data())
 def test_decodes_what_fastavro_writes(name: str, data: st.DataObject) -> None:
     """Any record of any topic comes back field by field."""
-    fields = data.draw(values(SCHEMAS[name]))
+    fields = data.draw(VALUES[name])
     assert CODEC.decode(name, framed(name, fields)) == fields
 
 
@@ -43,7 +45,7 @@ def test_decodes_what_fastavro_writes(name: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_cut_or_longer_bytes_are_undecodable(name: str, data: st.DataObject) -> None:
     """A body that ends early or late is never taken for a shorter one."""
-    value = framed(name, data.draw(values(SCHEMAS[name])))
+    value = framed(name, data.draw(VALUES[name]))
     cut = data.draw(st.integers(HEADER.size, len(value) - 1))
     for broken in (value[:cut], value + b"\0"):
         with pytest.raises(UndecodableError):
