@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pytest_socket import disable_socket, enable_socket
 
 from tests.support.databases import ClickHouseDatabases, clickhouse_databases
@@ -18,8 +19,10 @@ SOCKETLESS = ("unit", "property")
 
 
 def pytest_configure() -> None:
-    """Before anything asks where temporary files go."""
+    """Before anything asks where temporary files go, or how long an example may take: on a busy machine, longer."""
     use_own_folder()
+    settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
