@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check up down bench faults format clean
+.PHONY: help demo test check types rules up down bench faults format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -16,9 +16,14 @@ test: .venv/.ready check ## Run every check and every test
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.ready ## Lint, types, layers and generated files, without running tests
+	@$(MAKE) --no-print-directory --jobs=2 types rules
+
+types: .venv/.ready
+	@$(BIN)/mypy
+
+rules: .venv/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.generate --check
 	@$(BIN)/python -m schemas.history --check
@@ -43,7 +48,8 @@ format: .venv/.ready ## Format the code
 clean: ## Remove the environment and caches; data in .quaestor/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# The environment: uv when present, venv and pip when not; versions and hashes are those of requirements.lock.
+# The environment: uv when present, venv and pip when not; versions and hashes are those of requirements.lock. pip would
+# compile one file after the other; a few of the packages' files are templates that never compile.
 .venv/.ready: pyproject.toml requirements.lock
 	@echo "making the environment in .venv (about a minute the first time)"
 	@if command -v uv >/dev/null 2>&1; then \
@@ -52,7 +58,8 @@ clean: ## Remove the environment and caches; data in .quaestor/ stays
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
 	else \
 	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	  { $(BIN)/python -m compileall -qq -j 0 .venv/lib || true; } ; \
 	fi
 	@touch .venv/.ready
