@@ -13,22 +13,18 @@ from processors import control
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
 from streams.codec import Codec, LocalSchemas
-from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics
+from streams.kafka import KafkaPublisher, KafkaReader
 from streams.log import OutgoingRecord
 from streams.memory import MemoryLog
-from tests.support.kafka_server import start_kafka
+from tests.support.kafka_server import fresh_product_topics
 
 Sit = Callable[[], ControlSession]
 
 
 @pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
-    """A broker of these tests' own, since the control topic is one for all."""
-    server = start_kafka()
-    address = server.settings()["kafka_bootstrap"]
-    ensure_topics(address, [CONTROL])
-    yield address
-    server.stop()
+def bootstrap() -> str:
+    """A broker whose control topic, which is one for all, is these tests' own."""
+    return fresh_product_topics([CONTROL])
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.stack)])

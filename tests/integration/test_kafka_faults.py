@@ -19,6 +19,7 @@ pytestmark = pytest.mark.stack
 
 NOWHERE = "127.0.0.1:1"
 SECONDS = 60.0
+BRIEFLY = 0.2
 AT = Partition(CONTROL.name, 0)
 
 
@@ -73,6 +74,13 @@ def read_all(reader: KafkaReader) -> list[LogRecord]:
     return records
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers that give up after a second instead of five."""
+    monkeypatch.setattr("streams.kafka.configuration.DELIVERY_TIMEOUT_SECONDS", 1)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_publisher_without_kafka_says_so_within_the_delivery_timeout() -> None:
     """Once per group, as unavailable: try again."""
     publisher, outcomes = KafkaPublisher(NOWHERE), Outcomes()
@@ -85,6 +93,7 @@ def test_a_publisher_without_kafka_says_so_within_the_delivery_timeout() -> None
     publisher.close()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_full_queue_refuses_the_group_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It neither blocks nor grows: the group ends with the first fault, once nothing of it is under way."""
     monkeypatch.setattr("streams.kafka.configuration.PRODUCER_QUEUE_RECORDS_MAX", 10)
@@ -104,10 +113,10 @@ def test_questions_without_kafka_end_in_time() -> None:
     """Each with the same fault."""
     reader = KafkaReader(NOWHERE)
     for ask in (
-        lambda: reader.partitions([CONTROL.name], 0.5),
-        lambda: reader.end_offsets([AT], 0.5),
-        lambda: reader.topic_ids([CONTROL.name], 0.5),
-        lambda: ensure_topics(NOWHERE, timeout_seconds=0.5),
+        lambda: reader.partitions([CONTROL.name], BRIEFLY),
+        lambda: reader.end_offsets([AT], BRIEFLY),
+        lambda: reader.topic_ids([CONTROL.name], BRIEFLY),
+        lambda: ensure_topics(NOWHERE, timeout_seconds=BRIEFLY),
     ):
         with pytest.raises(LogUnavailableError):
             ask()

@@ -8,32 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from processors.health.windows import WINDOW_MICROS
+from processors.health import windows
 from schemas.events import AttemptOutcome, HealthState, ProviderHealth
 from schemas.ids import uuid7
 from schemas.topics import ATTEMPTS, HEALTH
 from streams.agents.run import run_health
 from streams.codec import Codec, LocalSchemas
-from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics
+from streams.kafka import KafkaPublisher, KafkaReader
 from streams.log import OutgoingRecord
 from streams.monitor import Monitor
 from streams.records import event_of, outgoing
 from tests.support.events import attempt
-from tests.support.kafka_server import start_kafka
+from tests.support.kafka_server import fresh_product_topics
 
 pytestmark = pytest.mark.stack
 
 SECONDS = 60.0
 CALLS, FAILED = 40, 8
+#: Instead of ten seconds, for which nobody waits in a test.
+WINDOW_MICROS = 3_000_000
 CODEC = Codec(LocalSchemas())
 
 
 @pytest.fixture(scope="module")
 def bootstrap() -> str:
-    """A Kafka of this module's own, stopped with the tests."""
-    address = start_kafka().settings()["kafka_bootstrap"]
-    ensure_topics(address)
-    return address
+    """A broker with nothing on our topics."""
+    return fresh_product_topics()
 
 
 async def window_with_room() -> int:
@@ -78,8 +78,9 @@ async def first_health(bootstrap: str) -> ProviderHealth:
     raise AssertionError("no window was closed")
 
 
-async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path) -> None:
+async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts, errors, latency and state of the attempts, decoded with our codec; nonsense is passed over."""
+    monkeypatch.setattr(windows, "WINDOW_MICROS", WINDOW_MICROS)
     monitor, stop = Monitor("stream-health"), asyncio.Event()
     running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path))
     deadline = time.monotonic() + SECONDS

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,12 @@ from processors.ledger import LedgerPoster
 from schemas.events import BudgetEvent, CostEvent, Event, LedgerEntry
 from schemas.topics import BUDGETS, COSTS, LEDGER, PARTITIONS, QUARANTINE
 from streams.codec import Codec, LocalSchemas
-from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics
+from streams.kafka import KafkaPublisher, KafkaReader
 from streams.log import LogError, LogRecord, OutgoingRecord
 from streams.monitor import Monitor
 from streams.records import event_of, outgoing
 from streams.runtime import run_stream
-from tests.support.kafka_server import start_kafka
+from tests.support.kafka_server import fresh_product_topics
 from tests.support.stories import request_story
 
 pytestmark = pytest.mark.stack
@@ -34,13 +33,9 @@ CODEC = Codec(LocalSchemas())
 
 
 @pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
-    """A Kafka of this module's own: the stream's topics are the product's."""
-    server = start_kafka()
-    address = server.settings()["kafka_bootstrap"]
-    ensure_topics(address)
-    yield address
-    server.stop()
+def bootstrap() -> str:
+    """Where the stream's topics, which are the product's, are empty."""
+    return fresh_product_topics()
 
 
 def publish(bootstrap: str, records: list[OutgoingRecord]) -> None:

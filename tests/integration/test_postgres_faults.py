@@ -21,10 +21,11 @@ from schemas.topics import TOPICS
 from sinks.postgres.migrations import migrate
 from sinks.postgres.reads import PostgresReads
 from sinks.totals import StoreTotals, totals_of
-from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics
+from streams.kafka import KafkaPublisher, KafkaReader
 from streams.log import LogReader, Partition
-from tests.support.kafka_server import start_kafka
+from tests.support.kafka_server import fresh_product_topics
 from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_sink_program import SESSION_SECONDS
 from tests.support.stories import codec, outgoing, request_story
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -32,16 +33,13 @@ ENCODER = codec()
 NAMES = [topic.name for topic in TOPICS]
 DEADLINE_SECONDS = 120.0
 METADATA_SECONDS = 10.0
-SESSION_SECONDS = 10.0
 SEED = 20_261_121
 
 
 @pytest.fixture(scope="module")
 def bootstrap() -> str:
-    """A Kafka of this module's own: its topics hold these tests' events alone."""
-    made = start_kafka().settings()["kafka_bootstrap"]
-    ensure_topics(made)
-    return made
+    """A broker whose topics hold these tests' events alone."""
+    return fresh_product_topics()
 
 
 @pytest.fixture
@@ -200,7 +198,7 @@ async def test_killed_processes_lose_and_double_nothing(world: World, bootstrap:
     world.processes.start()
     world.processes.start()
     for _ in range(4):
-        await grows(world, random.randint(1, 2_000))
+        await grows(world, random.randint(1, 1_000))
         world.processes.kill(random.choice(world.processes.running))
         world.processes.start()
     load.end()

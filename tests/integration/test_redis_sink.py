@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
@@ -17,17 +17,15 @@ from sinks.redis.holds import Closed, ClosedReason, Confirmation, Placed
 from sinks.redis.keys import gate_key, slot_keys
 from sinks.redis.store import RedisHoldStore
 from tests.budget_world import NOW_MICROS, TENANT, ask, leg
-from tests.support.kafka_server import start_kafka
+from tests.support.kafka_server import fresh_product_topics
 from tests.support.live_budgets import DEADLINE_SECONDS, LIMIT, PARTITION, Log, SinkProcess, World, until
 from tests.valkey import Valkey
 
 
 @pytest.fixture(scope="module")
-def kafka() -> Iterator[str]:
-    """A broker for this module."""
-    server = start_kafka()
-    yield server.settings()["kafka_bootstrap"]
-    server.stop()
+def kafka() -> str:
+    """A broker with nothing on our topics."""
+    return fresh_product_topics()
 
 
 @pytest.fixture

@@ -5,19 +5,24 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
+
+from confluent_kafka.admin import AdminClient
 
 from infra.embedded.ports import free_ports
 from infra.embedded.process import Spawner
 from infra.embedded.servers.base import ServerContext
 from infra.embedded.servers.kafka import KafkaServer
-from schemas.topics import Topic
+from schemas.topics import TOPICS, Topic
 from streams.kafka import ensure_topics
 
 #: A broker that runs already, for those who try things out; its data is not kept clean.
 RUNNING = os.environ.get("TEST_KAFKA_BOOTSTRAP")
+SECONDS = 30.0
 
 
 @cache
@@ -40,6 +45,25 @@ def start_kafka() -> KafkaServer:
 
     atexit.register(end)
     return server
+
+
+def fresh_product_topics(topics: Sequence[Topic] = TOPICS) -> str:
+    """Topics of the product, empty, on the shared broker for one module at a time; returns where it listens.
+
+    Whatever groups had committed on those before goes with them.
+    """
+    bootstrap = kafka_bootstrap()
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    names = {topic.name for topic in TOPICS}
+    if old := names & set(admin.list_topics(timeout=SECONDS).topics):
+        for deleted in admin.delete_topics(list(old), operation_timeout=SECONDS).values():
+            deleted.result(SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while names & set(admin.list_topics(timeout=SECONDS).topics):
+        if time.monotonic() > deadline:
+            raise TimeoutError("topics are still there after they were deleted")
+    ensure_topics(bootstrap, topics)
+    return bootstrap
 
 
 def fresh_topic(partitions: int) -> str:

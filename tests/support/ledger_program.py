@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from processors.ledger import LedgerPoster
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaGroupReader, KafkaPublisher
-from streams.log import LogRecord, Partition
+from streams.log import LogRecord, Membership, Partition
 from streams.monitor import Monitor
 from streams.runtime import StreamRuntime
 
 RECORDS_PER_BATCH = 50
+#: Whoever has this name takes the place of the one who died, and another waits so long for it.
+MEMBERSHIP = Membership(3.0, "dying")
 
 
 class DyingReader(KafkaGroupReader):
@@ -41,7 +43,7 @@ class DyingReader(KafkaGroupReader):
 
 def main(bootstrap: str, commits: int) -> None:
     """Run until killed."""
-    reader = DyingReader(bootstrap, "stream-ledger", "dying")
+    reader = DyingReader(bootstrap, "stream-ledger", "dying", MEMBERSHIP)
     reader.commits_left = commits
     publisher = KafkaPublisher(bootstrap)
     runtime = StreamRuntime(LedgerPoster(), reader, publisher, Codec(LocalSchemas()), Monitor("stream-ledger"))

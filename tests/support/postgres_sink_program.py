@@ -16,14 +16,18 @@ from sinks.runner import run_sink
 from sinks.runner.progress import MonitorProgress
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaGroupReader
+from streams.log import Membership
 from streams.monitor import Monitor
+
+#: After this long the group takes a dead process's partitions away: long enough for a busy machine, short for a test.
+SESSION_SECONDS = 3.0
 
 
 async def main(dsn: str, bootstrap: str) -> None:
     """Run until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    reader = KafkaGroupReader(bootstrap, PROJECTION, "sink")
+    reader = KafkaGroupReader(bootstrap, PROJECTION, "sink", Membership(SESSION_SECONDS))
     progress = MonitorProgress(Monitor("sink"), PROJECTION)
     await run_sink(PostgresSink(dsn, owner()), reader, Codec(LocalSchemas()), progress, stop, Random(1))
 

@@ -87,6 +87,14 @@ class Proxy:
         if self._thread is not None:
             self._thread.join(START_SECONDS)
 
+    def drop(self) -> None:
+        """Drop the connections there are, hanging ones too; new ones are taken."""
+        self._loop.call_soon_threadsafe(self._drop)
+
+    def _drop(self) -> None:
+        for connection in list(self._connections):
+            connection.close()
+
     def arm(self, fault: NetworkFault, trigger: bytes, seconds: float = 0.0) -> None:
         """The next request that contains `trigger` meets this fault; `seconds` is how late a delayed one comes."""
         self.met.clear()
