@@ -258,7 +258,7 @@ _CHECKS: dict[str, Callable[[Bench, Cursors], Awaitable[str]]] = {
 def fill(settings: Settings, records: int, *, ledger: bool = True) -> Filled:
     """Record about that many events and provider health; answers what every store must say of them."""
     amounts: dict[str, list[tuple[str, int]]] = {}
-    filler = _Filler(settings)
+    filler = Filler(settings)
     maker = EventMaker(time.time_ns() // 1_000 - BEGUN_MICROS_AGO, ledger=ledger)
     for made in maker.requests(records // (EVENTS_PER_REQUEST if ledger else EVENTS_WITHOUT_LEDGER)):
         filler.publish(made)
@@ -273,23 +273,25 @@ def fill(settings: Settings, records: int, *, ledger: bool = True) -> Filled:
 
 def fill_health(settings: Settings, records: int) -> None:
     """Record that many windows of provider health, later than all before."""
-    filler = _Filler(settings)
+    filler = Filler(settings)
     maker = EventMaker(time.time_ns() // 1_000, seed=2)
     for window in maker.health(records):
         filler.publish([window])
     filler.close()
 
 
-class _Filler:
+class Filler:
     """Publishes events, a bounded number at a time."""
 
     def __init__(self, settings: Settings) -> None:
+        """Connects in the background; close it."""
         self._codec = Codec(RegistrySchemas(settings.registry_url))
         self._publisher = KafkaPublisher(settings.kafka_bootstrap, linger_milliseconds=20.0)
         self._room = threading.Semaphore(UNDER_WAY_MAX)
         self._faults: list[BaseException] = []
 
     def publish(self, made: Sequence[Event]) -> None:
+        """Hand events over; waits while too many are under way."""
         records = [outgoing(self._codec, event) for event in made]
         # Not all at once: a group may be larger than what may be under way.
         for record in records:
@@ -302,6 +304,7 @@ class _Filler:
             self._faults.append(fault)
 
     def close(self) -> None:
+        """Wait until all are recorded; raises what one of them met."""
         self._publisher.flush(60.0)
         self._publisher.close()
         if self._faults:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from schemas.errors import LogError
 from schemas.limits import SESSION_SECONDS
+
+if TYPE_CHECKING:
+    from streams.runs import Run
 
 #: Name and value of each, in order.
 Headers = Sequence[tuple[str, bytes]]
@@ -140,6 +143,9 @@ class GroupReader(LogReader, Protocol):
         silent then, and the next consume asks again. `on_revoke` is called before partitions leave: drain first, fence
         second. Lost partitions are revoked too, and work under way for them must fail at its fence.
         """
+
+    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
+        """`consume`, by partition, with nothing made per record; runs of one partition stand in order."""
 
     def commit_hint(self, cursors: Mapping[Partition, int]) -> None:
         """Tell Kafka where we stand; does not block, and close makes the last one stick when Kafka can be reached.

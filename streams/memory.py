@@ -16,6 +16,7 @@ from schemas.limits import RECORD_BYTES_MAX
 from schemas.topics import TOPICS
 from streams.log import Done, LogRecord, OutgoingRecord, Partition
 from streams.partitioner import partition_of
+from streams.runs import Run, runs_of
 
 
 class MemoryLog:
@@ -158,6 +159,10 @@ class MemoryReader:
                 self.log.lock.wait(timeout_seconds)
                 taken = self._take(records_max)
             return taken
+
+    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
+        """As the seam says."""
+        return runs_of(self.consume(records_max, timeout_seconds))
 
     def _take(self, records_max: int) -> list[LogRecord]:
         taken: list[LogRecord] = []

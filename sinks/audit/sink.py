@@ -72,6 +72,9 @@ class AuditSink(Sink):
         with self._remembering_faults():
             await self._sequencer.append(batch.spans)
 
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """Never asked: this sink takes no columns."""
+
     async def redrive(self, span: Span) -> None:
         """Never asked: this sink takes every record as it comes, and sets none aside."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinks.clickhouse.tables import FactTable
-from sinks.runner.columns import selections
+from sinks.runner.columns import joined, selections
 from sinks.runner.seam import Decoded
 from streams.codec import schema_text
 from streams.columns import Column, Columns, Flags
@@ -48,7 +48,7 @@ class NativeWriter:
 
     def block(self, pieces: Pieces) -> bytes | None:
         """The rows of a plan as one block, or None when they must go another way."""
-        records = [record for _, _, of_piece in pieces for record in of_piece]
+        records = joined([of_piece for _, _, of_piece in pieces])
         chosen, plain = selections(records)
         if plain or len(chosen) != 1:
             return None
@@ -57,7 +57,7 @@ class NativeWriter:
         counts = [len(of_piece) for _, _, of_piece in pieces]
         topic_ids = b"".join(_text(topic_id) * count for (_, topic_id, _), count in zip(pieces, counts, strict=True))
         numbers = np.repeat(np.array([number for number, _, _ in pieces], "<i4"), counts)
-        offsets = np.fromiter((record.offset for record in records), "<i8", len(records))
+        offsets = chosen[0].offsets.astype("<i8")
         position = (_text(self._table.topic) * len(records), topic_ids, numbers.tobytes(), offsets.tobytes())
         for name, kind, body in zip(self._table.column_names, self._table.column_types, position, strict=False):
             parts += (_text(name), _text(kind), body)

@@ -26,22 +26,22 @@ from schemas.errors import (
 )
 from sinks.clickhouse import queries
 from sinks.clickhouse.client import ClickHouse
+from sinks.clickhouse.known import KnownRows
 from sinks.clickhouse.native import NativeWriter, Pieces
 from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore, plans_of
 from sinks.clickhouse.ranges import RangeReader
 from sinks.clickhouse.redrive import redrive_rows
 from sinks.clickhouse.tables import TABLES
 from sinks.postgres.tables import content_hash
-from sinks.runner.columns import selections
-from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span
-from streams.columns import texts_of
+from sinks.runner.columns import Rows, selections
+from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span, between
 from streams.log import Partition
 
 log = structlog.get_logger()
 
 PROJECTION = "clickhouse@v1"
 #: One insert per topic and batch, about one batch a second: few parts, and fresh enough.
-POLICY = BatchPolicy(records_max=20_000, age_milliseconds=800, takes_columns=True)
+POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, takes_columns=True)
 #: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
 #: migrations.WINDOW_INSERTS at two inserts a second, and migrations.WINDOW_SECONDS.
 TRUSTED_AGE_SECONDS = 3_600
@@ -53,7 +53,7 @@ WRITERS = {topic: NativeWriter(table) for topic, table in TABLES.items()}
 class Prepared(NamedTuple):
     """An insert's rows as they are sent: a block, or columns where there is none."""
 
-    count: int
+    row_count: int
     block: bytes | None
     columns: list[Any]
 
@@ -63,6 +63,7 @@ class AtHand:
     """What this process has of what is to be inserted; anything else is read from the log again."""
 
     spans: Mapping[Partition, Span] = field(default_factory=dict)
+    drafts: Sequence[Draft] = ()
     #: Ready to be sent, by the pieces of the plan they are expected to get.
     rows: Mapping[tuple[Piece, ...], Prepared] = field(default_factory=dict)
 
@@ -86,6 +87,8 @@ class ClickHouseSink(Sink):
         self._plans = plans
         self._ranges = ranges
         self._epochs: dict[Partition, int] = {}
+        #: What the next batch most likely has, and of what it was made; set by the consuming thread, as a whole.
+        self._prepared: tuple[list[tuple[Span, int, Sequence[Decoded]]], AtHand] = ([], AtHand())
 
     async def open(self) -> None:
         """As the seam says."""
@@ -118,9 +121,8 @@ class ClickHouseSink(Sink):
         for _ in range(TRIMS_MAX):
             if not spans:
                 return
-            drafts = [_draft(span) for span in spans]
-            at_hand = await self._ready(spans, drafts)
-            planned = await self._plans.plan(self.projection, drafts, self._epochs)
+            at_hand = self._ready(spans)
+            planned = await self._plans.plan(self.projection, at_hand.drafts, self._epochs)
             if isinstance(planned, Misplaced):
                 spans = _trimmed(spans, planned.held)
                 continue
@@ -145,15 +147,32 @@ class ClickHouseSink(Sink):
         for partition in partitions:
             self._epochs.pop(partition, None)
 
-    async def _ready(self, spans: Sequence[Span], drafts: Sequence[Draft]) -> AtHand:
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """As the seam says: what is entered into the index, and the rows."""
+        spans = [span for span in spans if span.next_offset > span.first_offset]
+        self._prepared = ([(span, span.next_offset, span.records) for span in spans], self._made_of(spans))
+
+    def _ready(self, spans: Sequence[Span]) -> AtHand:
         """Rows of the plans these spans get when none of their events was met before.
 
         What raises here is a fault of our code about some record; raised once a plan holds the record, it would be
         raised for every record that shares the plan.
         """
+        made_of, prepared = self._prepared
+        same = len(made_of) == len(spans) and all(
+            span is one and span.records is records and span.next_offset == following
+            for span, (one, following, records) in zip(spans, made_of, strict=True)
+        )
+        return prepared if same else self._made_of(spans)
+
+    def _made_of(self, spans: Sequence[Span]) -> AtHand:
+        drafts = [_draft(span) for span in spans]
         held = {span.partition: span for span in spans}
-        rows = {plan.pieces: await self._rows(plan, AtHand(held)) for plan in plans_of(self.projection, drafts, {})}
-        return AtHand(held, rows)
+        rows = {
+            plan.pieces: self._made(plan.topic, [_piece_of(piece, held[piece.partition]) for piece in plan.pieces])
+            for plan in plans_of(self.projection, drafts, {})
+        }
+        return AtHand(held, drafts, rows)
 
     async def _rows(self, plan: Plan, at_hand: AtHand) -> Prepared:
         ready = at_hand.rows.get(plan.pieces)
@@ -190,17 +209,16 @@ class ClickHouseSink(Sink):
         table, rows = TABLES[plan.topic], await self._rows(plan, at_hand)
         if rows.block is not None:
             await self._clickhouse.insert_block(table.name, rows.block, plan.token)
-        elif rows.count:
+        elif rows.row_count:
             await self._clickhouse.insert(table.name, table.column_names, table.column_types, rows.columns, plan.token)
-        log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows.count)
+        log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows.row_count)
 
-    async def _records(self, piece: Piece, span: Span | None) -> list[Decoded]:
+    async def _records(self, piece: Piece, span: Span | None) -> Sequence[Decoded]:
         """The rows of a piece, from the batch where it holds all of them, else from the log."""
-        first, after, excluded = piece.first_offset, piece.next_offset, frozenset(piece.excluded)
+        first, after = piece.first_offset, piece.next_offset
         if span is not None and span.first_offset <= first and after <= span.next_offset:
-            inside = (record for record in span.records if first <= record.offset < after)
-            return [record for record in inside if record.offset not in excluded]
-        return await self._ranges.read(piece.partition, first, after, excluded)
+            return _piece_of(piece, span)[2]
+        return await self._ranges.read(piece.partition, first, after, frozenset(piece.excluded))
 
     async def _is_there(self, plan: Plan) -> bool:
         """Whether an old plan's rows are in the table; raises IntegrityError when only some are."""
@@ -241,27 +259,33 @@ def _refuse(batch: Batch) -> None:
         raise RejectedError(tuple(refused))
 
 
+def _piece_of(piece: Piece, span: Span) -> tuple[int, str, Sequence[Decoded]]:
+    """A piece with its rows, from the span that holds all of them."""
+    records = between(span.records, piece.first_offset, piece.next_offset)
+    if isinstance(records, Rows):
+        records = records.without(piece.excluded)
+    else:
+        excluded = frozenset(piece.excluded)
+        records = [record for record in records if record.offset not in excluded]
+    return piece.partition.number, piece.topic_id, records
+
+
 def _draft(span: Span) -> Draft:
     poison = [each.offset for each in span.poison]
     return Draft(span.partition, span.topic_id, span.first_offset, span.next_offset, _known(span.records), poison)
 
 
-def _known(records: Sequence[Decoded]) -> list[Known]:
+def _known(records: Sequence[Decoded]) -> Sequence[Known]:
     """What the id index keeps of records, in the order of their offsets."""
     chosen, plain = selections(records)
+    if len(chosen) == 1 and not plain:
+        return KnownRows(chosen[0])
     known = [
         Known(fields["tenant_id"], fields["event_id"], fields["occurred_at"], offset, content_hash(record.value))
         for offset, fields, record in plain
     ]
-    for each in chosen:
-        columns = each.columns
-        texts = texts_of(columns, "tenant_id"), texts_of(columns, "event_id")
-        times = columns.fields["occurred_at"].values.tolist()
-        offsets = [record.offset for record in each.records]
-        hashes = [content_hash(record.record.value) for record in each.records]
-        known += map(Known._make, zip(*texts, times, offsets, hashes, strict=True))
-    if len(chosen) + bool(plain) > 1:
-        known.sort(key=lambda event: event.offset)
+    known += [event for each in chosen for event in KnownRows(each)]
+    known.sort(key=lambda event: event.offset)
     return known
 
 

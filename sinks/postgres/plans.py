@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -14,6 +13,7 @@ import numpy as np
 
 from schemas.errors import FencedError, IntegrityError, QuaestorError, StoreUnavailableError
 from schemas.limits import ID_HORIZON_DAYS
+from sinks.clickhouse.known import KnownRows, key_of
 from sinks.clickhouse.plans import (
     Draft,
     Held,
@@ -29,10 +29,9 @@ from sinks.clickhouse.plans import (
 from sinks.postgres import plan_queries, queries
 from sinks.postgres.connect import APP_ROLE, POSTGRES_EPOCH_MICROS, connect, freeing_locks, passing_errors
 from streams.log import Partition
+from streams.pieces import Integers
 
 MICROS_PER_DAY = 86_400_000_000
-MICROS_PER_MILLI = 1_000
-ID_TIME_BYTES = 6
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 COPY_NAMES = ("projection", "day", "id", "topic", "partition", "log_offset", "content_hash")
@@ -201,9 +200,8 @@ class _Index:
 
     def __init__(self, drafts: Sequence[Draft]) -> None:
         drafts = self._drafts = [draft for draft in drafts if draft.events]
-        self._ids = [b"".join([_id(event) for event in draft.events]) for draft in drafts]
-        times = [np.array([event.occurred_at for event in draft.events], np.int64) for draft in drafts]
-        self._days = [each // MICROS_PER_DAY for each in times]
+        self._ids = [_keys(draft.events) for draft in drafts]
+        self._days = [_times(draft.events) // MICROS_PER_DAY for draft in drafts]
         self.size = sum(len(draft.events) for draft in drafts)
         numbers = {int(number) for days in self._days for number in np.unique(days)}
         self._dates = {number: datetime.fromtimestamp(number * 86_400, UTC).date() for number in numbers}
@@ -225,9 +223,9 @@ class _Index:
             rows["projection"], rows["topic"] = np.void(owner), np.void(topic)
             rows["day"] = days - POSTGRES_EPOCH_DAYS
             rows["partition"] = draft.partition.number
-            rows["log_offset"] = [event.offset for event in draft.events]
+            rows["log_offset"] = _offsets(draft.events)
             rows["id"] = np.frombuffer(ids, "V16")
-            rows["content_hash"] = np.frombuffer(b"".join([event.content_hash for event in draft.events]), "V16")
+            rows["content_hash"] = np.frombuffer(_hashes(draft.events), "V16")
             parts.append(rows.tobytes())
         return b"".join([*parts, COPY_TRAILER])
 
@@ -260,14 +258,20 @@ def _row_type(projection_bytes: int, topic_bytes: int) -> np.dtype[Any]:
     return np.dtype([("fields", ">i2"), *sized])
 
 
-def _id(event: Known) -> bytes:
-    """The time of an event, milliseconds, and a hash of its tenant and id.
+def _keys(events: Sequence[Known]) -> bytes:
+    return events.keys if isinstance(events, KnownRows) else b"".join(map(key_of, events))
 
-    A repeated event repeats its time, and ids in the order of time are entered at the end of the index, not all over.
-    """
-    name = f"{event.tenant_id}\0{event.event_id}".encode()
-    millis = (event.occurred_at // MICROS_PER_MILLI).to_bytes(ID_TIME_BYTES, "big")
-    return millis + hashlib.blake2b(name, digest_size=16 - ID_TIME_BYTES).digest()
+
+def _times(events: Sequence[Known]) -> Integers:
+    return events.times if isinstance(events, KnownRows) else np.array([each.occurred_at for each in events], np.int64)
+
+
+def _offsets(events: Sequence[Known]) -> Integers:
+    return events.offsets if isinstance(events, KnownRows) else np.array([each.offset for each in events], np.int64)
+
+
+def _hashes(events: Sequence[Known]) -> bytes:
+    return events.hashes if isinstance(events, KnownRows) else b"".join(each.content_hash for each in events)
 
 
 async def _learn(connection: asyncpg.Connection, projection: str, index: _Index) -> dict[Partition, set[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -10,17 +10,17 @@ from itertools import chain
 
 import numpy as np
 
-from schemas.topics import CONTROL
+from schemas.topics import CONTROL, LEDGER
 from sinks.postgres.balances import FIELDS, Transfer, transfers_of
 from sinks.postgres.copy import CopyWriter
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_DAY, has_month, months_of
-from sinks.postgres.tables import TABLES, EventTable, Row, content_hash
-from sinks.runner.columns import Selection, selections
+from sinks.postgres.tables import TABLES, EventTable, Row, body_hash
+from sinks.runner.columns import Selection, joined, selections
 from sinks.runner.seam import Batch, Decoded, Span
 from streams.columns import texts_of
 
 
-@dataclass(frozen=True)
+@dataclass
 class TableRows:
     """What one batch puts into one table."""
 
@@ -28,6 +28,26 @@ class TableRows:
     spans: Sequence[Span]
     chosen: list[Selection] = field(default_factory=list)
     plain: list[Decoded] = field(default_factory=list)
+    #: Made before they are asked for.
+    _copies: list[bytearray] | None = None
+    _transfers: list[Transfer] | None = None
+
+    def __post_init__(self) -> None:
+        """Remember what the spans were made of."""
+        self._of = [(span, span.first_offset, span.next_offset, span.records) for span in self.spans]
+
+    def is_of(self, spans: Sequence[Span]) -> bool:
+        """Whether these spans, as they are now, are what this was made of."""
+        return len(spans) == len(self._of) and all(
+            span is one and span.records is records and (span.first_offset, span.next_offset) == (first, following)
+            for span, (one, first, following, records) in zip(spans, self._of, strict=True)
+        )
+
+    def prepare(self) -> None:
+        """Make the rows now; raises whatever they would raise later."""
+        self._copies = list(self.copies())
+        if self.table.topic == LEDGER.name:
+            self._transfers = self.transfers()
 
     def months(self) -> set[date]:
         """First days of the months the rows belong to."""
@@ -53,17 +73,17 @@ class TableRows:
 
     def copies(self) -> Iterator[bytearray]:
         """Those with columns in the binary format of COPY; raises UnusualError."""
+        if self._copies is not None:
+            yield from self._copies
+            return
         for each in self.chosen:
-            places = [record.record for record in each.records]
-            yield _writer(self.table.topic).rows(
-                each.columns,
-                np.fromiter((place.partition for place in places), np.int64, len(places)),
-                np.fromiter((place.offset for place in places), np.int64, len(places)),
-                b"".join([content_hash(place.value) for place in places]),
-            )
+            hashes = b"".join(map(body_hash, each.bodies()))
+            yield _writer(self.table.topic).rows(each.columns, each.partitions, each.offsets, hashes)
 
     def transfers(self) -> list[Transfer]:
         """The rows of the ledger as transfers."""
+        if self._transfers is not None:
+            return self._transfers
         found = transfers_of(self.plain_rows())
         for each in self.chosen:
             texts = {name: texts_of(each.columns, name) for name in FIELDS if name != "amount_nano"}
@@ -72,15 +92,20 @@ class TableRows:
         return found
 
 
-def table_rows(spans: Iterable[Span]) -> list[TableRows]:
-    """The spans by table."""
-    return [_of_topic(topic, of_topic) for topic, of_topic in Batch(list(spans), 0).by_topic().items()]
+def table_rows(spans: Iterable[Span], ready: Mapping[str, TableRows] | None = None) -> list[TableRows]:
+    """The spans by table; those that are `ready` are taken as they are."""
+    made = ready or {}
+    return [
+        made[topic] if topic in made and made[topic].is_of(of_topic) else _of_topic(topic, of_topic)
+        for topic, of_topic in Batch(list(spans), 0).by_topic().items()
+    ]
 
 
 def _of_topic(topic: str, spans: Sequence[Span]) -> TableRows:
-    records = [record for span in spans for record in span.records]
+    # In the order of the chunk: then its columns are taken as they are.
+    records = joined([span.records for span in sorted(spans, key=lambda span: span.partition)])
     if topic == CONTROL.name:
-        return TableRows(TABLES[topic], spans, [], records)
+        return TableRows(TABLES[topic], spans, [], list(records))
     return TableRows(TABLES[topic], spans, *selections(records))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,8 @@ class PostgresSink(Sink):
         self._connection: asyncpg.Connection | None = None
         self._epochs: dict[Partition, int] = {}
         self._months: dict[str, set[Any]] = {name: set() for name in TABLES}
+        #: What the next batch most likely has, by topic; set by the consuming thread, as a whole.
+        self._prepared: dict[str, TableRows] = {}
 
     async def open(self) -> None:
         """As the seam says."""
@@ -98,9 +100,10 @@ class PostgresSink(Sink):
         """As the seam says."""
         spans = batch.spans
         for _ in range(TRIMS_MAX):
-            self._refuse(spans)
+            tables = table_rows(spans, self._prepared)
+            _refuse(tables)
             try:
-                applied = await self._apply(spans)
+                applied = await self._apply(spans, tables)
             except asyncpg.CheckViolationError as error:
                 # The only check an event meets is that its month has a partition: retention took it meanwhile.
                 self._forget_months()
@@ -112,10 +115,19 @@ class PostgresSink(Sink):
             spans = await self._unapplied(spans)
         raise StoreUnavailableError("the cursors keep moving under this batch")
 
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """As the seam says: rows are laid out for COPY."""
+        tables = table_rows(spans)
+        for each in tables:
+            # A value that needs the slow way is met again when the batch is written.
+            with suppress(UnusualError):
+                each.prepare()
+        self._prepared = {each.table.topic: each for each in tables}
+
     async def redrive(self, span: Span) -> None:
         """As the seam says: an event whose id is there already is left out, so a repetition changes nothing."""
-        self._refuse([span])
         tables = table_rows([span])
+        _refuse(tables)
         await self._ensure_months(tables)
         try:
             async with self._transaction() as connection:
@@ -142,9 +154,8 @@ class PostgresSink(Sink):
         for partition in partitions:
             self._epochs.pop(partition, None)
 
-    async def _apply(self, spans: Sequence[Span]) -> bool:
+    async def _apply(self, spans: Sequence[Span], tables: Sequence[TableRows]) -> bool:
         """Apply spans in one transaction; False when a cursor is not where its span begins, or not ours."""
-        tables = table_rows(spans)
         await self._ensure_months(tables)
         try:
             await self._commit(spans, tables)
@@ -238,17 +249,12 @@ class PostgresSink(Sink):
                 remaining.append(span.after(row["next_offset"]))
         return remaining
 
-    def _refuse(self, spans: Sequence[Span]) -> None:
-        """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
-        refused = [rejection for each in table_rows(spans) for rejection in _refusals(each)]
-        if refused:
-            raise RejectedError(tuple(refused))
-
     async def _explained(self, spans: Sequence[Span], fault: BaseException) -> QuaestorError:
         """The records a fault is about, found by halving; IntegrityError when each record alone is taken."""
         rejections = []
         for span in spans:
-            rejections += await self._culprits(span.partition, _rows(TABLES[span.partition.topic], span))
+            rows = TABLES[span.partition.topic].rows(span.partition.number, span.records)
+            rejections += await self._culprits(span.partition, rows)
         if rejections:
             return RejectedError(tuple(rejections))
         return IntegrityError(f"a batch is refused though each of its records is taken: {_worded(fault)}")
@@ -349,12 +355,15 @@ async def _move_balances(connection: asyncpg.Connection, transfers: list[Transfe
         await connection.execute(queries.MOVE_BALANCES, *accounts, *sums)
 
 
-def _rows(table: EventTable, span: Span) -> list[Row]:
-    return table.rows(span.partition.number, span.records)
-
-
 def _count(status: str) -> int:
     return int(status.rsplit(" ", 1)[1])
+
+
+def _refuse(tables: Sequence[TableRows]) -> None:
+    """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
+    refused = [rejection for each in tables for rejection in _refusals(each)]
+    if refused:
+        raise RejectedError(tuple(refused))
 
 
 def _refusals(given: TableRows) -> Iterator[Rejection]:

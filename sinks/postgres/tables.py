@@ -71,7 +71,12 @@ _JSON = msgspec.json.Encoder()
 
 def content_hash(value: bytes | None) -> bytes:
     """What makes two records with one id the same: the hash of the body behind the frame."""
-    return hashlib.blake2b((value or b"")[HEADER.size :], digest_size=HASH_BYTES).digest()
+    return body_hash((value or b"")[HEADER.size :])
+
+
+def body_hash(body: bytes) -> bytes:
+    """`content_hash` of what stands behind the frame."""
+    return hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
 
 
 def _table_of(topic: str) -> EventTable:

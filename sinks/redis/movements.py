@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,67 +16,83 @@ from schemas.ids import is_name
 from sinks.redis.slots import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded
-from streams.columns import Column, Columns, Flags, texts_of
+from streams.columns import Columns, Flags, texts_of
 from streams.pieces import UnusualError, uuids
 
 COUNTERS_CACHED_MAX = 10_000
 CURRENCY_LETTERS = 3
 
 
-def refused(partition: int, topic: str, records: Sequence[Decoded]) -> Iterator[Rejection]:
-    """Records that can't be counted."""
+class Movements(NamedTuple):
+    """What becomes of records of one partition."""
+
+    refused: list[Rejection]
+    #: Slot events of those that can be counted, by tenant, in the order of offsets.
+    by_tenant: dict[str, list[SlotEvent]]
+
+
+def movements(partition: int, topic: str, records: Sequence[Decoded]) -> Movements:
+    """Movements of records, and why some can't be counted; then the others are not told."""
     chosen, plain = selections(records)
-    suspects = [*plain, *(record for each in chosen if not _sound(each.columns) for record in each.records)]
+    legs = [_Legs(each.columns) for each in chosen]
+    sound = [_sound(each.columns, of_each) for each, of_each in zip(chosen, legs, strict=True)]
+    suspects = [
+        *plain,
+        *(record for each, good in zip(chosen, sound, strict=True) if not good for record in each.records),
+    ]
+    refused = []
     for record in suspects:
         problem = problem_of_fields(record.fields)
         if problem is not None:
-            yield Rejection(topic, partition, record.offset, problem, semantic=True)
-
-
-def movements(records: Sequence[Decoded]) -> dict[str, list[SlotEvent]]:
-    """Slot events of records that can be counted, by tenant."""
-    chosen, plain = selections(records)
+            refused.append(Rejection(topic, partition, record.offset, problem, semantic=True))
     found: dict[str, list[SlotEvent]] = {}
-    for each in chosen:
-        for tenant_id, event in _moving(each):
+    if refused:
+        return Movements(refused, found)
+    for each, of_each in zip(chosen, legs, strict=True):
+        for tenant_id, event in _moving(each, of_each):
             found.setdefault(tenant_id, []).append(event)
     for record in plain:
         movement = slot_event(record.offset, record.fields)
         if movement is not None:
             found.setdefault(record.fields["tenant_id"], []).append(movement)
-    if plain and chosen:
+    if len(chosen) + bool(plain) > 1:
         for events in found.values():
             events.sort(key=lambda event: event.offset)
-    return found
+    return Movements(refused, found)
 
 
-def _moving(selection: Selection) -> Iterator[tuple[str, SlotEvent]]:
-    columns = selection.columns
-    legs = columns.fields["legs"]
-    words = iter(_legs(columns, legs))
+class _Legs:
+    """The legs of all records of some columns, one after the other."""
+
+    def __init__(self, columns: Columns) -> None:
+        """Taken apart once."""
+        column = columns.fields["legs"]
+        self.counts: list[int] = column.values.tolist()
+        self.items = column.items
+        self.limit_ids: list[str] = []
+        self.currencies: list[str] = []
+        #: counter, amount, counter, amount, …
+        self.words: list[str] = []
+        if not self.items:
+            return
+        self.limit_ids, self.currencies = (
+            [text or "" for text in texts_of(columns, name, self.items)] for name in ("limit_id", "currency")
+        )
+        starts, ends = self.items["window_start"].values.tolist(), self.items["window_end"].values.tolist()
+        counters = map(_counter, self.limit_ids, self.currencies, starts, ends)
+        amounts = map(str, self.items["amount_nano"].values.tolist())
+        self.words = list(chain.from_iterable(zip(counters, amounts, strict=True)))
+
+
+def _moving(selection: Selection, legs: _Legs) -> Iterator[tuple[str, SlotEvent]]:
+    columns, words, at = selection.columns, legs.words, 0
     tenants, kinds, holds = (texts_of(columns, name) for name in ("tenant_id", "kind", "hold_id"))
-    for record, tenant_id, kind, hold_id, count in zip(
-        selection.records, tenants, kinds, holds, legs.values.tolist(), strict=True
-    ):
-        mine = list(islice(words, 2 * count))
+    offsets = selection.offsets.tolist()
+    for offset, tenant_id, kind, hold_id, count in zip(offsets, tenants, kinds, holds, legs.counts, strict=True):
+        mine = words[at : at + 2 * count]
+        at += 2 * count
         if kind in MOVING and tenant_id is not None and hold_id is not None:
-            yield tenant_id, SlotEvent(record.offset, kind, hold_id, mine)
-
-
-def _legs(columns: Columns, legs: Column) -> Iterable[str]:
-    """counter, amount, counter, amount, … of every leg of every record."""
-    if not legs.items:
-        return
-    limit_ids, currencies = _items(columns, legs, "limit_id"), _items(columns, legs, "currency")
-    starts, ends = legs.items["window_start"].values.tolist(), legs.items["window_end"].values.tolist()
-    amounts = legs.items["amount_nano"].values.tolist()
-    for limit_id, currency, start, end, amount in zip(limit_ids, currencies, starts, ends, amounts, strict=True):
-        yield _counter(limit_id, currency, start, end)
-        yield str(amount)
-
-
-def _items(columns: Columns, legs: Column, name: str) -> list[str]:
-    return [text or "" for text in texts_of(columns, name, legs.items)]
+            yield tenant_id, SlotEvent(offset, kind, hold_id, mine)
 
 
 @lru_cache(maxsize=COUNTERS_CACHED_MAX)
@@ -83,9 +100,9 @@ def _counter(limit_id: str, currency: str, window_start: int, window_end: int) -
     return f"{limit_id}|{currency}|{window_start}|{window_end}"
 
 
-def _sound(columns: Columns) -> bool:
+def _sound(columns: Columns, legs: _Legs) -> bool:
     """Whether every record can be counted, as far as one look tells: the rules of processors/budgets/sound.py."""
-    kind, hold, legs = (columns.fields[name] for name in ("kind", "hold_id", "legs"))
+    kind, hold = columns.fields["kind"], columns.fields["hold_id"]
     moving: Flags = np.isin(kind.values, [place for place, symbol in enumerate(kind.symbols) if symbol in MOVING])
     begins = hold.values[moving]
     try:
@@ -94,10 +111,10 @@ def _sound(columns: Columns) -> bool:
         return False
     if (columns.bytes[begins + UUID_VERSION_AT] != ord("7")).any():
         return False
-    return int(legs.values.max(initial=0)) <= limits.LEGS_MAX and _legs_sound(columns, legs)
+    return max(legs.counts, default=0) <= limits.LEGS_MAX and _legs_sound(legs)
 
 
-def _legs_sound(columns: Columns, legs: Column) -> bool:
+def _legs_sound(legs: _Legs) -> bool:
     if not legs.items:
         return True
     amounts = legs.items["amount_nano"].values
@@ -105,17 +122,15 @@ def _legs_sound(columns: Columns, legs: Column) -> bool:
         return False
     if any((legs.items[name].values < 0).any() for name in ("window_start", "window_end")):
         return False
-    if not all(map(_is_currency, set(_items(columns, legs, "currency")))):
+    if not all(map(_is_currency, set(legs.currencies))) or not all(map(is_name, set(legs.limit_ids))):
         return False
-    counters = list(islice(_legs(columns, legs), 0, None, 2))
-    if not all(is_name(limit_id) for limit_id in set(_items(columns, legs, "limit_id"))):
-        return False
-    position = iter(counters)
-    return all(
-        count < 2 or len(set(mine)) == count  # noqa: PLR2004 - one leg has no other
-        for count in legs.values.tolist()
-        for mine in (list(islice(position, count)),)
-    )
+    at = 0
+    for count in legs.counts:
+        # One leg has no other that could move the same counter.
+        if count > 1 and len(set(legs.words[at : at + 2 * count : 2])) < count:
+            return False
+        at += 2 * count
+    return True
 
 
 def _is_currency(text: str) -> bool:

@@ -27,9 +27,9 @@ from schemas.topics import BUDGETS, HEALTH, SYSTEM_TENANT
 from sinks.redis.client import RedisClient
 from sinks.redis.gate import Gates, GateState
 from sinks.redis.health import HealthWriter
-from sinks.redis.movements import movements, refused
+from sinks.redis.movements import Movements, movements
 from sinks.redis.slots import Ownership, Slot, Slots
-from sinks.runner.seam import Batch, BatchPolicy, Span
+from sinks.runner.seam import Batch, BatchPolicy, Decoded, Span
 from streams.log import Partition
 from streams.partitioner import partition_of
 
@@ -88,6 +88,10 @@ class RedisSink:
         self._owned: dict[int, _Owned] = {}
         #: Tenants that quaestor.control named, by budgets partition: they get slots before their first hold.
         self._named: dict[int, set[str]] = {}
+        #: By partition: records and what they move. Of the batch being written, and of the one that most likely
+        #: follows, which the consuming thread sets as a whole.
+        self._writing: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+        self._prepared: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
 
     async def open(self) -> None:
         """Connect; raises StoreUnavailableError, and ConfigurationError when the server may evict what it is given."""
@@ -124,19 +128,38 @@ class RedisSink:
 
     async def write(self, batch: Batch) -> None:
         """Apply each span; every slot carries its own cursor, so a repeated batch changes nothing."""
-        _reject_unsound(batch)
+        self._reject_unsound(batch.spans)
         for span in batch.spans:
             if span.partition.topic == HEALTH.name:
                 await self._health.write(span)
             else:
                 await self._write(span)
 
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """As the seam says: what the slots must apply."""
+        made = {each.partition: (each.records, _movements(each)) for each in spans if _is_of_budgets(each)}
+        self._prepared = made
+
+    def _movements(self, span: Span) -> Movements:
+        for known in (self._writing, self._prepared):
+            records, made = known.get(span.partition, (None, None))
+            if made is not None and records is span.records:
+                return made
+        return _movements(span)
+
+    def _reject_unsound(self, spans: Sequence[Span]) -> None:
+        budgets = [span for span in spans if _is_of_budgets(span)]
+        self._writing = {span.partition: (span.records, self._movements(span)) for span in budgets}
+        rejections = [rejection for _, made in self._writing.values() for rejection in made.refused]
+        if rejections:
+            raise RejectedError(tuple(rejections))
+
     async def redrive(self, span: Span) -> None:
         """Apply records that were set aside; the slot remembers which offsets it has had in this way."""
         if span.partition.topic == HEALTH.name:
             await self._health.redrive(span)
             return
-        _reject_unsound(Batch([span], 0))
+        self._reject_unsound([span])
         owned = self._owned.get(span.partition.number)
         if owned is None:
             raise FencedError(str(span.partition), 0)
@@ -250,7 +273,7 @@ class RedisSink:
         self, owned: _Owned, span: Span, following: int, *, is_late: bool = False
     ) -> dict[str, int]:
         """Bring the span's movements into their slots; answers where those stand then."""
-        by_tenant = movements(span.records)
+        by_tenant = self._movements(span).by_tenant
 
         async def one(tenant_id: str) -> int:
             believed = owned.tenants.get(tenant_id, 0)
@@ -333,12 +356,9 @@ async def _in_groups(items: Sequence[str], call: Callable[[str], Awaitable[T]]) 
     return results
 
 
-def _reject_unsound(batch: Batch) -> None:
-    rejections = [
-        rejection
-        for span in batch.spans
-        if span.partition.topic == BUDGETS.name
-        for rejection in refused(span.partition.number, span.partition.topic, span.records)
-    ]
-    if rejections:
-        raise RejectedError(tuple(rejections))
+def _is_of_budgets(span: Span) -> bool:
+    return span.partition.topic == BUDGETS.name
+
+
+def _movements(span: Span) -> Movements:
+    return movements(span.partition.number, span.partition.topic, span.records)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from streams.log import LogRecord, Partition
+from streams.log import Partition
+from streams.runs import Run
 
 
 class Ages:
@@ -16,13 +17,14 @@ class Ages:
         #: Of each chunk of a partition: its first offset, and that record's timestamp in milliseconds.
         self._chunks: dict[Partition, deque[tuple[int, int]]] = {}
 
-    def note(self, records: Sequence[LogRecord]) -> None:
+    def note(self, runs: Iterable[Run]) -> None:
         """Take what one consume gave."""
-        first: dict[tuple[str, int], LogRecord] = {}
-        for record in records:
-            first.setdefault((record.topic, record.partition), record)
-        for (topic, number), record in first.items():
-            chunks = self._chunks.setdefault(Partition(topic, number), deque())
+        first: dict[Partition, Run] = {}
+        for run in runs:
+            first.setdefault(Partition(run.topic, run.partition), run)
+        for partition, run in first.items():
+            record = run[0]
+            chunks = self._chunks.setdefault(partition, deque())
             while chunks and chunks[-1][0] >= record.offset:
                 # Read again from here.
                 chunks.pop()

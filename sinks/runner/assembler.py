@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, groupby, islice
-from operator import attrgetter
+from collections.abc import Iterable, Mapping
 
 from schemas.errors import IntegrityError
 from sinks.runner.screen import Screen
-from sinks.runner.seam import Batch, BatchPolicy, Decoded, Poison, Span
-from streams.log import LogRecord, Partition
-
-_place_of = attrgetter("topic", "partition")
+from sinks.runner.seam import Batch, BatchPolicy, Span
+from streams.log import Partition
+from streams.runs import Run
 
 
 class Assembler:
@@ -23,9 +20,9 @@ class Assembler:
         self._screen = screen
         self._policy = policy
         #: Runs of one partition's records, as they were consumed.
-        self._raw: deque[list[LogRecord]] = deque()
+        self._raw: deque[Run] = deque()
         #: Runs of the open batch that are not screened yet.
-        self._unscreened: list[list[LogRecord]] = []
+        self._unscreened: list[Run] = []
         self._topic_ids: dict[Partition, str] = {}
         self._expected: dict[Partition, int] = {}
         self._gaps_confirmed: dict[Partition, int] = {}
@@ -50,9 +47,9 @@ class Assembler:
             self._gaps_confirmed.pop(partition, None)
             span = self._open.pop(partition, None)
             if span is not None:
-                mine = [run for run in self._unscreened if _partition_of(run[0]) == partition]
+                mine = [run for run in self._unscreened if _partition_of(run) == partition]
                 self._records -= len(span.records) + len(span.poison) + sum(map(len, mine))
-                self._unscreened = [run for run in self._unscreened if _partition_of(run[0]) != partition]
+                self._unscreened = [run for run in self._unscreened if _partition_of(run) != partition]
         if not self._open:
             self._clear()
 
@@ -77,6 +74,11 @@ class Assembler:
         return bool(self._unscreened)
 
     @property
+    def spans(self) -> list[Span]:
+        """The open batch as it stands."""
+        return list(self._open.values())
+
+    @property
     def full(self) -> bool:
         """Whether a batch is as large as it may get."""
         return self._records >= self._policy.records_max or self._bytes >= self._policy.bytes_max
@@ -91,26 +93,26 @@ class Assembler:
         """Whether anything of these waits in the open batch."""
         return any(partition in self._open for partition in partitions)
 
-    def enqueue(self, records: Sequence[LogRecord]) -> None:
+    def enqueue(self, runs: Iterable[Run]) -> None:
         """Take records as consumed, still undecoded."""
-        self._raw.extend(list(run) for _, run in groupby(records, _place_of))
+        self._raw.extend(runs)
 
     def place(self, now: float) -> None:
         """Put what waits into the open batch until that is full."""
         while self._raw and not self.full:
             run = self._raw.popleft()
-            partition = _partition_of(run[0])
+            partition = _partition_of(run)
             expected = self._expected.get(partition)
             if expected is None:
                 continue
             taken = run[: self._policy.records_max - self._records]
-            size = sum(len(record.value or b"") for record in taken)
-            whole = taken[0].offset == expected and taken[-1].offset == expected + len(taken) - 1
+            size = taken.value_bytes
+            whole = taken.offsets[0] == expected and taken.offsets[-1] == expected + len(taken) - 1
             if not whole or self._bytes + size > self._policy.bytes_max:
                 # What is unusual, and what fills a batch by its bytes, goes record by record.
                 taken = run[:1]
-                size = len(run[0].value or b"")
-                whole = self._continues(partition, expected, run[0].offset)
+                size = taken.value_bytes
+                whole = self._continues(partition, expected, run.offsets[0])
             if whole:
                 self._place(partition, taken, size)
                 if self._opened_at is None:
@@ -120,28 +122,21 @@ class Assembler:
 
     def screen(self, now_micros: int) -> None:
         """Decode and check the open batch; raises LogUnavailableError, with nothing done, when the registry is away."""
-        by_topic: dict[str, list[list[LogRecord]]] = {}
-        for run in self._unscreened:
-            by_topic.setdefault(run[0].topic, []).append(run)
+        by_topic: dict[str, list[Run]] = {}
+        for run in sorted(self._unscreened, key=_partition_of):
+            by_topic.setdefault(run.topic, []).append(run)
         topic_ids = {at.topic: topic_id for at, topic_id in self._topic_ids.items()}
         together = self._policy.takes_columns
-        screened = {
-            topic: self._screen.screen_topic(
-                list(chain.from_iterable(runs)), topic_ids[topic], now_micros, together=together
-            )
+        screened = [
+            self._screen.screen_runs(runs, topic_ids[topic], now_micros, together=together)
             for topic, runs in by_topic.items()
-        }
-        for topic, runs in by_topic.items():
-            verdicts = iter(screened[topic])
-            for run in runs:
-                self._keep(self._open[_partition_of(run[0])], list(islice(verdicts, len(run))))
+        ]
+        for of_topic in screened:
+            for partition, verdicts in of_topic.items():
+                span = self._open[partition]
+                span.records = [*span.records, *verdicts.records] if span.records else verdicts.records
+                span.poison += verdicts.poison
         self._unscreened = []
-
-    def _keep(self, span: Span, verdicts: Sequence[Decoded | Poison]) -> None:
-        decoded = [each for each in verdicts if isinstance(each, Decoded)]
-        span.records += decoded
-        if len(decoded) < len(verdicts):
-            span.poison += [each for each in verdicts if not isinstance(each, Decoded)]
 
     def cut(self, now_micros: int) -> Batch:
         """The open batch, which must be screened; empty when there is none. Raises IntegrityError when it is not."""
@@ -165,7 +160,7 @@ class Assembler:
             self.rereads[partition] = expected
         return False
 
-    def _place(self, partition: Partition, run: list[LogRecord], size: int) -> None:
+    def _place(self, partition: Partition, run: Run, size: int) -> None:
         if self._gaps_confirmed:
             # A jump was seen from the place before this record; the same one from here is another mistake.
             self._gaps_confirmed.pop(partition, None)
@@ -174,13 +169,13 @@ class Assembler:
             first_offset = self._expected[partition]
             span = self._open[partition] = Span(partition, self._topic_ids[partition], first_offset, first_offset)
         self._unscreened.append(run)
-        span.next_offset = self._expected[partition] = run[-1].offset + 1
+        span.next_offset = self._expected[partition] = run.offsets[-1] + 1
         self._records += len(run)
         self._bytes += size
 
 
-def _partition_of(record: LogRecord) -> Partition:
-    return Partition(record.topic, record.partition)
+def _partition_of(run: Run) -> Partition:
+    return Partition(run.topic, run.partition)
 
 
 def cursors_after(batch: Batch) -> dict[Partition, int]:

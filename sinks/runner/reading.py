@@ -60,13 +60,13 @@ class Reading:
     def _take(self, timeout_seconds: float) -> None:
         """Consume once."""
         try:
-            records = self._reader.consume(limits.CONSUME_BATCH_RECORDS, timeout_seconds)
+            runs = self._reader.consume_runs(limits.CONSUME_BATCH_RECORDS, timeout_seconds)
         except LogUnavailableError as error:
             self._trouble(str(error))
             self._stopping.wait(LOG_RETRY_SECONDS)
             return
-        self._assembler.enqueue(records)
-        self._ages.note(records)
+        self._assembler.enqueue(runs)
+        self._ages.note(runs)
         self._fine()
 
     def _screen(self) -> None:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: How long work under way may take to end on a revoke or a stop, seconds.
 DRAIN_SECONDS = 20.0
 #: How long a full batch waits for the write before it before fetching is paused, seconds.
-PAUSE_AFTER_SECONDS = 0.5
+PAUSE_AFTER_SECONDS = 3.0
 #: How long a backlog may keep the sink's own watch and people's requests waiting, seconds.
 BEAT_LATEST_SECONDS = 5.0
 #: A partition that another owner fenced us from is claimed again after this, seconds, if the group still counts on us
@@ -128,8 +128,9 @@ class _Runner(Reading):
         self._move()
         self._tell_in_time()
         if self._assembler.full and self._writing is not None:
-            # The next batch is decoded while the one before it is written.
+            # The next batch is decoded, and made ready to be written, while the one before it is written.
             self._screen()
+            self._prepare()
             self._await_write()
             return
         if not self._assembler.waiting:
@@ -140,6 +141,14 @@ class _Runner(Reading):
             self._screen()
         if self._writing is None:
             self._submit_or_beat()
+
+    def _prepare(self) -> None:
+        if not self._sink.policy.takes_columns or self._assembler.unscreened:
+            return
+        try:
+            self._sink.prepare(self._assembler.spans)
+        except Exception as fault:  # noqa: BLE001 - about some record: the write meets it again, and finds out which
+            log.debug("not_prepared", sink=self._sink.projection, fault=type(fault).__name__)
 
     def _await_write(self) -> None:
         """Back-pressure: wait a little, then pause so that our place in the group is kept while the store works."""

@@ -31,10 +31,11 @@ from schemas.topics import (
     REQUESTS,
     SYSTEM_TENANT,
 )
-from sinks.runner.columns import screen_together
+from sinks.runner.columns import Screened, screen_runs, screen_together
 from sinks.runner.seam import Batch, Decoded, Poison, Span
 from streams.codec import Codec
-from streams.log import LogRecord
+from streams.log import LogRecord, Partition
+from streams.runs import Run, runs_of
 
 ROOT = Path(__file__).parents[2]
 FINGERPRINT_HEX_DIGITS = 16
@@ -91,8 +92,25 @@ class Screen:
             return self.screen(record, topic_id, now_micros)
 
         if together and self._checks:
-            return screen_together(self._codec, records, one)
+            return screen_together(self._codec, runs_of(records), one)
         return [one(record) for record in records]
+
+    def screen_runs(
+        self, runs: Sequence[Run], topic_id: str, now_micros: int, *, together: bool
+    ) -> dict[Partition, Screened]:
+        """`screen` for runs of one topic in the order of their partitions, each partition's in the log's order."""
+        if together and self._checks:
+
+            def one(record: LogRecord) -> Decoded | Poison:
+                return self.screen(record, topic_id, now_micros)
+
+            return screen_runs(self._codec, runs, one)
+        found: dict[Partition, Screened] = {}
+        for run in runs:
+            verdicts = self.screen_topic(run, topic_id, now_micros, together=False)
+            screened = found.setdefault(Partition(run.topic, run.partition), Screened([], []))
+            found[Partition(run.topic, run.partition)] = screened.with_more(verdicts)
+        return found
 
     def poison(
         self,

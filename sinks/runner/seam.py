@@ -7,6 +7,7 @@ tests/contract/test_sink_contract.py holds what every sink must pass.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +24,21 @@ class Decoded(NamedTuple):
     offset: int
     fields: Mapping[str, Any]
     record: LogRecord
+
+
+class Records(Sequence[Decoded]):
+    """Records in the order of their offsets that are made when somebody asks for them (sinks.runner.columns)."""
+
+    @abstractmethod
+    def between(self, first_offset: int, next_offset: int) -> Records:
+        """Those of [first_offset, next_offset)."""
+
+
+def between(records: Sequence[Decoded], first_offset: int, next_offset: int) -> Sequence[Decoded]:
+    """The records of [first_offset, next_offset)."""
+    if isinstance(records, Records):
+        return records.between(first_offset, next_offset)
+    return [record for record in records if first_offset <= record.offset < next_offset]
 
 
 class Poison(NamedTuple):
@@ -48,7 +64,7 @@ class Span:
     #: Where the store's cursor stands afterwards.
     next_offset: int
     #: In the order of their offsets.
-    records: list[Decoded] = field(default_factory=list)
+    records: Sequence[Decoded] = field(default_factory=list)
     #: In the order of their offsets.
     poison: list[Poison] = field(default_factory=list)
 
@@ -59,7 +75,7 @@ class Span:
             self.topic_id,
             max(cursor, self.first_offset),
             max(cursor, self.next_offset),
-            [record for record in self.records if record.offset >= cursor],
+            between(self.records, cursor, self.next_offset),
             [record for record in self.poison if record.offset >= cursor],
         )
 
@@ -70,7 +86,7 @@ class Span:
             self.topic_id,
             self.first_offset,
             offset,
-            [record for record in self.records if record.offset < offset],
+            between(self.records, self.first_offset, offset),
             [record for record in self.poison if record.offset < offset],
         )
 
@@ -173,6 +189,13 @@ class Sink(Protocol):
           the runner halves the batch until it knows the record, which it quarantines as BUG.
         With several spans, the runner repeats them one by one to learn which partition a fault belongs to.
         It may be cancelled at any await and must then leave nothing half applied.
+        """
+
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """Make ready what needs no store; asked of sinks that take columns, on the consuming thread, beside a write.
+
+        The next batch most likely has these spans, but need not, and may have some of them cut or changed. A fault is
+        passed over here: `write` meets it again.
         """
 
     async def redrive(self, span: Span) -> None:

@@ -25,6 +25,11 @@ POLL_INTERVAL_MILLISECONDS_MAX = 120_000
 FETCH_WAIT_MILLISECONDS = 100
 #: A fetch waits for this much, or for its time: each answer costs the broker and the consumer the same, however small.
 FETCH_BYTES_MIN = 128 * 1024
+#: One answer holds so much at most; the client's default of 50 MB is held beside the queue, and above its bound.
+FETCH_BYTES_MAX = 8 * 1024 * 1024
+#: A partition whose queue was full is asked for again after so long. The client's default of a second starves a reader
+#: that empties the queue in half of that: it then reads at a queue a second, whatever it could take.
+FETCH_AGAIN_MILLISECONDS = 10
 ASSIGN_ONLY_GROUP = "quaestor-assign-only"
 #: Errors that no repetition cures.
 REFUSALS = frozenset(
@@ -85,6 +90,8 @@ def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
         # A broker answers a connection in order: whatever is asked waits behind the fetch that waits for records.
         "fetch.wait.max.ms": FETCH_WAIT_MILLISECONDS,
         "fetch.min.bytes": FETCH_BYTES_MIN,
+        "fetch.max.bytes": FETCH_BYTES_MAX,
+        "fetch.queue.backoff.ms": FETCH_AGAIN_MILLISECONDS,
         "queued.min.messages": READER_QUEUE_RECORDS,
         "queued.max.messages.kbytes": READER_QUEUE_KIBIBYTES,
     }

@@ -10,7 +10,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from schemas.errors import QuaestorError
 from streams.kafka import configuration
 from streams.kafka.reader import KafkaReader
-from streams.log import LogRecord, Membership, Partition
+from streams.log import Membership, Partition
+from streams.runs import Run
 
 
 class KafkaGroupReader(KafkaReader):
@@ -59,7 +60,7 @@ class KafkaGroupReader(KafkaReader):
 
         self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
-    def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
+    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
         """As the seam says; also raises what `cursors_of` raises, and asks it again the next time."""
         if self._unclaimed and self._fault is None:
             again = sorted(self._unclaimed)
@@ -68,7 +69,7 @@ class KafkaGroupReader(KafkaReader):
             self._consumer.incremental_unassign([TopicPartition(*at) for at in again])
             self._consumer.incremental_assign(_positions(cursors))
             self._consumer.resume([TopicPartition(*at) for at in again])
-        return super().consume(records_max, timeout_seconds)
+        return super().consume_runs(records_max, timeout_seconds)
 
     def _take(self, consumer: Any, given: list[Partition]) -> None:
         """Begin with partitions just given. When their cursors can't be had yet they are ours, and silent."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
+from operator import is_, methodcaller
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
@@ -11,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError, ReplacedError
 from streams.kafka import admin, configuration
 from streams.log import Headers, LogRecord, Partition
+from streams.runs import Run
 
 #: Errors of a broker that has just begun to lead a partition, which librdkafka hands on instead of asking again.
 PASSING = frozenset(
@@ -28,6 +31,9 @@ ASK_SECONDS_MIN = 0.1
 #: The one fault that ends a consumer for good; librdkafka tells it as fatal, with the broker's words.
 REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})  # noqa: SLF001 - its public name
 GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
+_error_of, _topic_of, _partition_of, _offset_of, _key_of, _value_of = map(
+    methodcaller, ("error", "topic", "partition", "offset", "key", "value")
+)
 
 
 class KafkaReader:
@@ -54,6 +60,10 @@ class KafkaReader:
 
     def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
         """As the seam says."""
+        return list(chain.from_iterable(self.consume_runs(records_max, timeout_seconds)))
+
+    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
+        """`consume`, with nothing made per record."""
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
@@ -61,7 +71,14 @@ class KafkaReader:
             messages = self._fetched(records_max, timeout_seconds)
         except KafkaException as error:
             raise configuration.fault_of_exception(error) from error
-        return [record for message in messages if (record := self._record(message)) is not None]
+        errors = list(map(_error_of, messages))
+        # By identity: an error of librdkafka can't be compared with None.
+        if not all(map(is_, errors, repeat(None))):
+            for message, of_it in zip(messages, errors, strict=True):
+                if of_it is not None:
+                    self._note(message, of_it)
+            messages = [message for message, of_it in zip(messages, errors, strict=True) if of_it is None]
+        return _runs(messages)
 
     def _fetched(self, records_max: int, timeout_seconds: float) -> list[Any]:
         """What has come, or what comes first: librdkafka's own consume waits for a full batch or the whole timeout."""
@@ -70,21 +87,6 @@ class KafkaReader:
             return list(messages)
         first = self._consumer.poll(timeout_seconds)
         return [] if first is None else [first, *self._consumer.consume(records_max - 1, 0)]
-
-    def _record(self, message: Any) -> LogRecord | None:
-        error = message.error()
-        if error is not None:
-            self._note(message, error)
-            return None
-        return LogRecord(
-            message.topic(),
-            message.partition(),
-            message.offset(),
-            message.timestamp()[1],
-            message.key(),
-            message.value(),
-            _Headers(message),
-        )
 
     def _note(self, message: Any, error: KafkaError) -> None:
         """Keep a fault for the next call, so that the records read with it are not lost."""
@@ -154,6 +156,34 @@ class KafkaReader:
     def close(self) -> None:
         """As the seam says."""
         self._consumer.close()
+
+
+def _runs(messages: list[Any]) -> list[Run]:
+    """Messages without errors by partition, in their order."""
+    topics, numbers = list(map(_topic_of, messages)), list(map(_partition_of, messages))
+    columns = list(map(_offset_of, messages)), list(map(_key_of, messages)), list(map(_value_of, messages))
+    runs, first, count = [], 0, len(messages)
+    while first < count:
+        topic, number, after = topics[first], numbers[first], first + 1
+        while after < count and numbers[after] == number and topics[after] == topic:
+            after += 1
+        part = slice(first, after)
+        of_run = columns[0][part], columns[1][part], columns[2][part]
+        runs.append(Run(topic, number, of_run, messages[part], _record))
+        first = after
+    return runs
+
+
+def _record(message: Any) -> LogRecord:
+    return LogRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        _Headers(message),
+    )
 
 
 class _Headers(Sequence[tuple[str, bytes]]):

@@ -19,6 +19,7 @@ from sinks.runner.screen import Screen
 from sinks.runner.seam import Batch, Progress, QuarantineStore, Sink
 from sinks.runner.writer import Outcome, Writer
 from streams.log import Partition
+from streams.runs import runs_of
 from tests.support.simulation_log import CODEC, SimulatedLog
 from tests.support.simulation_loop import VirtualLoop
 
@@ -122,7 +123,7 @@ class Process:
             records = self._log.read(partition, self.reads[partition], records_max)
             if records:
                 self.reads[partition] = records[-1].offset + 1
-                self.assembler.enqueue(records)
+                self.assembler.enqueue(runs_of(records))
         self._decode()
 
     def skip(self, partition: Partition, offset: int) -> None:

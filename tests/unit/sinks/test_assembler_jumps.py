@@ -6,6 +6,7 @@ from sinks.runner.assembler import Assembler
 from sinks.runner.screen import Screen
 from sinks.runner.seam import BatchPolicy
 from streams.log import LogRecord, Partition
+from streams.runs import runs_of
 from tests.support.stories import TOPIC_ID, Offsets, codec, request_story
 
 CODEC = codec()
@@ -23,7 +24,7 @@ def records(*offsets: int) -> list[LogRecord]:
 
 def feed(assembler: Assembler, *offsets: int) -> dict[Partition, int]:
     """Place records as consumed; answers where the reader is sent."""
-    assembler.enqueue(records(*offsets))
+    assembler.enqueue(runs_of(records(*offsets)))
     assembler.place(0.0)
     asked = dict(assembler.rereads)
     assembler.rereads.clear()

@@ -1,0 +1,80 @@
+"""Freshness of the stores at a steady rate of requests, without a gateway: all four sinks on servers of their own.
+
+    python -m benchmarks.fresh [--rate 200] [--seconds 30]
+
+Records what the gateway and the ledger stream would for so many answered requests a second (14 events each), and says
+how old events were when their rows could be read (benchmarks/freshness.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.events import EventMaker
+from benchmarks.freshness import FreshnessWatch
+from benchmarks.measure import machine
+from benchmarks.sinks import QUAESTOR, Bench, Filler
+from infra.embedded.ports import PortPlan
+from infra.embedded.stack import Stack
+
+SINKS = ("postgres", "clickhouse", "redis", "audit")
+WARM_UP_SECONDS = 8
+GROUPS_PER_SECOND = 20
+FRESH_SECONDS_MAX = 1.5
+
+
+def main() -> int:
+    """Run and print; exit code 1 when a row never came."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fresh")
+    parser.add_argument("--rate", type=int, default=200, help="requests per second")
+    parser.add_argument("--seconds", type=int, default=30)
+    given = parser.parse_args()
+    print(f"Machine: {machine()}\n")
+    with ExitStack() as held:
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="quaestor-fresh-", ignore_cleanup_errors=True))
+        Path(folder).chmod(0o711)
+        data = Path(folder) / "data"
+        data.mkdir(mode=0o711)
+        stack = held.enter_context(Stack(data, PortPlan.auto()))
+        bench = Bench(stack, data, lambda _: None)
+        bench.prepare(0)
+        for sink in SINKS:
+            _start(bench, sink, held)
+        record(bench, given.rate, WARM_UP_SECONDS, seed=1)
+        with FreshnessWatch(bench.settings) as watch:
+            record(bench, given.rate, given.seconds, seed=2)
+        print("| store | events | fresh p50 | p99 | max | missing | |\n|---|---|---|---|---|---|---|")
+        for each in watch.results:
+            ages = (f"{at:.2f} s" for at in (each.p50_seconds, each.p99_seconds, each.max_seconds))
+            met = "met" if each.p99_seconds <= FRESH_SECONDS_MAX else "missed"
+            print(f"| {each.store} | {each.events:,} | {' | '.join(ages)} | {each.missing} | {met} |")
+        return 1 if any(each.missing for each in watch.results) else 0
+
+
+def _start(bench: Bench, sink: str, held: ExitStack) -> None:
+    log = held.enter_context((bench.data / f"sink-{sink}.bench.log").open("wb"))
+    command = [str(QUAESTOR), "sink", sink]
+    process = held.enter_context(subprocess.Popen(command, env=bench.environment, stdout=log, stderr=log))
+    held.callback(process.terminate)
+
+
+def record(bench: Bench, rate: int, seconds: int, seed: int) -> None:
+    """Record so many requests a second, in even steps."""
+    filler = Filler(bench.settings)
+    requests = EventMaker(time.time_ns() // 1_000, seed=seed).requests(rate * seconds)
+    started = time.monotonic()
+    for sent, made in enumerate(requests, 1):
+        filler.publish(made)
+        if sent % max(1, rate // GROUPS_PER_SECOND) == 0:
+            time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+    filler.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

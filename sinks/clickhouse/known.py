@@ -1,0 +1,81 @@
+"""Events as the index of ids keeps them, and the keys it keeps them by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+
+from sinks.clickhouse.plans import Known
+from sinks.postgres.tables import HASH_BYTES, body_hash
+from sinks.runner.columns import Selection
+from streams.columns import Column, Columns
+from streams.pieces import Integers
+
+KEY_BYTES = 16
+TIME_BYTES = 6
+MICROS_PER_MILLI = 1_000
+
+
+class KnownRows(Sequence[Known]):
+    """The events of a selection; what the index takes of all of them is made at once."""
+
+    def __init__(self, selection: Selection) -> None:
+        """In the selection's order."""
+        columns = selection.columns
+        self.times: Integers = columns.fields["occurred_at"].values
+        self.offsets = selection.offsets
+        self._tenants = _pieces(columns, columns.fields["tenant_id"])
+        self._ids = _pieces(columns, columns.fields["event_id"])
+        self.hashes = b"".join(map(body_hash, selection.bodies()))
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, place: int) -> Known: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Known]: ...
+    def __getitem__(self, place: int | slice) -> Known | list[Known]:
+        """One event, or some."""
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        content = self.hashes[place * HASH_BYTES :][:HASH_BYTES]
+        tenant_id, event_id = self._tenants[place].decode(), self._ids[place].decode()
+        return Known(tenant_id, event_id, int(self.times[place]), int(self.offsets[place]), content)
+
+    @cached_property
+    def keys(self) -> bytes:
+        """`key_of` of every event, one after the other."""
+        size = KEY_BYTES - TIME_BYTES
+        names = zip(self._tenants, self._ids, strict=True)
+        hashes = b"".join(
+            [hashlib.blake2b(tenant + b"\0" + event, digest_size=size).digest() for tenant, event in names]
+        )
+        keys = np.empty((len(self), KEY_BYTES), np.uint8)
+        millis = (self.times // MICROS_PER_MILLI).astype(">u8").view(np.uint8).reshape(-1, 8)
+        keys[:, :TIME_BYTES] = millis[:, -TIME_BYTES:]
+        keys[:, TIME_BYTES:] = np.frombuffer(hashes, np.uint8).reshape(-1, size)
+        return keys.tobytes()
+
+
+def key_of(event: Known) -> bytes:
+    """The time of an event, milliseconds, and a hash of its tenant and id.
+
+    A repeated event repeats its time, and ids in the order of time are entered at the end of the index, not all over.
+    """
+    name = f"{event.tenant_id}\0{event.event_id}".encode()
+    millis = (event.occurred_at // MICROS_PER_MILLI).to_bytes(TIME_BYTES, "big")
+    return millis + hashlib.blake2b(name, digest_size=KEY_BYTES - TIME_BYTES).digest()
+
+
+def _pieces(columns: Columns, column: Column) -> list[bytes]:
+    """The bytes of a text field that is never null."""
+    if column.lengths is None:
+        raise TypeError(f"{column.kind} is no text")
+    buffer, ends = columns.buffer, (column.values + column.lengths).tolist()
+    return [buffer[begin:end] for begin, end in zip(column.values.tolist(), ends, strict=True)]
