@@ -62,6 +62,7 @@ def fresh_product_topics(topics: Sequence[Topic] = TOPICS) -> str:
     while names & set(admin.list_topics(timeout=SECONDS).topics):
         if time.monotonic() > deadline:
             raise TimeoutError("topics are still there after they were deleted")
+        time.sleep(0.05)
     ensure_topics(bootstrap, topics)
     return bootstrap
 
