@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pieces import Bytes, Integers, ranges
+from streams.pieces import Bytes, Integers, ranges, uuids
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -85,11 +85,25 @@ class Columns:
     sound: Flags
     #: Sound ones with texts beyond ASCII, which nobody has looked at yet: decode them once before trusting them.
     doubtful: Flags
+    #: Of columns of uuids that were asked for, by identity: rules and writers ask for the same ones.
+    _uuids: dict[int, tuple[Column, NDArray[np.void]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def uuids(self, column: Column) -> NDArray[np.void]:
+        """The bytes of the uuids in one of these columns, of every record that has one; raises UnusualError."""
+        known = self._uuids.get(id(column))
+        if known is None:
+            begins, lengths = column.values, column.lengths
+            if column.present is not None:
+                begins, lengths = begins[column.present], None if lengths is None else lengths[column.present]
+            # With the column, so that its identity stays its own.
+            known = self._uuids[id(column)] = (column, uuids(self.bytes, begins, lengths))
+        return known[1]
 
     def take(self, rows: Integers) -> Columns:
         """These records, in this order."""
         return replace(
             self,
+            _uuids={},
             begins=self.begins[rows],
             sizes=self.sizes[rows],
             fields=_Taken(self.fields, rows),

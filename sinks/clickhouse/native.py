@@ -18,7 +18,7 @@ from sinks.runner.columns import joined, selections
 from sinks.runner.seam import Decoded
 from streams.codec import schema_text
 from streams.columns import Column, Columns, Flags
-from streams.pieces import Bytes, Integers, UnusualError, copy_bytes, uuids
+from streams.pieces import Bytes, Integers, UnusualError, copy_bytes
 
 #: Pieces of a plan: partition number, topic UUID, records.
 Pieces: TypeAlias = Sequence[tuple[int, str, Sequence[Decoded]]]
@@ -76,7 +76,7 @@ def _encoder(kind: str) -> Encode:
     if kind.startswith("DateTime64"):
         return lambda _, column: column.values.astype("<i8").tobytes()
     if kind == "UUID":
-        return lambda columns, column: _uuid_bytes(columns, column.values, column.lengths, slice(None))
+        return _uuid_bytes
     if kind == "Map(String, String)":
         return _map
     if kind == "String":
@@ -95,16 +95,15 @@ def _nullable(kind: str) -> Encode:
         if kind != "UUID":
             return (~column.present).tobytes() + encode(columns, column)
         values = np.zeros((count, 16), np.uint8)
-        there = _uuid_bytes(columns, column.values[column.present], column.lengths, column.present)
-        values[column.present] = np.frombuffer(there, np.uint8).reshape(-1, 16)
+        values[column.present] = np.frombuffer(_uuid_bytes(columns, column), np.uint8).reshape(-1, 16)
         return (~column.present).tobytes() + values.tobytes()
 
     return write
 
 
-def _uuid_bytes(columns: Columns, begins: Integers, lengths: Integers | None, there: slice | Flags) -> bytes:
-    """UUIDs as two little-endian numbers each; raises UnusualError when one is not canonical."""
-    return uuids(columns.bytes, begins, None if lengths is None else lengths[there]).view(">u8").astype("<u8").tobytes()
+def _uuid_bytes(columns: Columns, column: Column) -> bytes:
+    """UUIDs as two little-endian numbers each, without nulls; raises UnusualError when one is not canonical."""
+    return columns.uuids(column).view(">u8").astype("<u8").tobytes()
 
 
 def _texts(columns: Columns, column: Column) -> bytes:

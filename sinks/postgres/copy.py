@@ -19,7 +19,7 @@ from sinks.postgres.tables import HASH_BYTES, EventTable
 from streams.codec import parse_schema, schema_text
 from streams.columns import Column, Columns, Flags
 from streams.decoder import compile_decoder
-from streams.pieces import Bytes, Integers, UnusualError, copy_bytes, put, uuids
+from streams.pieces import Bytes, Integers, UnusualError, copy_bytes, put
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
@@ -110,9 +110,8 @@ def _null(target: Bytes, places: Integers) -> None:
 def _uuid(columns: Columns, column: Column) -> Part:
     """Canonical text as 16 bytes."""
     there = slice(None) if column.present is None else column.present
-    lengths = None if column.lengths is None else column.lengths[there]
     values = np.zeros(len(column.values), np.dtype((np.void, 16)))
-    values[there] = uuids(columns.bytes, column.values[there], lengths)
+    values[there] = columns.uuids(column)
     return _fixed(values, "V16", column.present)
 
 

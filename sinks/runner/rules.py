@@ -65,7 +65,10 @@ def _are_uuids(columns: Columns, name: str, asked: Flags) -> Flags:
     there = asked if column.present is None else asked & column.present
     rows = np.flatnonzero(there)
     try:
-        uuids(columns.bytes, column.values[rows], None if column.lengths is None else column.lengths[rows])
+        if asked.all():
+            columns.uuids(column)
+        else:
+            uuids(columns.bytes, column.values[rows], None if column.lengths is None else column.lengths[rows])
     except UnusualError:
         holds = ~there
         holds[rows] = [text is not None and is_uuid(text) for text in texts_of(columns, name, rows=rows)]
