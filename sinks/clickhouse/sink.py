@@ -40,11 +40,11 @@ from streams.log import Partition
 log = structlog.get_logger()
 
 PROJECTION = "clickhouse@v1"
-#: One insert per topic and batch, about one batch a second: few parts, and fresh enough.
+#: One insert per topic and batch, two or three batches a second: few parts, and fresh enough.
 POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, takes_columns=True)
 #: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
-#: migrations.WINDOW_INSERTS at two inserts a second, and migrations.WINDOW_SECONDS.
-TRUSTED_AGE_SECONDS = 3_600
+#: migrations.WINDOW_INSERTS at three inserts a second, also of two processes, and migrations.WINDOW_SECONDS.
+TRUSTED_AGE_SECONDS = 1_200
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 4
 WRITERS = {topic: NativeWriter(table) for topic, table in TABLES.items()}
