@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         description="Tag and metadata keys that stand in events in the clear; others are sealed.",
     )
     linger_milliseconds: float = Field(
-        0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch."
+        0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch under load."
     )
     session_seconds: float = Field(
         limits.SESSION_SECONDS,

@@ -28,11 +28,25 @@ GATHER_SECONDS = 0.004
 
 
 class Recorder:
-    """Records groups of events. Owned by one event loop; the publisher stays its maker's to close."""
+    """Records groups of events. Owned by one event loop; the publishers stay their maker's to close.
 
-    def __init__(self, publisher: Publisher, codec: Codec, wait_seconds_max: float = WAIT_SECONDS_MAX) -> None:
-        """`wait_seconds_max` bounds a call even when the publisher breaks its word."""
+    The order of two groups is that of their calls only when the second waits for the first.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        codec: Codec,
+        wait_seconds_max: float = WAIT_SECONDS_MAX,
+        busy_publisher: Publisher | None = None,
+    ) -> None:
+        """`wait_seconds_max` bounds a call even when the publisher breaks its word.
+
+        `busy_publisher` takes the groups that are gathered, so that it may wait for more where `publisher` sends at
+        once; without it there is one for all.
+        """
         self._publisher, self._codec, self._wait_seconds_max = publisher, codec, wait_seconds_max
+        self._busy_publisher = busy_publisher or publisher
         self._finished: deque[tuple[asyncio.Future[None], LogError | None]] = deque()
         self._waiting: dict[asyncio.Future[None], float] = {}
         self._waking = False
@@ -70,7 +84,7 @@ class Recorder:
     def _publish_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
         for records, done in gathered:
-            self._publisher.publish(records, done)
+            self._busy_publisher.publish(records, done)
 
     def _done(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], fault: LogError | None) -> None:
         """Keep the outcome, from whichever thread; wake the loop unless it is about to look anyway."""

@@ -20,7 +20,7 @@ from api.gateway.errors import INTERNAL, JSON_TYPE, Problem, invalid
 from api.gateway.events import Context, decision, no_decision, received, refused
 from api.gateway.exchange import Exchange
 from api.gateway.intake import NO_LABELS, Ask, Labels, read_ask, read_labels
-from api.gateway.parts import Parts, new_id
+from api.gateway.parts import Parts
 from api.gateway.readiness import Readiness
 from api.gateway.wire import ClientGoneError, Receive, Scope, Send, answer, headers_of, read_body, refuse
 from processors.control import ControlState, VirtualKey
@@ -101,7 +101,7 @@ class Gateway:
         key = authenticate(headers, state)
         if key is None or isinstance(key, Problem):
             return await self._answer(send, key or errors.MISSING_KEY)
-        request_id = new_id(started_at)
+        request_id = parts.new_id(started_at)
         if key.revoked:
             context = self._context(key, request_id, operation, started_at)
             return await self._refuse(send, context, errors.REVOKED_KEY)
@@ -144,11 +144,12 @@ class Gateway:
 
     async def _opening(self, context: Context, ask: Ask, body: bytes, routed: Routed) -> list[Event]:
         """RECEIVED and DECISION."""
-        event_id = new_id(context.started_at)
-        personal = await self._parts.subjects.personal(context.tenant_id, ask.user, ask.tags, body, event_id)
+        parts = self._parts
+        event_id = parts.new_id(context.started_at)
+        personal = await parts.subjects.personal(context.tenant_id, ask.user, ask.tags, body, event_id)
         first = received(context, event_id, personal)
-        now = self._parts.now()
-        return [first, decision(context, new_id(now), now, event_id, routed)]
+        now = parts.now()
+        return [first, decision(context, parts.new_id(now), now, event_id, routed)]
 
     def _context(
         self,
@@ -185,12 +186,14 @@ class Gateway:
             context = msgspec.structs.replace(context, model_requested=None)
             return await self._refuse(send, context, problem)
         now = self._parts.now()
-        return await self._refuse(send, context, problem, no_decision(context, new_id(now), now, model, refusal))
+        event = no_decision(context, self._parts.new_id(now), now, model, refusal)
+        return await self._refuse(send, context, problem, event)
 
     async def _refuse(self, send: Send, context: Context, problem: Problem, *before: Event) -> int:
         """Record a refusal of a known tenant, then answer it; the answer does not hang on the record."""
         now = self._parts.now()
-        event = refused(context, new_id(now), now, problem, causation_id=before[-1].event_id if before else None)
+        cause = before[-1].event_id if before else None
+        event = refused(context, self._parts.new_id(now), now, problem, causation_id=cause)
         try:
             await self._parts.journal.conclude([*before, event], None)
         except QuaestorError as error:

