@@ -15,7 +15,7 @@ from typing import Protocol
 
 import asyncpg
 
-from sinks.postgres import queries
+from sinks.postgres import vault_queries
 from sinks.postgres.connect import VAULT_ROLE, create_pool, passing_errors
 from sinks.postgres.vault_keys import (
     HANDLE_BYTES,
@@ -76,12 +76,12 @@ class PostgresVault:
         lookup_hash = keys.lookup_hash(user_id)
         pool = await self._connected()
         with passing_errors():
-            row = await pool.fetchrow(queries.FIND_SUBJECT, tenant_id, lookup_hash)
+            row = await pool.fetchrow(vault_queries.FIND_SUBJECT, tenant_id, lookup_hash)
             while row is None:
                 handle, wrapped = _new_subject(keys, self._random(SUBJECT_RANDOM_BYTES))
-                await pool.execute(queries.MAKE_SUBJECT, tenant_id, lookup_hash, handle, wrapped)
+                await pool.execute(vault_queries.MAKE_SUBJECT, tenant_id, lookup_hash, handle, wrapped)
                 # Absent again only when it was erased in between: then another is made.
-                row = await pool.fetchrow(queries.FIND_SUBJECT, tenant_id, lookup_hash)
+                row = await pool.fetchrow(vault_queries.FIND_SUBJECT, tenant_id, lookup_hash)
         return Subject(row["handle"], keys.unwrap(row["handle"], row["wrapped_key"]))
 
     async def forget(self, tenant_id: str, user_id: str) -> bool:
@@ -89,7 +89,7 @@ class PostgresVault:
         pool = await self._connected()
         with passing_errors():
             lookup_hash = self._keys(tenant_id).lookup_hash(user_id)
-            status = await pool.execute(queries.FORGET_SUBJECT, tenant_id, lookup_hash)
+            status = await pool.execute(vault_queries.FORGET_SUBJECT, tenant_id, lookup_hash)
         return bool(status == "DELETE 1")
 
     async def close(self) -> None:
