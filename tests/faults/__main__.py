@@ -15,6 +15,8 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,27 +28,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from schemas.errors import QuaestorError
-from tests.faults import gateway, kills, outages, poison, storms
+from tests.faults import gateway, kills, outages, poison, simulated, storms, twice
 from tests.faults.report import Row
 from tests.faults.world import STORES, StuckError, World
 
 Tick = Callable[[], None]
 Hurt = Callable[[World, int, Tick], Awaitable[list[Row]]]
+Alone = Callable[[Path, Random, int, Tick], list[Row]]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One part of the suite, on servers of its own."""
+    """One part of the suite: on servers of its own, or `alone` with a folder."""
 
     what: str
     #: Of a full run.
     rounds: int
     #: Steps of the progress bar for so many rounds.
     steps: Callable[[int], int]
-    hurt: Hurt
+    hurt: Hurt | None = None
+    alone: Alone | None = None
 
 
 FAULTS: dict[str, Fault] = {
+    "simulation": Fault("simulated faults", 500, lambda _: len(simulated.SINKS), alone=simulated.simulated),
     "kill": Fault("kill -9 of each sink", 100, lambda n: n * len(STORES), kills.kill_sinks),
     "zombie": Fault("zombies of each sink", 20, lambda n: n * len(STORES), kills.zombies),
     "servers": Fault("kill -9 of servers", 6, lambda n: n * len(outages.SERVERS), outages.kill_servers),
@@ -54,11 +59,10 @@ FAULTS: dict[str, Fault] = {
     "network": Fault("lost answers, delays, cuts", 20, outages.network_rounds, outages.network),
     "storm": Fault("rebalance storms", 1, storms.storm_rounds, storms.storms),
     "scale": Fault("scaling out", 10, lambda n: n * (len(STORES) - 1), storms.scale_out),
+    "twice": Fault("events produced twice", 10, lambda n: n, twice.twice),
     "poison": Fault("poison", 20, poison.poison_rounds, poison.poison),
+    "gateway": Fault("calls through the gateway", 16, lambda n: n, alone=gateway.gateway),
 }
-GATEWAY = "gateway"
-GATEWAY_ROUNDS = 16
-NAMES = (*FAULTS, GATEWAY)
 
 
 def main() -> int:
@@ -70,17 +74,30 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     console = Console(stderr=asked.json)
     rows: list[Row] = []
+    records = Counter(acknowledged=0, repeated=0, restarts=0)
     started = time.monotonic()
     with _bar(console) as bar:
-        for name in asked.only or NAMES:
-            rows += _run(name, asked, bar)
+        try:
+            for name in asked.only or FAULTS:
+                found = _run(name, asked, bar, records)
+                rows += found
+                for row in found:
+                    bar.console.print(row.worded(), style="" if row.ok else "red", highlight=False)
+        except KeyboardInterrupt:
+            rows.append(Row("the run", first_difference="interrupted; what ended before is in the table"))
     seconds = time.monotonic() - started
     failed = [row for row in rows if not row.ok]
     if asked.json:
-        report = {"ok": not failed, "seed": asked.seed, "seconds": round(seconds, 1)}
+        report = {"ok": not failed, "seed": asked.seed, "seconds": round(seconds, 1), "records": records}
         sys.stdout.write(json.dumps(report | {"faults": [row.as_json() for row in rows]}, indent=1) + "\n")
     else:
         _print(console, rows, seconds, asked.seed)
+        words = (
+            "{acknowledged:,} records of load in the log, {repeated:,} of them events produced twice, at other offsets;"
+            " {restarts:,} processes ended by themselves and were started again"
+        )
+        if records["acknowledged"]:
+            console.print(words.format_map(records), highlight=False)
     for row in failed:
         console.print(f"[red]{row.fault}[/]: {row.first_difference}", highlight=False)
     if failed:
@@ -89,20 +106,22 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _run(name: str, asked: argparse.Namespace, bar: Progress) -> list[Row]:
-    """One part, in a folder of its own, which stays when something was wrong."""
+def _run(name: str, asked: argparse.Namespace, bar: Progress, records: Counter[str]) -> list[Row]:
+    """One part, in a folder of its own, which stays when something was wrong; its load is counted in `records`."""
     folder = Path(tempfile.mkdtemp(prefix=f"quaestor-faults-{name}-"))
     folder.chmod(0o711)
     random = Random(f"{asked.seed}/{name}")
-    if name == GATEWAY:
-        rounds = asked.rounds or GATEWAY_ROUNDS
-        task = bar.add_task("calls through the gateway", total=rounds)
-        rows = gateway.gateway(folder, random, rounds, lambda: bar.advance(task))
+    fault = FAULTS[name]
+    rounds = asked.rounds or fault.rounds
+    task = bar.add_task(fault.what, total=fault.steps(rounds))
+    if fault.alone is not None:
+        rows = fault.alone(folder, random, rounds, lambda: bar.advance(task))
     else:
-        fault = FAULTS[name]
-        rounds = asked.rounds or fault.rounds
-        task = bar.add_task(fault.what, total=fault.steps(rounds))
-        rows = asyncio.run(_hurt(fault, World(folder, random), rounds, lambda: bar.advance(task)))
+        world = World(folder, random)
+        rows = asyncio.run(_hurt(fault, world, rounds, lambda: bar.advance(task)))
+        if hasattr(world, "load"):
+            load = world.load
+            records.update(acknowledged=load.acknowledged, repeated=load.repeated, restarts=world.restarts)
     if all(row.ok for row in rows):
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -114,18 +133,25 @@ async def _hurt(fault: Fault, world: World, rounds: int, tick: Tick) -> list[Row
     started = time.monotonic()
     try:
         await world.start()
-        return await fault.hurt(world, rounds, tick)
+        return await fault.hurt(world, rounds, tick) if fault.hurt is not None else []
     except (StuckError, TimeoutError, QuaestorError) as error:
-        row = Row(fault.what, seconds=time.monotonic() - started, first_difference=f"{type(error).__name__}: {error}")
-        return [row]
+        return [_ended(fault, error, started)]
+    except Exception as error:  # noqa: BLE001 - whatever ends one part must not cost the table of the others
+        (world.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return [_ended(fault, error, started)]
     finally:
         await world.close()
+
+
+def _ended(fault: Fault, error: Exception, started: float) -> Row:
+    words = f"{type(error).__name__}: {error}"
+    return Row(fault.what, seconds=time.monotonic() - started, first_difference=words)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--rounds", type=int, help="rounds of each fault; by default those of a full run")
-    parser.add_argument("--only", action="append", choices=NAMES, help="only these parts")
+    parser.add_argument("--only", action="append", choices=tuple(FAULTS), help="only these parts")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32), help="decides every draw of the suite")
     parser.add_argument("--json", action="store_true", help="the table for programs, on standard output")
     return parser.parse_args()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from tests.faults.report import Row, measured
 from tests.faults.verdict import judge
 from tests.faults.world import ALONE, SESSION_SECONDS, STORES, SinkProcess, World
 
 #: Rounds after which everything is verified, and at the end.
-ROUNDS_BETWEEN_VERDICTS = 25
+ROUNDS_BETWEEN_VERDICTS = 50
 #: Part of the kills that hit a process while it starts, claims and recovers, rather than while it writes.
 EARLY = 0.3
 START_SECONDS = 2.0
@@ -31,7 +31,7 @@ async def zombies(world: World, rounds: int, tick: Tick, stores: Sequence[str] =
 
 
 async def _side_by_side(
-    world: World, fault: str, hurt: Callable[..., object], rounds: int, tick: Tick, stores: Sequence[str]
+    world: World, fault: str, hurt: Callable[..., Awaitable[None]], rounds: int, tick: Tick, stores: Sequence[str]
 ) -> list[Row]:
     rows = {store: Row(f"{fault}: sink {store}") for store in stores}
     for first in range(0, rounds, ROUNDS_BETWEEN_VERDICTS):

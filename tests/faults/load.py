@@ -52,6 +52,8 @@ class Load:
         self.spoil = spoil
         #: Records acknowledged, those produced again included.
         self.acknowledged = 0
+        #: Records produced a second time, at other offsets.
+        self.repeated = 0
         self._go = threading.Event()
         self._idle = threading.Event()
         self._go.set()
@@ -93,6 +95,15 @@ class Load:
 
         self._publisher.publish(records, done)
 
+    def repeat(self) -> int:
+        """Publish every story of late once more; answers how many records that is."""
+        stories = list(self._remembered)
+        for records in stories:
+            self.publish(records)
+        count = sum(map(len, stories))
+        self.repeated += count
+        return count
+
     def story(self, number: int) -> list[OutgoingRecord]:
         """The records of one story."""
         return outgoing(self._codec, request_story(number, f"tenant_{number % TENANTS}", 1_000 + number % 7))
@@ -123,7 +134,9 @@ class Load:
         self._remembered.append(records)
         if self._random.random() < REPEATED:
             again = self._random.choice(self._remembered)
-            self.publish(again[self._random.randrange(len(again)) :])
+            again = again[self._random.randrange(len(again)) :]
+            self.repeated += len(again)
+            self.publish(again)
 
     def _send_again(self) -> None:
         while self._failed:

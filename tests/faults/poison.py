@@ -1,4 +1,4 @@
-"""Poison: records that no sink, or one of them, can take, scattered, at edges and in rows."""
+"""Poison: records that no sink, or one of them, can take, scattered, at edges, in the middle and in rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from random import Random
 
 import msgspec
 
-from schemas.events import RequestEvent
-from schemas.topics import REQUESTS, TOPICS, key_of
+from schemas.events import BudgetEvent, RequestEvent
+from schemas.topics import BUDGETS, PARTITIONS, REQUESTS, TOPICS, key_of
 from sinks.postgres.connect import READER_ROLE, connect
 from streams.codec import Codec
 from streams.log import OutgoingRecord
+from streams.partitioner import partition_of
 from streams.registry import RegistrySchemas
+from tests.faults.faulty import TENANT
 from tests.faults.kills import Tick
 from tests.faults.load import honest
 from tests.faults.report import Row, measured
@@ -26,7 +28,10 @@ from tests.support.stories import event_id, request_story
 
 #: One record in so many is broken.
 ONE_IN = 1_000
+#: As many as the limits let by.
 IN_A_ROW = 100
+#: Sound records between two broken ones of a batch that is broken at both ends and in the middle.
+BETWEEN = 20
 #: An id that no registry gives.
 UNKNOWN_SCHEMA_ID = 2_000_000_000
 FRAME_BYTES = 5
@@ -36,6 +41,8 @@ KEEPING = ("postgres", "clickhouse", "redis")
 RECORDS_PER_ROUND = 2_000
 #: Story numbers of broken events, far from those of the load.
 FIRST_NUMBER = 50_000_000
+#: The product's commands with a fault that some records meet.
+FAULTY = "tests.faults.faulty"
 
 
 class Way(StrEnum):
@@ -45,6 +52,7 @@ class Way(StrEnum):
     SCHEMA_UNKNOWN = "SCHEMA_UNKNOWN"
     SEMANTIC = "SEMANTIC"
     SINK_REJECT = "SINK_REJECT"
+    BUG = "BUG"
 
 
 @dataclass
@@ -66,10 +74,9 @@ class Poisoner:
             mixed.append(record)
         return mixed
 
-    def broken(self, way: Way, like: OutgoingRecord) -> OutgoingRecord:
+    def broken(self, way: Way, like: OutgoingRecord, partition: int | None = None) -> OutgoingRecord:
         """A record that is broken in this way; its key is of nobody else, so that nothing honest waits behind it."""
-        self._number += 1
-        record = _BREAK[way](self, like)
+        record = self._in(partition, lambda: _BREAK[way](self, like))
         self.made[way, record.topic] += 1
         return record
 
@@ -81,23 +88,39 @@ class Poisoner:
                 counts[way] += made
         return counts
 
-    def in_a_row(self, way: Way) -> list[OutgoingRecord]:
-        """As many as stand in a row, all in one partition."""
-        like = self.honest()
-        return [self.broken(way, like) for _ in range(IN_A_ROW)]
+    def in_a_row(self, way: Way, partition: int) -> list[OutgoingRecord]:
+        """As many as stand in a row, in one partition, between two sound ones."""
+        row = [self.broken(way, self.sound(partition), partition) for _ in range(IN_A_ROW)]
+        return [self.sound(partition), *row, self.sound(partition)]
 
-    def honest(self) -> OutgoingRecord:
+    def at_edges(self, way: Way, partition: int) -> list[OutgoingRecord]:
+        """One partition's batch: its first record is broken, one in the middle and the last."""
+        batch = [self.broken(way, self.sound(partition), partition)]
+        for _ in range(2):
+            batch += [self.sound(partition) for _ in range(BETWEEN)]
+            batch.append(self.broken(way, self.sound(partition), partition))
+        return batch
+
+    def sound(self, partition: int | None = None) -> OutgoingRecord:
         """A record of a request of its own, sound."""
-        return self._record(self._event())
+        return self._in(partition, lambda: self._record(self._received()))
 
-    def _event(self) -> RequestEvent:
-        self._number += 1
-        received = request_story(self._number, "tenant_poison")[0]
+    def _in(self, partition: int | None, make: Callable[[], OutgoingRecord]) -> OutgoingRecord:
+        """What `make` makes of the next number whose key belongs to the partition."""
+        while True:
+            self._number += 1
+            record = make()
+            if partition is None or partition_of(record.key, PARTITIONS) == partition:
+                return record
+
+    def _received(self, tenant_id: str = "tenant_poison") -> RequestEvent:
+        received = request_story(self._number, tenant_id)[0]
         assert isinstance(received, RequestEvent)
         return received
 
-    def _record(self, event: RequestEvent) -> OutgoingRecord:
-        return OutgoingRecord(REQUESTS.name, key_of(event).encode(), self.codec.encode(event), ())
+    def _record(self, event: RequestEvent | BudgetEvent) -> OutgoingRecord:
+        topic = BUDGETS if isinstance(event, BudgetEvent) else REQUESTS
+        return OutgoingRecord(topic.name, key_of(event).encode(), self.codec.encode(event), ())
 
     def _key(self, like: OutgoingRecord) -> bytes:
         return b"tenant_poison/" + event_id(self._number, like.topic).encode()
@@ -114,11 +137,18 @@ class Poisoner:
 
     def semantic(self, like: OutgoingRecord) -> OutgoingRecord:
         """A sound event under a key that is not its own."""
-        return self.honest()._replace(key=self._key(like))
+        return self._record(self._received())._replace(key=self._key(like))
 
     def sink_reject(self, _: OutgoingRecord) -> OutgoingRecord:
         """A text with a zero character, which Postgres alone refuses."""
-        return self._record(msgspec.structs.replace(self._event(), team_id="a\0b"))
+        return self._record(msgspec.structs.replace(self._received(), team_id="a\0b"))
+
+    def bug(self, like: OutgoingRecord) -> OutgoingRecord:
+        """Sound in every way, but a fault of our own code lies in wait for it; a hold where that is the topic."""
+        if like.topic == BUDGETS.name:
+            placed = next(event for event in request_story(self._number, TENANT) if isinstance(event, BudgetEvent))
+            return self._record(placed)
+        return self._record(self._received(TENANT))
 
 
 _BREAK: Mapping[Way, Callable[[Poisoner, OutgoingRecord], OutgoingRecord]] = {
@@ -126,40 +156,43 @@ _BREAK: Mapping[Way, Callable[[Poisoner, OutgoingRecord], OutgoingRecord]] = {
     Way.SCHEMA_UNKNOWN: Poisoner.schema_unknown,
     Way.SEMANTIC: Poisoner.semantic,
     Way.SINK_REJECT: Poisoner.sink_reject,
+    Way.BUG: Poisoner.bug,
 }
+Group = Callable[[Poisoner, Way, int], list[OutgoingRecord]]
 
 
 async def poison(world: World, rounds: int, tick: Tick) -> list[Row]:
-    """At the beginning of partitions, scattered under load while sinks are killed, in rows of a hundred, at the end."""
+    """At the beginning of partitions, scattered under load while sinks are killed, at edges of batches, in rows."""
+    world.program = FAULTY
     poisoner = Poisoner(Codec(RegistrySchemas(world.settings.registry_url)), world.random)
-    rows = [Row("poison: first records of partitions"), Row(f"poison: 1 in {ONE_IN:,}, sinks killed meanwhile")]
-    rows += [Row(f"poison: {IN_A_ROW} in a row, {way}") for way in Way]
-    rows.append(Row("poison: last records of partitions"))
-    first, scattered, *in_a_row, last = rows
-    await measured(first, 1, _edges(world, poisoner))
+    first, last = (Row(f"poison: {which} records of partitions") for which in ("first", "last"))
+    scattered = Row(f"poison: 1 in {ONE_IN:,}, sinks killed meanwhile")
+    edges = [Row(f"poison: edges and middle of a batch, {way}") for way in Way]
+    in_a_row = [Row(f"poison: {IN_A_ROW} in a row, {way}") for way in Way]
+    await measured(first, 1, _whole_partitions(world, poisoner))
     for store in STORES:
         world.keep(store)
     world.load.spoil = poisoner.spoil
     await measured(scattered, rounds, _scattered(world, rounds, tick))
     await _judged(world, poisoner, [first, scattered])
-    for way, row in zip(Way, in_a_row, strict=True):
-        world.load.publish(poisoner.in_a_row(way))
-        await measured(row, 1, world.grows("postgres", RECORDS_PER_ROUND))
-        await _judged(world, poisoner, [row])
-        tick()
-    await measured(last, 1, _edges(world, poisoner))
+    for rows, group in ((edges, Poisoner.at_edges), (in_a_row, Poisoner.in_a_row)):
+        for partition, (way, row) in enumerate(zip(Way, rows, strict=True)):
+            await measured(row, 1, _alone(world, poisoner, group(poisoner, way, partition)))
+            tick()
+        await _judged(world, poisoner, rows)
+    await measured(last, 1, _whole_partitions(world, poisoner))
     await _judged(world, poisoner, [last])
     world.load.spoil = honest
     tick()
-    return rows
+    return [first, scattered, *edges, *in_a_row, last]
 
 
 def poison_rounds(rounds: int) -> int:
     """How many rounds `poison` runs in all."""
-    return rounds + len(Way) + 1
+    return rounds + 2 * len(Way) + 1
 
 
-async def _edges(world: World, poisoner: Poisoner) -> None:
+async def _whole_partitions(world: World, poisoner: Poisoner) -> None:
     """Broken records and nothing else, into every partition of every topic a story has."""
     likes = {record.topic: record for record in world.load.story(FIRST_NUMBER)}
     for topic in TOPICS:
@@ -174,6 +207,18 @@ async def _scattered(world: World, rounds: int, tick: Tick) -> None:
         store = world.random.choice(STORES)
         world.keep(store)
         tick()
+
+
+async def _alone(world: World, poisoner: Poisoner, group: list[OutgoingRecord]) -> None:
+    """Publish a group with nothing else in the log before or behind it, so that it is the batch."""
+    await asyncio.to_thread(world.load.pause)
+    try:
+        await asyncio.gather(*(world.reaches(store) for store in STORES))
+        world.load.publish(group)
+        await asyncio.to_thread(world.load.pause)
+        await asyncio.gather(*(world.reaches(store) for store in STORES))
+    finally:
+        world.load.resume()
 
 
 async def _judged(world: World, poisoner: Poisoner, rows: Sequence[Row]) -> None:
@@ -191,6 +236,7 @@ async def _judged(world: World, poisoner: Poisoner, rows: Sequence[Row]) -> None
 
 
 async def _quarantined(world: World, poisoner: Poisoner) -> Verdict:
+    """Exactly what was broken is in quarantine, for its reason, once for each sink, and nothing else."""
     connection = await connect(world.settings.postgres_dsn, READER_ROLE)
     try:
         found = await connection.fetch(
@@ -202,9 +248,10 @@ async def _quarantined(world: World, poisoner: Poisoner) -> Verdict:
     kept = {(row[0], row[1]): (row[2], row[3]) for row in found}
     verdict = Verdict()
     for store in KEEPING:
-        for way, made in poisoner.expected(store).items():
-            rows, distinct = kept.get((f"{store}@v1", way), (0, 0))
+        expected = {(f"{store}@v1", str(way)): made for way, made in poisoner.expected(store).items()}
+        for sink, reason in expected.keys() | {key for key in kept if key[0] == f"{store}@v1"}:
+            made, (rows, distinct) = expected.get((sink, reason), 0), kept.get((sink, reason), (0, 0))
             if (rows, distinct) != (made, made):
-                words = f"{store}: {distinct} of {made} {way} records are in quarantine, {rows} rows"
+                words = f"{store}: {distinct} of {made} {reason} records are in quarantine, {rows} rows"
                 verdict += Verdict(max(0, made - distinct), max(0, rows - made), words)
     return verdict

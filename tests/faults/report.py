@@ -34,6 +34,11 @@ class Row:
         self.doubled += verdict.doubled
         self.first_difference = self.first_difference or verdict.first_difference
 
+    def worded(self) -> str:
+        """For a line of its own."""
+        what = f"{self.fault}: {self.rounds} rounds, {self.lost} lost, {self.doubled} doubled, {self.seconds:.0f} s"
+        return what if self.ok else f"{what}; {self.first_difference}"
+
     def as_json(self) -> dict[str, Any]:
         """For --json."""
         return {**asdict(self), "seconds": round(self.seconds, 1), "ok": self.ok}

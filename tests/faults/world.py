@@ -45,7 +45,7 @@ TOPICS_OF: Mapping[str, tuple[str, ...]] = {
 ALONE = frozenset({"audit"})
 #: What the processes of the suite are told instead of ten seconds.
 SESSION_SECONDS = 1.5
-STORIES_PER_SECOND = 60.0
+STORIES_PER_SECOND = 40.0
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.1
 METADATA_SECONDS = 10.0
@@ -114,6 +114,8 @@ class World:
     settings: Settings = field(init=False)
     load: Load = field(init=False)
     processes: list[SinkProcess] = field(default_factory=list)
+    #: The module that is the product's command line.
+    program: str = "api.cli.main"
     #: Processes that ended by themselves and were started again.
     restarts: int = 0
     _started: int = 0
@@ -161,7 +163,7 @@ class World:
         }
         variables |= {f"QUAESTOR_{name.upper()}": value for name, value in (settings or {}).items()}
         log = self.folder / "sinks" / f"{store}-{self._started:04}.log"
-        command = (sys.executable, "-P", "-m", "api.cli.main", "sink", store)
+        command = (sys.executable, "-P", "-m", self.program, "sink", store)
         child = self.stack.spawner.spawn(Launch(f"sink-{store}", command, log, environment=variables))
         process = SinkProcess(store, child, port, log)
         self.processes = [each for each in self.processes if each.alive or each.again] + [process]

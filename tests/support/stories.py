@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from schemas import events
 from schemas.ids import derived_id, uuid7
@@ -31,7 +32,12 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
     request_id = event_id(number, "request")
     attempt_id = event_id(number, "attempt")
     at = START_MICROS + number * 1_000
-    common = {"occurred_at": at, "tenant_id": tenant_id, "request_id": request_id, "actor": "gateway/test"}
+    common: dict[str, Any] = {
+        "occurred_at": at,
+        "tenant_id": tenant_id,
+        "request_id": request_id,
+        "actor": "gateway/test",
+    }
     leg = events.HoldLeg(
         limit_id="limit_1",
         amount_nano=amount_nano,
@@ -89,7 +95,7 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
 
 
 def _settlement(
-    number: int, placed_id: str, amount_nano: int, budget: dict[str, object], transfer: dict[str, object]
+    number: int, placed_id: str, amount_nano: int, budget: dict[str, Any], transfer: dict[str, Any]
 ) -> list[events.Event]:
     committed_id = event_id(number, "committed")
     available, held, spent = "budget/limit_1/available", "budget/limit_1/held", "budget/limit_1/spent"
