@@ -14,7 +14,7 @@ CURRENCY_CHARACTERS_MAX = 16
 _FRAME_BYTES = 5
 _INT64_END = 1 << 63
 #: The field that tells records of a topic apart; a topic that is not here has only one kind.
-_KIND_FIELD = {
+KIND_FIELDS = {
     "quaestor.requests": "kind",
     "quaestor.attempts": "outcome",
     "quaestor.costs": "kind",
@@ -42,11 +42,10 @@ def source_of(
         and (request_id is None or is_name(request_id))
         and (amount is None or -_INT64_END <= amount < _INT64_END)
         and -_INT64_END <= occurred_at < _INT64_END
-        and len(currency) <= CURRENCY_CHARACTERS_MAX
-        and currency.isascii()
+        and currency_fits(currency)
     ):
         return undecodable(topic, topic_id, partition, offset, millis, value)
-    kind_field = _KIND_FIELD.get(topic)
+    kind_field = KIND_FIELDS.get(topic)
     return Source(
         tenant_id,
         topic,
@@ -62,6 +61,11 @@ def source_of(
         request_id or "",
         str(fields.get(kind_field) or "") if kind_field else "",
     )
+
+
+def currency_fits(currency: str) -> bool:
+    """Whether an entry may have this currency."""
+    return len(currency) <= CURRENCY_CHARACTERS_MAX and currency.isascii()
 
 
 def undecodable(topic: str, topic_id: str, partition: int, offset: int, millis: int, value: bytes | None) -> Source:

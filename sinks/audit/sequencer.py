@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from processors.audit.entry import Head, Source, seal
-from processors.audit.sources import source_of, undecodable
+from processors.audit.sources import undecodable
 from schemas.errors import GapError
+from sinks.audit.columns import source_of_record, sources_together
 from sinks.audit.store import AuditStore, CursorMove, LogState
 from sinks.runner.seam import Decoded, Poison, Span
 from streams.log import Partition
@@ -65,7 +66,7 @@ class Sequencer:
         ]
         if not moves:
             return 0
-        sources = [source for span in fresh for source in sources_of(span)]
+        sources = sources_of_all(fresh)
         heads = await self._heads_of({source.tenant_id for source in sources})
         sealed = seal(sources, self.next_seq, heads)
         self._sure = False
@@ -99,16 +100,31 @@ class Sequencer:
         return {tenant: self._heads[tenant] for tenant in tenants if tenant in self._heads} | found
 
 
+def sources_of_all(spans: Sequence[Span]) -> list[Source]:
+    """The sources of a batch: topic by topic, each partition's in the order of their offsets."""
+    by_topic: dict[str, list[Span]] = {}
+    for span in spans:
+        by_topic.setdefault(span.partition.topic, []).append(span)
+    found: list[Source] = []
+    for of_topic in by_topic.values():
+        sound = [span for span in of_topic if not span.poison]
+        if sound:
+            found += sources_together(sound)
+        for span in of_topic:
+            if span.poison:
+                found += sources_of(span)
+    return found
+
+
 def sources_of(span: Span) -> Iterator[Source]:
     """The sources of a span's records and poison, in the order of their offsets."""
     topic, partition = span.partition
-    topic_id = span.topic_id
     records: Sequence[Decoded | Poison] = span.records
     if span.poison:
         records = sorted([*span.records, *span.poison], key=lambda record: record.offset)
     for item in records:
-        record = item.record
         if isinstance(item, Decoded):
-            yield source_of(item.fields, topic, topic_id, partition, item.offset, record.timestamp_millis, record.value)
+            yield source_of_record(item, span.topic_id)
         else:
-            yield undecodable(topic, topic_id, partition, item.offset, record.timestamp_millis, record.value)
+            record = item.record
+            yield undecodable(topic, span.topic_id, partition, item.offset, record.timestamp_millis, record.value)

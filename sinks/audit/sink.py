@@ -26,7 +26,12 @@ class AuditSink(Sink):
 
     projection = "audit@v1"
     topics = AUDITED_TOPICS
-    policy = BatchPolicy(age_milliseconds=limits.AUDIT_BATCH_AGE_MILLISECONDS, keeps_poison=True, takes_everything=True)
+    policy = BatchPolicy(
+        age_milliseconds=limits.AUDIT_BATCH_AGE_MILLISECONDS,
+        keeps_poison=True,
+        takes_everything=True,
+        takes_columns=True,
+    )
 
     def __init__(self, store: AuditStore, publisher: Publisher, owner: str) -> None:
         """`owner` names this process in the log's row."""
@@ -73,7 +78,7 @@ class AuditSink(Sink):
             await self._sequencer.append(batch.spans)
 
     def prepare(self, spans: Sequence[Span]) -> None:
-        """Never asked: this sink takes no columns."""
+        """Nothing: what an entry says is found in the write, where its chain is."""
 
     async def redrive(self, span: Span) -> None:
         """Never asked: this sink takes every record as it comes, and sets none aside."""

@@ -168,18 +168,21 @@ class Screened(NamedTuple):
 
 
 def screen_together(
-    codec: Codec, runs: Sequence[Run], one_by_one: Callable[[LogRecord], Decoded | Poison]
+    codec: Codec, runs: Sequence[Run], one_by_one: Callable[[LogRecord], Decoded | Poison], *, by_rules: bool = True
 ) -> list[Decoded | Poison]:
-    """Every record of one topic decoded or its poison, in order; raises as `one_by_one`, which is `Screen.screen`."""
+    """Every record of one topic decoded or its poison, in order; raises as `one_by_one`, which is `Screen.screen`.
+
+    Without `by_rules`, whatever can be read passes.
+    """
     chunk = _chunk(codec, runs)
     if chunk is None:
         return [one_by_one(record) for run in runs for record in run]
-    special = _special(chunk, one_by_one)
+    special = _special(chunk, one_by_one, by_rules=by_rules)
     return [special.get(row) or chunk.decoded(row) for row in range(len(chunk.columns))]
 
 
 def screen_runs(
-    codec: Codec, runs: Sequence[Run], one_by_one: Callable[[LogRecord], Decoded | Poison]
+    codec: Codec, runs: Sequence[Run], one_by_one: Callable[[LogRecord], Decoded | Poison], *, by_rules: bool = True
 ) -> dict[Partition, Screened]:
     """`screen_together` by partition: runs are of one topic, in the order of their partitions."""
     found: dict[Partition, Screened] = {}
@@ -189,7 +192,7 @@ def screen_runs(
             at = Partition(run.topic, run.partition)
             found[at] = found.get(at, Screened([], [])).with_more(map(one_by_one, run))
         return found
-    special = _special(chunk, one_by_one)
+    special = _special(chunk, one_by_one, by_rules=by_rules)
     for number in np.unique(chunk.partitions).tolist():
         rows = np.flatnonzero(chunk.partitions == number)
         screened = Screened(Rows(chunk, rows), [])
@@ -226,10 +229,14 @@ def _chunk(codec: Codec, runs: Sequence[Run]) -> Chunk | None:
     )
 
 
-def _special(chunk: Chunk, one_by_one: Callable[[LogRecord], Decoded | Poison]) -> dict[int, Decoded | Poison]:
+def _special(
+    chunk: Chunk, one_by_one: Callable[[LogRecord], Decoded | Poison], *, by_rules: bool
+) -> dict[int, Decoded | Poison]:
     """By row: poison, and records that can be applied though their columns can't be used."""
     columns = chunk.columns
-    good = ~columns.doubtful & rules_hold(chunk.topic, columns) & _keys_match(chunk.topic, columns, chunk.runs)
+    good = columns.sound & ~columns.doubtful
+    if by_rules:
+        good &= rules_hold(chunk.topic, columns) & _keys_match(chunk.topic, columns, chunk.runs)
     special: dict[int, Decoded | Poison] = {}
     for row in np.flatnonzero(~good).tolist():
         screened = one_by_one(chunk.record(row))

@@ -91,20 +91,20 @@ class Screen:
         def one(record: LogRecord) -> Decoded | Poison:
             return self.screen(record, topic_id, now_micros)
 
-        if together and self._checks:
-            return screen_together(self._codec, runs_of(records), one)
+        if together:
+            return screen_together(self._codec, runs_of(records), one, by_rules=bool(self._checks))
         return [one(record) for record in records]
 
     def screen_runs(
         self, runs: Sequence[Run], topic_id: str, now_micros: int, *, together: bool
     ) -> dict[Partition, Screened]:
         """`screen` for runs of one topic in the order of their partitions, each partition's in the log's order."""
-        if together and self._checks:
+        if together:
 
             def one(record: LogRecord) -> Decoded | Poison:
                 return self.screen(record, topic_id, now_micros)
 
-            return screen_runs(self._codec, runs, one)
+            return screen_runs(self._codec, runs, one, by_rules=bool(self._checks))
         found: dict[Partition, Screened] = {}
         for run in runs:
             verdicts = self.screen_topic(run, topic_id, now_micros, together=False)

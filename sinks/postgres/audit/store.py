@@ -12,6 +12,7 @@ from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
 from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
 from sinks.postgres.audit import queries
+from sinks.postgres.audit.copy import COLUMNS, copies
 from sinks.postgres.connect import APP_ROLE, create_pool, freeing_locks, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
@@ -21,21 +22,6 @@ CONNECTIONS_MAX = 3
 #: Bound of a read over the whole log.
 SCAN_SECONDS_MAX = 900.0
 PAGE_ROWS = 4_096
-COLUMNS = (
-    "log",
-    "seq",
-    "tenant_id",
-    "tseq",
-    "chain",
-    "leaf",
-    "entry",
-    "topic",
-    "partition",
-    "offset",
-    "event_id",
-    "request_id",
-    "amount_nano",
-)
 
 
 @contextmanager
@@ -137,9 +123,14 @@ class PostgresAuditStore:
                     if sealed:
                         partitioned_to = await self._advance(connection, epoch, sealed, partitioned_to)
                     await self._move_cursors(connection, moves)
-                    await connection.copy_records_to_table(
-                        "audit_entry", schema_name="quaestor", columns=COLUMNS, records=self._records(sealed)
-                    )
+                    if sealed:
+                        await connection.copy_to_table(
+                            "audit_entry",
+                            schema_name="quaestor",
+                            columns=COLUMNS,
+                            source=_each(copies(self._log, sealed)),
+                            format="binary",
+                        )
                     tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                     await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
         self._partitioned_to = partitioned_to
@@ -163,25 +154,6 @@ class PostgresAuditStore:
         moved = await connection.fetch(queries.MOVE_CURSORS, self._log, topics, numbers, ids, firsts, nexts)
         if len(moved) != len(moves):
             raise GapError("a cursor of the audit log", -1, firsts[0])
-
-    def _records(self, sealed: Sequence[Sealed]) -> Iterator[tuple[object, ...]]:
-        log = self._log
-        for seq, tseq, chain, leaf, entry, source in sealed:
-            yield (
-                log,
-                seq,
-                source.tenant_id,
-                tseq,
-                chain,
-                leaf,
-                entry,
-                source.topic,
-                source.partition,
-                source.offset,
-                source.event_id or None,
-                source.request_id or None,
-                source.amount_nano,
-            )
 
     async def entries(self, first: int, end: int) -> list[tuple[bytes, bytes]]:
         """(leaf, entry) of a range."""
@@ -238,6 +210,11 @@ class PostgresAuditStore:
         with faults():
             rows = await self._connections.fetch(queries.OF_REQUEST, self._log, request_id)
         return [EntryPlace(*row) for row in rows]
+
+
+async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _state(row: asyncpg.Record | None) -> LogState:
