@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from streams.warmup import warm_up_offsets
 State = TypeVar("State")
 
 CONSUME_SECONDS = 0.25
+#: Records that came are joined by those that come in this time: each batch is published, acknowledged and committed on
+#: its own, which costs more than what is decided in it (docs/decisions/0113).
+COLLECT_SECONDS = 0.05
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
 BACK_OFF_SECONDS = 0.1
@@ -133,13 +137,30 @@ class StreamRuntime:
 
     def turn(self) -> int:
         """Take one batch all the way, tick when it is time; returns how many records were taken."""
-        records = self._reader.consume(CONSUME_BATCH_RECORDS, CONSUME_SECONDS)
+        records = self._consume()
         if records:
             self._apply(records)
         if time.monotonic() >= self._tick_at:
             self._tick()
             self._tick_at = time.monotonic() + TICK_SECONDS
         return len(records)
+
+    def _consume(self) -> list[LogRecord]:
+        """What has come, and what comes in a moment."""
+        records = self._reader.consume(CONSUME_BATCH_RECORDS, CONSUME_SECONDS)
+        if not 0 < len(records) < CONSUME_BATCH_RECORDS:
+            return records
+        tasks = dict(self._tasks)
+        self._stop.wait(COLLECT_SECONDS)
+        try:
+            more = self._reader.consume(CONSUME_BATCH_RECORDS - len(records), 0.0)
+        except LogUnavailableError:
+            more = []  # what is at hand would be lost with it; the next turn meets it again, if it lasts
+        # A partition that left meanwhile, or left and came back, is read again from where its owner begins.
+        gone = {at for at, task in tasks.items() if self._tasks.get(at) is not task}
+        if gone:
+            records = [record for record in records if Partition(record.topic, record.partition) not in gone]
+        return records + more
 
     def _take_over(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Where to begin: at the committed position, or before it to make the state whole."""
@@ -261,8 +282,8 @@ class StreamRuntime:
         age = self._clock_micros() / MICROS_PER_SECOND - records[-1].timestamp_millis / 1_000
         self._monitor.set(freshness_seconds=round(max(age, 0.0), 3))
         consumed = self._monitor.metrics.counter("quaestor_records_consumed_total")
-        for topic in {at.topic for at in touched}:
-            consumed.labels(topic=topic).inc(sum(record.topic == topic for record in records))
+        for topic, count in Counter(record.topic for record in records).items():
+            consumed.labels(topic=topic).inc(count)
 
     def _tick(self) -> None:
         """Ask every partition what follows from time alone, and say how far behind we are."""
