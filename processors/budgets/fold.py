@@ -186,12 +186,20 @@ class BudgetFold:
         self._closed: dict[int, dict[str, ClosedHold]] = {}
         self._hours_kept = remembered_seconds * MILLIS_PER_SECOND // MILLIS_PER_HOUR + 2
         self._newest_hour = 0
+        #: The event that was asked about last, and its effect: who decides on an event folds it in next.
+        self._asked: tuple[BudgetEvent, Effect | None] | None = None
+
+    def effect_of(self, event: BudgetEvent) -> Effect | None:
+        """What this event would do now, None when nothing."""
+        asked = self._asked
+        if asked is None or asked[0] is not event:
+            asked = self._asked = (event, effect(self.status(event.hold_id), event))
+        return asked[1]
 
     def apply(self, event: BudgetEvent) -> Effect | None:
         """Fold one more event in; answers what it did, None when nothing."""
         hold_id = event.hold_id
-        hour = hour_of(hold_id)
-        found = effect(self.status(hold_id), event)
+        found, self._asked = self.effect_of(event), None
         if found is None:
             return None
         _change(self.sums, found.changes)
@@ -199,7 +207,7 @@ class BudgetFold:
             self.open_holds[hold_id] = found.after
         else:
             self.open_holds.pop(hold_id, None)
-            self._remember(hour, hold_id, found.after)
+            self._remember(hour_of(hold_id), hold_id, found.after)
         return found
 
     def status(self, hold_id: str) -> OpenHold | ClosedHold | None:

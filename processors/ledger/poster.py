@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from processors.budgets import BudgetFold, ClosedHold, OpenHold
-from processors.budgets.fold import effect
 from processors.ledger import holds
 from processors.ledger.costs import post_cost
 from schemas import limits
@@ -83,10 +82,10 @@ def _holds_as_before(before: OpenHold | ClosedHold | None, after: OpenHold) -> b
 
 
 def _post(state: LedgerState, event: BudgetEvent) -> Iterable[LedgerEntry]:
-    before = state.fold.status(event.hold_id)
-    found = effect(before, event)
+    found = state.fold.effect_of(event)
     if found is None:
         return ()
+    before = state.fold.status(event.hold_id)
     if before is None:
         return holds.post_placed(event, found.after) if isinstance(found.after, OpenHold) else ()
     if isinstance(before, ClosedHold):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from schemas.events import BudgetEvent, CostEvent, LedgerEntry, TransferKind
 from schemas.ids import derived_id
 from schemas.topics import topic_of
 
 LEDGER = "ledger"
+#: Holds placed and not resolved yet, at a few thousand requests under way.
+PENDING_CACHED_MAX = 8_192
 
 
 def entry_id(source_event_id: str, kind: TransferKind, leg: str) -> str:
     """The id of a transfer; `leg` says which of the source's transfers of this kind it is."""
+    if kind is TransferKind.PENDING:
+        return _pending_id(source_event_id, leg)
     return derived_id(LEDGER, source_event_id, kind.value, leg)
+
+
+@lru_cache(maxsize=PENDING_CACHED_MAX)
+def _pending_id(source_event_id: str, leg: str) -> str:
+    """Asked for once when a hold is placed, and by every transfer that resolves it."""
+    return derived_id(LEDGER, source_event_id, TransferKind.PENDING.value, leg)
 
 
 def transfer(

@@ -18,6 +18,8 @@ from schemas.topics import BUDGETS
 MICROS_PER_SECOND = 1_000_000
 #: An EXPIRED that did not come back through the log is sent again after this; its id and bytes are the same.
 ASK_AGAIN_MICROS = 30 * MICROS_PER_SECOND
+#: Kinds that something may follow from.
+_RESOLVES = frozenset((BudgetKind.EXPIRED, BudgetKind.COMMITTED))
 #: Holds expired per tick; the rest waits a second.
 EXPIRED_PER_TICK_MAX = 500
 
@@ -78,7 +80,8 @@ class Reaper:
 
     def decide(self, state: ReaperState, event: Event) -> Sequence[Event]:
         """What follows from an EXPIRED that wins, and from a COMMITTED that comes after one."""
-        if not isinstance(event, BudgetEvent) or problem_of(event) is not None:
+        # Most events resolve nothing that expired: whether one is sound is asked of the others alone.
+        if not isinstance(event, BudgetEvent) or event.kind not in _RESOLVES or problem_of(event) is not None:
             return ()
         hold = state.fold.status(event.hold_id)
         if isinstance(hold, OpenHold) and event.kind is BudgetKind.EXPIRED:
