@@ -79,6 +79,11 @@ class MemoryQuarantine:
                     record.fingerprint,
                     record.behind_event_id,
                 )
+        for record in records:
+            row, head = self.rows[record.event_id], self.rows.get(record.behind_event_id or "")
+            # Its owner has not heard that what it waits behind is settled: nobody else will ask for it.
+            if row.waiting().follows and (head is None or head.state not in UNRESOLVED):
+                row.requested = True
 
     async def unpublished(self, records_max: int) -> list[Event]:
         """As the seam says."""

@@ -18,6 +18,21 @@ INSERT INTO quaestor.quarantine_outbox (
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 ON CONFLICT (event_id) DO NOTHING
 """
+#: Whoever settles one of these waits until what is kept behind it can be seen, or was before and can be seen by us.
+HOLD_HEADS = """
+SELECT 1 FROM quaestor.quarantine_outbox WHERE event_id = ANY($1::uuid[]) ORDER BY event_id FOR SHARE
+"""
+#: What was parked behind a record that is settled by now: its owner had not heard of that.
+ASK_FOR_LATE = f"""
+UPDATE quaestor.quarantine_outbox AS follower
+SET requested_at = now(), requested_by = 'sink/' || sink
+WHERE event_id = ANY($1::uuid[])
+    AND state = 'PARKED'
+    AND NOT EXISTS (
+        SELECT 1 FROM quaestor.quarantine_outbox AS head
+        WHERE head.event_id = follower.behind_event_id AND head.{OPEN}
+    )
+"""
 UNPUBLISHED = """
 SELECT topic, body
 FROM (

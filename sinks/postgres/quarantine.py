@@ -25,8 +25,16 @@ MICROS_PER_MILLI = 1_000
 
 
 async def keep(connection: Any, records: Sequence[QuarantinedRecord]) -> None:
-    """Insert poison within the caller's transaction; an id already kept stays as it was."""
+    """Insert poison within the caller's transaction; an id already kept stays as it was.
+
+    Its owner may not have heard that somebody settled what a record is parked behind. Nobody would settle that again
+    and free the record, so it is asked for at once.
+    """
     await connection.executemany(queries.KEEP, [_row(record) for record in records])
+    behind = {record.event_id: record.behind_event_id for record in records if record.behind_event_id is not None}
+    if behind:
+        await connection.execute(queries.HOLD_HEADS, sorted(set(behind.values())))
+        await connection.execute(queries.ASK_FOR_LATE, list(behind))
 
 
 async def tell(connection: Any, events: Sequence[Event]) -> None:

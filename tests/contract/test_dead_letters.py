@@ -135,6 +135,18 @@ async def test_nothing_is_redriven_unasked(quarantine: Quarantine) -> None:
     assert await taken(quarantine) == []
 
 
+async def test_what_is_parked_behind_a_settled_record_is_asked_for_at_once(quarantine: Quarantine) -> None:
+    """The owner parks it not knowing that a person gave up what it waits behind, which nobody will do again."""
+    gone = head(5)
+    await quarantine.store.put([gone])
+    await quarantine.letters.discard([gone.event_id], PEOPLE, "no use")
+
+    await quarantine.store.put([follower(7, gone)])
+
+    assert (await quarantine.store.calls(SINK)).redrives == (AT,)
+    assert await taken(quarantine) == [7]
+
+
 async def test_a_request_takes_the_chain_in_order(quarantine: Quarantine) -> None:
     """The head asked for and its followers are taken together, by offset."""
     kept = await chain(quarantine)

@@ -16,7 +16,7 @@ from streams.log import Partition
 from tests.support.simulation import Simulation
 from tests.support.simulation_log import TENANTS, Kind
 from tests.support.simulation_run import machine_of
-from tests.support.simulation_stores import RedisBench
+from tests.support.simulation_stores import MemoryBench, RedisBench
 
 RESTART = sorted(("keep", "fail over", "flush", "restart")).index("restart")
 PLANNED = Partition("quaestor.costs", 0)
@@ -57,6 +57,19 @@ def test_a_slot_that_no_gate_knows_does_not_hold_its_partition(redis: Simulation
     redis.teardown()
 
     assert 1 == redis.bench.cursors()[Partition(BUDGETS.name, 0)]
+
+
+def test_what_an_owner_parks_behind_a_discarded_record_is_applied() -> None:
+    """The owner has not heard of the discard; the record it parks is nobody's follower any more, yet it must go."""
+    machine = machine_of(MemoryBench)()
+    machine.begin(records=1)
+    machine.produce(partition=0, kind=Kind.UNDECODABLE, picks=[0])
+    machine.write_through(process=0, records=8)
+    machine.discard(letter=0)
+    machine.produce(partition=0, kind=Kind.EVENT, picks=[0])
+    machine.write_through(process=0, records=8)
+
+    machine.teardown()
 
 
 async def test_a_settlement_that_arrives_late_moves_nothing() -> None:
