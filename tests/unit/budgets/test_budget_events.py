@@ -168,3 +168,16 @@ def test_what_can_not_be_counted_is_named(event: BudgetEvent, problem: str | Non
     """The sink quarantines it, folds pass it over."""
     assert problem_of(event) == problem
     assert (BudgetFold().apply(event) is None) == (problem is not None)
+
+
+def test_what_an_event_would_do_is_asked_of_the_fold_as_it_stands() -> None:
+    """The answer to an earlier question is not kept once another event was folded in."""
+    events, fold = Events(), BudgetFold()
+    placed = events.placed(hold_id(1), leg(100))
+    assert fold.effect_of(placed) is not None
+    fold.apply(placed)
+    assert fold.effect_of(placed) is None
+    released = events.released(placed)
+    assert fold.effect_of(released) is not None
+    fold.apply(events.committed(placed, 50))
+    assert fold.effect_of(released) is None
