@@ -11,33 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.transport.drivers import aiokafka
+
+from streams.agents.consumer import Transport
 
 CONCURRENCY = 1
 COMMIT_SECONDS = 2.0
-#: A fetch waits for this much, or for its time. Faust leaves the client's default of one byte, with which every record
-#: travels alone: fetching then costs several times what is done with it (docs/decisions/0112).
-FETCH_BYTES_MIN = 256 * 1024
-FETCH_WAIT_MILLISECONDS = 500
-
-
-class _FetchingThread(aiokafka.AIOKafkaConsumerThread):
-    """Faust's consumer, but for how long a fetch waits: there is no setting for it."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_min_bytes = FETCH_BYTES_MIN  # noqa: SLF001 - read when the consumer starts
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS  # noqa: SLF001 - likewise
-        return consumer
-
-
-class _Consumer(aiokafka.Consumer):
-    def _new_consumer_thread(self) -> Any:
-        return _FetchingThread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _Transport(aiokafka.Transport):
-    Consumer = _Consumer
 
 
 def faust_application(name: str, bootstrap: str, data: Path) -> Any:
@@ -62,7 +40,7 @@ def faust_application(name: str, bootstrap: str, data: Path) -> Any:
         stream_wait_empty=False,
     )
     application.finalize()
-    application.transport = _Transport(application.conf.broker_consumer, application)
+    application.transport = Transport(application.conf.broker_consumer, application)
     return application
 
 

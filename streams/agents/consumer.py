@@ -1,0 +1,91 @@
+"""Faust's consumer, but for two things that cost more than all it does with a record (docs/decisions/0112).
+
+There is a setting for neither: a fetch waits for enough records, and a record that nothing holds up makes no tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+from faust.transport.drivers import aiokafka
+from mode import Service
+from mode.services import WaitResults
+
+#: A fetch waits for this much, or for its time. Faust leaves the client's default of one byte, with which every record
+#: travels alone.
+FETCH_BYTES_MIN = 256 * 1024
+FETCH_WAIT_MILLISECONDS = 500
+
+
+class PromptService(Service):
+    """A service whose `wait_first` first looks whether there is anything to wait for.
+
+    Faust waits so for each record to be put into its queue, or for the flow to stop: four tasks are made, and three of
+    them cancelled, for a step that nearly always ends at once.
+    """
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109 - mode's own signature
+        """As mode has it; the first coroutine begins before there are tasks."""
+        first, *others = coros
+        if not asyncio.iscoroutine(first):
+            return await super().wait_first(*coros, timeout=timeout)
+        try:
+            held_up_by = first.send(None)
+        except StopIteration as end:
+            _close(others)
+            return WaitResults([first], [end.value], False)
+        except BaseException:  # whatever it is, nobody waits for the others any more
+            _close(others)
+            raise
+        return await super().wait_first(_rest(first, held_up_by), *others, timeout=timeout)
+
+
+def _close(others: list[Any]) -> None:
+    for other in others:
+        if asyncio.iscoroutine(other):
+            other.close()
+
+
+async def _rest(begun: Coroutine[Any, Any, Any], held_up_by: Any) -> Any:
+    return await _resumed(begun, held_up_by)
+
+
+@types.coroutine
+def _resumed(begun: Coroutine[Any, Any, Any], held_up_by: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that has begun, and waits for this."""
+    try:
+        while True:
+            try:
+                answer = yield held_up_by
+            except BaseException as fault:  # noqa: BLE001 - a cancellation too is the coroutine's to meet
+                held_up_by = begun.throw(fault)
+            else:
+                held_up_by = begun.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+class _FetchingThread(aiokafka.AIOKafkaConsumerThread):
+    """Has its fetches wait."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_min_bytes = FETCH_BYTES_MIN  # noqa: SLF001 - read when the consumer starts
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS  # noqa: SLF001 - likewise
+        return consumer
+
+
+class _Consumer(PromptService, aiokafka.Consumer):
+    """Both."""
+
+    def _new_consumer_thread(self) -> Any:
+        return _FetchingThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class Transport(aiokafka.Transport):
+    """What an application is given as its transport."""
+
+    Consumer = _Consumer

@@ -1,0 +1,73 @@
+"""Waiting without tasks where there is nothing to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from streams.agents.consumer import PromptService
+
+
+class Waiting(PromptService):
+    """Any service."""
+
+
+async def answer(number: int, until: asyncio.Event | None = None) -> int:
+    """The number, at once or in a while."""
+    if until is not None:
+        await until.wait()
+    return number
+
+
+async def refuse(until: asyncio.Event | None = None) -> None:
+    """A fault, at once or in a while."""
+    if until is not None:
+        await until.wait()
+    raise LookupError
+
+
+async def test_what_ends_at_once_makes_no_task() -> None:
+    """The result is there, and the other coroutine is closed unbegun."""
+    tasks = len(asyncio.all_tasks())
+    other = asyncio.Event().wait()
+    waiting = Waiting().wait_first(answer(7), other)
+    with pytest.raises(StopIteration) as end:
+        waiting.send(None)
+    assert (end.value.value.results, end.value.value.stopped) == ([7], False)
+    assert other.cr_frame is None
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_what_waits_goes_on_where_it_began() -> None:
+    """Its result is the one of what it waited for."""
+    until = asyncio.Event()
+    asyncio.get_running_loop().call_soon(until.set)
+    found = await Waiting().wait_first(answer(7, until), asyncio.Event().wait())
+    assert found.results == [7]
+
+
+async def test_the_other_may_end_first() -> None:
+    """What waits still is cancelled."""
+    never, stopped = asyncio.Event(), list[str]()
+
+    async def held_up() -> None:
+        try:
+            await never.wait()
+        except asyncio.CancelledError:
+            stopped.append("cancelled")
+            raise
+
+    found = await Waiting().wait_first(held_up(), answer(8))
+    await asyncio.sleep(0)
+    assert (found.results, stopped) == ([8], ["cancelled"])
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_fault_comes_out(later: bool) -> None:
+    """Whether it happens at once or in a while."""
+    until = asyncio.Event() if later else None
+    if until is not None:
+        asyncio.get_running_loop().call_soon(until.set)
+    with pytest.raises(LookupError):
+        await Waiting().wait_first(refuse(until), asyncio.Event().wait())
