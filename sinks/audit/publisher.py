@@ -15,7 +15,7 @@ from processors.audit.edge import TreeEdge, load_edge
 from processors.audit.merkle import leaf_hash
 from processors.audit.note import Signer
 from processors.audit.tiles import TILE_WIDTH, tile_of_node
-from schemas.errors import IntegrityError
+from schemas.errors import FencedError, IntegrityError
 from schemas.limits import AUDIT_INTEGRATE_ENTRIES_MAX, AUDIT_UNINTEGRATED_ENTRIES_MAX
 from sinks.audit.files import LogFiles
 from sinks.audit.layout import Probe, no_probe
@@ -169,14 +169,20 @@ class Publisher:
     async def publish(self) -> bool:
         """Sign and publish a checkpoint of what is integrated; False when the last one already says it.
 
-        Raises StoreUnavailableError, and IntegrityError when the lock store has a checkpoint that is not ours: someone
-        else signs this log.
+        Raises StoreUnavailableError, FencedError when a newer owner signs by now, and IntegrityError when the lock
+        store has a checkpoint that is neither ours nor a newer owner's: someone else signs this log.
         """
         if self._edge.size > self.signed_size:
             checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
             note = sign_checkpoint(checkpoint, self._signer)
             self._probe("signed")
-            await asyncio.to_thread(self._swap, note)
+            try:
+                await asyncio.to_thread(self._swap, note)
+            except IntegrityError as error:
+                # One that was frozen here and wakes up finds what its successor signed: more than its own tree has.
+                if (await self._store.state()).epoch != self._epoch:
+                    raise FencedError("the audit log", self._epoch) from error
+                raise
             self._probe("locked")
         if self._note is None or self._note == self._published:
             return False

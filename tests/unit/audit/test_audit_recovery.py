@@ -188,6 +188,21 @@ async def test_a_late_signature_of_the_owner_before_us_is_adopted(world: AuditWo
     assert (True, 330) == (report.ok, report.size)
 
 
+async def test_one_that_wakes_up_after_its_successor_signed_is_fenced(world: AuditWorld) -> None:
+    """Frozen between its tiles and its signature, it finds a longer log signed: of its successor, not of a stranger."""
+    await world.feed(10)
+    await world.publisher.integrate()
+    second = Publisher(world.store, world.files, world.lock, world.signer)
+    sequencer = Sequencer(world.store, "second")
+    await second.open(await sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
+    await sequencer.append(spans_of(160, 5))
+    await second.integrate()
+    await second.publish()
+
+    with pytest.raises(FencedError):
+        await world.publisher.publish()
+
+
 async def test_a_foreign_history_in_the_lock_store_stops_the_log(world: AuditWorld) -> None:
     """A checkpoint of our key but another tree in the lock store: never sign over it."""
     latest = world.lock.latest()
