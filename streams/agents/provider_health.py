@@ -42,6 +42,11 @@ def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
                 windows.observe(attempt, now)
                 age_micros = max(now - attempt.occurred_at, 0)
 
+    @application.task  # type: ignore[untyped-decorator] # likewise
+    async def begin() -> None:
+        # Whoever waits for this process need not wait for the timer's first turn as well.
+        monitor.set(state="running")
+
     @application.timer(CLOSE_SECONDS)  # type: ignore[untyped-decorator] # likewise
     async def close() -> None:
         for event in windows.close(_now_micros()):
