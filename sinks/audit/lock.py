@@ -7,13 +7,19 @@ a database that is behind what stands here is a restored backup. Put it where th
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from schemas.errors import StoreUnavailableError
 from sinks.audit.files import disk, read_note, sync_folders, write_durable
 from sinks.audit.layout import Probe, no_probe
+
+#: How long another process may hold the second file before that is told; it holds it for two syncs of a disk.
+HELD_SECONDS = 10.0
+POLL_SECONDS = 0.02
 
 
 class LockStore(Protocol):
@@ -32,10 +38,11 @@ class LockStore(Protocol):
 class FileLockStore:
     """A LockStore in a file, under an exclusive lock of a second file."""
 
-    def __init__(self, path: Path, probe: Probe = no_probe) -> None:
+    def __init__(self, path: Path, probe: Probe = no_probe, held_seconds: float = HELD_SECONDS) -> None:
         """Nothing is touched before it is needed."""
         self._path = path
         self._probe = probe
+        self._held_seconds = held_seconds
 
     def latest(self) -> str | None:
         """The latest signed checkpoint; raises StoreUnavailableError."""
@@ -54,8 +61,20 @@ class FileLockStore:
     def _locked(self) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._path.with_suffix(".lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            deadline = time.monotonic() + self._held_seconds
+            while not _taken(file):
+                if time.monotonic() > deadline:
+                    raise StoreUnavailableError(f"{file.name} is held by a process that stands still: end it")
+                time.sleep(POLL_SECONDS)
             yield
+
+
+def _taken(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class MemoryLockStore:

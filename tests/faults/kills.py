@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from tests.faults.report import Row, measured
 from tests.faults.verdict import judge
-from tests.faults.world import ALONE, SESSION_SECONDS, STORES, SinkProcess, World
+from tests.faults.world import ALONE, SESSION_SECONDS, STORES, SinkProcess, StuckError, World
 
 #: Rounds after which everything is verified, and at the end.
 ROUNDS_BETWEEN_VERDICTS = 50
@@ -17,6 +18,8 @@ START_SECONDS = 2.0
 BUSY_SECONDS = 0.6
 #: How long a frozen process stays so, in sessions.
 FROZEN_SESSIONS = 1.6
+#: How long at most, seconds.
+FROZEN_SECONDS_MAX = 30.0
 Tick = Callable[[], None]
 
 
@@ -68,17 +71,20 @@ async def _zombies(world: World, store: str, rounds: int, tick: Tick) -> None:
     turns = rounds - rounds // 2
     pair = [world.sink(store) for _ in range(1 if store in ALONE else 2)]
     for _ in range(turns):
-        pair = await (_succeeded if store in ALONE else _taken_over)(world, store, pair)
+        if store in ALONE:
+            await _replaced(world, store, "")
+        else:
+            await _taken_over(world, store, pair)
         tick()
     world.kill_sinks(store)
-    process = world.sink(store, instance="one")
+    world.keep(store)
     for _ in range(rounds - turns):
-        process = await _replaced(world, store, process)
+        await _replaced(world, store, "one")
         tick()
     await world.grows(store)
 
 
-async def _taken_over(world: World, store: str, pair: list[SinkProcess]) -> list[SinkProcess]:
+async def _taken_over(world: World, store: str, pair: list[SinkProcess]) -> None:
     """Two members share the partitions; the frozen one's move to the other when its session ends, and come back."""
     await world.all_work(store, pair)
     await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
@@ -86,20 +92,6 @@ async def _taken_over(world: World, store: str, pair: list[SinkProcess]) -> list
     await _freeze(world, store, zombie)
     zombie.thaw()
     await world.grows(store)
-    return pair
-
-
-async def _succeeded(world: World, store: str, alone: list[SinkProcess]) -> list[SinkProcess]:
-    """One process at a time: another starts while it is frozen; it must end when it wakes up."""
-    (zombie,) = alone
-    await world.grows(store)
-    await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
-    zombie.freeze()
-    successor = world.sink(store)
-    await world.reaches(store, await world.ends(store))
-    zombie.thaw()
-    await world.grows(store)
-    return [await world.one_ends(zombie, successor)]
 
 
 async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
@@ -110,17 +102,24 @@ async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
     await world.reaches(store, ends)
 
 
-async def _replaced(world: World, store: str, zombie: SinkProcess) -> SinkProcess:
-    """A new process takes the frozen one's name and works at once; when that one wakes up, one of the two must end.
+async def _replaced(world: World, store: str, instance: str) -> None:
+    """Another process starts while it is frozen, by its name where it has one; when it wakes up, one of the two ends.
 
-    Which one is the broker's to say: a zombie that finds its session over joins once more, as the newest of its name.
+    Which one is the broker's to say: a zombie that finds its session over joins once more, as the newest of its name,
+    and the store's to say: who claims last owns. Each may say its own, and both end: one is started again then.
     """
     await world.grows(store)
     await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
+    zombie = world.running(store)[-1]
+    zombie.again = None
     zombie.freeze()
-    successor = world.sink(store, instance="one")
-    await world.reaches(store, await world.ends(store))
+    successor = world.sink(store, instance)
+    ends = await world.ends(store)
+    with contextlib.suppress(StuckError):
+        # One that froze with the lock file of the audit log in its hand keeps it until it wakes up.
+        await world.reaches(store, ends, FROZEN_SECONDS_MAX)
     zombie.thaw()
+    await world.reaches(store, ends)
     survivor = await world.one_ends(zombie, successor)
+    world.tend(survivor, instance)
     await world.grows(store)
-    return survivor

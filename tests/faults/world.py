@@ -46,7 +46,7 @@ ALONE = frozenset({"audit"})
 #: What the processes of the suite are told instead of ten seconds.
 SESSION_SECONDS = 1.5
 STORIES_PER_SECOND = 40.0
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 240.0
 POLL_SECONDS = 0.1
 METADATA_SECONDS = 10.0
 STOP_SECONDS = 30.0
@@ -179,6 +179,16 @@ class World:
         process.again = lambda: self._kept(store, settings)
         return process
 
+    def tend(self, process: SinkProcess, instance: str) -> None:
+        """Start it again whenever it ends by itself, from now on."""
+
+        def again() -> SinkProcess:
+            other = self.sink(process.store, instance)
+            self.tend(other, instance)
+            return other
+
+        process.again = again
+
     def _tend(self) -> None:
         """Start what ended by itself again."""
         for process in self.processes:
@@ -253,7 +263,7 @@ class World:
 
         await self.until(grown, f"sink {store} applies {records} more records")
 
-    async def reaches(self, store: str, ends: Cursors | None = None) -> None:
+    async def reaches(self, store: str, ends: Cursors | None = None, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until a store stands at these ends, or at those of now; raises StuckError with the first that lags."""
         wanted = ends
         lagging: dict[Partition, int] = {}
@@ -267,13 +277,15 @@ class World:
             return not lagging
 
         try:
-            await self.until(reached, f"sink {store} catches up")
+            await self.until(reached, f"sink {store} catches up", seconds)
         except StuckError as error:
             raise StuckError(f"{error}; lagging: {_worded(lagging)}") from None
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    async def until(
+        self, condition: Callable[[], Awaitable[bool]], what: str, seconds: float = DEADLINE_SECONDS
+    ) -> None:
         """Poll a condition until it holds; a store or log that is away is no answer. Raises StuckError."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + seconds
         away = ""
         while time.monotonic() < deadline:
             try:
@@ -284,7 +296,7 @@ class World:
                 away = f" ({error})"
             self._tend()
             await asyncio.sleep(POLL_SECONDS)
-        raise StuckError(f"not within {DEADLINE_SECONDS:.0f} s: {what}{away}")
+        raise StuckError(f"not within {seconds:.0f} s: {what}{away}")
 
     def crash_servers(self, names: Iterable[str]) -> None:
         """SIGKILL servers with everything they started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,19 @@ async def test_a_foreign_history_in_the_lock_store_stops_the_log(world: AuditWor
 
     with pytest.raises(IntegrityError, match="another history"):
         await world.publisher.publish()
+
+
+def test_a_lock_that_a_frozen_process_holds_is_told(tmp_path: Path) -> None:
+    """Nobody can take it from a process that lives; who waits for it says so instead of waiting in silence."""
+    lock = FileLockStore(tmp_path / "checkpoint", held_seconds=0.1)
+    assert lock.swap(None, "one")
+
+    with (tmp_path / "checkpoint.lock").open("ab") as frozen:
+        fcntl.flock(frozen, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailableError, match="stands still"):
+            lock.swap("one", "two")
+
+    assert lock.swap("one", "two")
 
 
 async def test_a_gap_is_refused_and_names_the_cursor(world: AuditWorld) -> None:
