@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NOBODY = "-"
+BUDGET, HELD = "budget/", "/held"
 
 
 class Accounts:
@@ -17,6 +18,16 @@ class Accounts:
     def held(limit_id: str) -> str:
         """What open holds keep."""
         return f"budget/{limit_id}/held"
+
+    @staticmethod
+    def reserved_from(account: str) -> tuple[str, str] | None:
+        """Debit and credit of the pending transfer that a resolution out of this account takes from.
+
+        That is available and held of the same limit; None for an account that holds nothing.
+        """
+        if not account.startswith(BUDGET) or not account.endswith(HELD):
+            return None
+        return Accounts.available(account[len(BUDGET) : -len(HELD)]), account
 
     @staticmethod
     def spent(limit_id: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
+from processors.ledger.accounts import Accounts
 from schemas.topics import LEDGER
 from sinks.postgres.tables import TABLES, Row
 
@@ -88,7 +89,7 @@ class Net:
             case "DIRECT":
                 self._move(transfer, own, 0, amount)
             case "POST" | "VOID":
-                reserved = pendings.get((transfer.tenant_id, transfer.pending_id or ""), own)
+                reserved = pendings.get((transfer.tenant_id, transfer.pending_id or "")) or _unseen(own)
                 is_post = transfer.kind == "POST"
                 self._move(transfer, reserved, -amount, amount if is_post else 0)
                 if is_post and reserved != own:
@@ -101,3 +102,12 @@ class Net:
             sums = self.changes.setdefault((transfer.tenant_id, account, transfer.currency), [0, 0, 0, 0])
             sums[first] += pending_nano
             sums[first + 1] += posted_nano
+
+
+def _unseen(own: Pair) -> Pair:
+    """The accounts of a pending transfer that stands behind its resolution in the log.
+
+    It does after a time-out of the log: the first of two records was not taken, the second was, and both came again.
+    """
+    known = Accounts.reserved_from(own.debit_account)
+    return Pair(*known) if known is not None else own

@@ -59,6 +59,20 @@ def test_effects_of_transfers(transfers: list[Transfer], expected: dict[str, lis
     assert (sums[0], sums[1]) == (sums[2], sums[3])
 
 
+@pytest.mark.parametrize("kind", ["POST", "VOID"])
+def test_a_resolution_before_its_pending_moves_the_same(kind: str) -> None:
+    """A record that was sent again may stand behind what follows from it; what both do does not depend on it."""
+    available, held = "budget/limit_1/available", "budget/limit_1/held"
+    pending = transfer("PENDING", available, held, 10)
+    resolution = transfer(kind, held, "budget/limit_1/spent" if kind == "POST" else available, 10, "PENDING-id")
+    in_order, turned = Net(), Net()
+    for each in (pending, resolution):
+        in_order.add(each, pendings_of([pending]))
+    turned.add(resolution, {})
+    turned.add(pending, pendings_of([pending]))
+    assert in_order.changes == turned.changes
+
+
 def test_only_unknown_pendings_are_looked_up() -> None:
     """A pending transfer of the same batch is not asked for again."""
     resolvers = [transfer("POST", "held", "spent", 1, "known"), transfer("POST", "held", "spent", 1, "other")]
