@@ -12,7 +12,7 @@ from tests.faults.outages import network
 from tests.faults.report import Row
 from tests.faults.world import World
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 SEED = 20_261_121
 #: Few, so that verifying every field of them takes no time.
 STORIES_PER_SECOND = 15.0
