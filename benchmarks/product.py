@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,18 +109,24 @@ class Product:
         return time.monotonic() - started
 
     def _wait_for_answer(self) -> None:
-        url = f"{self.gateway_url}/v1/chat/completions"
-        request = urllib.request.Request(url, body(), self.headers)  # noqa: S310 - loopback
-        deadline = time.monotonic() + ANSWER_SECONDS_MAX
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-                    answer.read()
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        wait_for_answer(f"{self.gateway_url}/v1/chat/completions", body(), self.headers, ANSWER_SECONDS_MAX)
+
+
+def wait_for_answer(
+    url: str, sent: bytes, headers: Mapping[str, str], seconds_max: float, given_up: Callable[[], bool] = lambda: False
+) -> None:
+    """POST until it is answered; raises OSError when it never is, at once when `given_up`."""
+    request = urllib.request.Request(url, sent, dict(headers))  # noqa: S310 - loopback
+    deadline = time.monotonic() + seconds_max
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+                answer.read()
+                return
+        except OSError:
+            if given_up() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 @contextmanager

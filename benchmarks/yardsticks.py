@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.measure import cpu_seconds, machine, percentile, wrk
-from benchmarks.product import BEHIND_THE_LOG, Product, body, running
+from benchmarks.product import BEHIND_THE_LOG, Product, body, running, wait_for_answer
 from infra.embedded.ports import free_ports
 from schemas.topics import PARTITIONS
 from streams.kafka import configuration
@@ -74,25 +73,11 @@ def litellm(program: str, simulator_url: str) -> Iterator[Server]:
         proxy = subprocess.Popen(command, env=os.environ | quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
-            _wait_for(url, proxy)
+            wait_for_answer(url, body(model=MODEL), HEADERS, START_SECONDS_MAX, lambda: proxy.poll() is not None)
             yield Server("LiteLLM", url, HEADERS, MODEL, proxy.pid)
         finally:
             proxy.terminate()
             proxy.wait(START_SECONDS_MAX)
-
-
-def _wait_for(url: str, proxy: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    request = urllib.request.Request(url, body(model=MODEL), HEADERS)  # noqa: S310 - loopback
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-                answer.read()
-                return
-        except OSError:
-            if proxy.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
 
 
 def compare(product: Product, program: str | None, seconds: int) -> None:

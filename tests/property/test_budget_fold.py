@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +15,7 @@ from sinks.redis.client import RedisClient
 from sinks.redis.reads import RedisReads, TenantState, compare
 from sinks.redis.slots import Ownership, Slots, slot_event
 from tests.budget_world import NOW_MICROS, TENANT, Events, fields_of, hold_id, leg
-from tests.valkey import Valkey
+from tests.valkey import Valkey, running
 
 OWNER = Ownership(1, "run:1", "topic", is_open=True)
 AMOUNTS = st.integers(0, 9_000_000 * 10**9)
@@ -77,13 +75,8 @@ def make_informational(event: BudgetEvent) -> BudgetEvent:
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Valkey]:
     """A real server over a Unix socket."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with running() as server:
+        yield server
 
 
 async def applied(url: str, batches: Sequence[Sequence[tuple[int, BudgetEvent]]]) -> TenantState:
