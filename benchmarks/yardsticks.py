@@ -31,7 +31,7 @@ from infra.embedded.ports import free_ports
 from schemas.topics import PARTITIONS
 from streams.kafka import configuration
 
-WARM_UP_SECONDS = 15
+WARM_UP_SECONDS = 40
 START_SECONDS_MAX = 120
 MODEL = "sim-small"
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer none"}

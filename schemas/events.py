@@ -191,12 +191,16 @@ class HoldLeg(msgspec.Struct, frozen=True, kw_only=True):
     amount_nano: int
     #: Amount the hold had on this limit when this event was made, nano-units of currency.
     held_nano: int
-    #: ISO 4217 code of the limit.
+    #: What the limit counts: an ISO 4217 code; TOK, whose nano-unit is one token; REQ, whose nano-unit is one answered
+    #: call.
     currency: str
     #: Start of the limit's window, inclusive; 0 for a limit without window.
     window_start: int
     #: End of the limit's window, exclusive; 0 for a limit without window.
     window_end: int
+    #: Units of the limit's currency for one of the attempt's, in 1e-9; pinned by PLACED. Null where the limit counts
+    #: the attempt's own currency, tokens or requests.
+    exchange_rate_nano: int | None = None
 
 
 class BudgetEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +220,7 @@ class BudgetEvent(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: gateway/<instance>, or reaper/<partition>. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 1
+    schema_version: int = 2
     #: Agent run the request belongs to (header x-quaestor-run-id). Null when the caller named none.
     run_id: str | None = None
     #: Virtual key that authenticated the request. Null when none was accepted.
@@ -241,7 +245,8 @@ class BudgetEvent(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     #: Price book version pinned at placement.
     price_version: str | None = None
-    #: Exchange rate pinned at placement. Null when none was needed.
+    #: Exchange rates pinned at placement: event_id of the control event that set each, joined by commas. Null when none
+    #: was needed.
     exchange_rate_id: str | None = None
     #: When the lease ends; after it, clock skew and spool grace, the reaper may expire the hold. Null on kinds other
     #: than PLACED and EXTENDED.
@@ -273,6 +278,7 @@ class EntityKind(StrEnum):
     LIMIT = "LIMIT"
     TENANT = "TENANT"
     SYSTEM = "SYSTEM"
+    EXCHANGE_RATE = "EXCHANGE_RATE"
 
 
 class ControlAction(StrEnum):
@@ -301,7 +307,7 @@ class ControlEvent(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: cli/<uid>, console, or supervisor. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 1
+    schema_version: int = 2
     #: What kind of thing changed.
     entity_kind: EntityKind
     #: Its id.

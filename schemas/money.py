@@ -12,6 +12,9 @@ NANO_PER_UNIT = 1_000_000_000
 PICO_PER_UNIT = 1_000_000_000_000
 PICO_PER_NANO = 1_000
 RATE_SCALE = 1_000_000_000
+#: What a limit may count besides money, as a currency whose nano-unit is one of it; and what people call them.
+COUNTED_TOKENS, COUNTED_REQUESTS = "TOK", "REQ"
+UNIT_NAMES = {COUNTED_TOKENS: "tokens", COUNTED_REQUESTS: "requests"}
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -68,3 +71,22 @@ def format_nano(amount_nano: int, decimals_min: int = 2) -> str:
     units, fraction = divmod(abs(amount_nano), NANO_PER_UNIT)
     digits = f"{fraction:09d}".rstrip("0").ljust(decimals_min, "0")
     return f"{sign}{units}.{digits}" if digits else f"{sign}{units}"
+
+
+def format_amount(amount_nano: int, currency: str) -> str:
+    """An amount as people read it: decimal money, whole tokens and requests."""
+    return str(amount_nano) if currency in UNIT_NAMES else format_nano(amount_nano)
+
+
+def parse_amount(text: str, currency: str) -> int:
+    """The opposite; raises ValueError for a text that is no such amount."""
+    if currency not in UNIT_NAMES:
+        return parse_nano(text)
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not a whole number of {UNIT_NAMES[currency]}")
+    return int(text)
+
+
+def unit_name(currency: str) -> str:
+    """What people call the unit."""
+    return UNIT_NAMES.get(currency, currency)

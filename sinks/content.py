@@ -119,7 +119,13 @@ def _map_of_bytes(value: Mapping[str, Any]) -> Any:
 
 
 def _array(record: Any, *, null_text_is_empty: bool) -> Norm:
-    names = [field["name"] for field in record["fields"]]
-    norms = [_norm(field["type"], null_text_is_empty=null_text_is_empty) for field in record["fields"]]
-    pairs = list(zip(names, norms, strict=True))
-    return lambda items: [[norm(item[name]) if norm else item[name] for name, norm in pairs] for item in items]
+    """Inner fields by position; a row that was stored before a field existed has its default."""
+    inner = [
+        (field["name"], field.get("default"), _norm(field["type"], null_text_is_empty=null_text_is_empty) or _same)
+        for field in record["fields"]
+    ]
+    return lambda items: [[norm(item.get(name, default)) for name, default, norm in inner] for item in items]
+
+
+def _same(value: Any) -> Any:
+    return value

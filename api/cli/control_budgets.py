@@ -1,7 +1,9 @@
-"""`quaestor budget set | list | remove`: hard limits on what a tenant or a key may spend."""
+"""`quaestor budget set | list | remove | increase | profile`: limits on what may be used, each change one event."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import typer
@@ -9,55 +11,96 @@ import typer
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.settings import load_settings
+from api.cli.times import now_micros, time_of, time_text
+from api.gateway.master_key import vault_master_key
+from api.settings import Settings, load_settings
 from processors import control
-from processors.control import CURRENCY, Limit, limit_id_of
-from processors.control.entities import Window
-from schemas.money import format_nano, parse_nano
+from processors.budgets import WINDOWS
+from processors.control import CURRENCY, Increase, Limit, limit_id_of
+from processors.control.entities import Scope, Window
+from schemas.money import format_amount, parse_amount, unit_name
+from sinks.postgres.vault import PostgresVault
 
-WINDOWS = ("total", "day", "month")
+#: What `budget profile` sets: (window, amount in the profile's currency).
+PROFILES: Mapping[str, tuple[str, str, tuple[tuple[Window, str], ...]]] = {
+    "eu-default": ("EUR", "Europe/Brussels", (("day", "450"), ("month", "12000"))),
+}
+UNITS = {"tokens": "TOK", "requests": "REQ"}
+
+TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
 
 
 def app() -> typer.Typer:
     """The group."""
-    group = typer.Typer(help="Hard limits on spending.", no_args_is_help=True)
+    group = typer.Typer(help="Limits on what may be spent and used.", no_args_is_help=True)
     group.command("set")(set_limit)
     group.command("list")(list_limits)
     group.command("remove")(remove)
+    group.command("increase")(increase)
+    group.command("profile")(profile)
     return group
 
 
 def set_limit(
-    tenant: Annotated[str, typer.Option(help="Whose budget.")],
-    amount: Annotated[str, typer.Option(help="Most per window, for example 100 or 12.50.")],
-    key: Annotated[str | None, typer.Option(help="Limit this key (key_…) instead of the whole tenant.")] = None,
-    currency: Annotated[str, typer.Option(help="ISO 4217 code.")] = CURRENCY,
-    window: Annotated[str, typer.Option(help="total, day or month, in UTC.")] = "month",
+    tenant: TenantOption,
+    amount: Annotated[str, typer.Option(help="Most per window, for example 100 or 12.50; a whole number of tokens.")],
+    team: Annotated[str | None, typer.Option(help="Limit this team; * each team apart.")] = None,
+    project: Annotated[str | None, typer.Option(help="Limit this project; * each apart.")] = None,
+    key: Annotated[str | None, typer.Option(help="Limit this key (key_…); * each apart.")] = None,
+    user: Annotated[str | None, typer.Option(help="Limit this end user, as callers name it; * each apart.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Limit calls with this tag, name=value; name=* each value.")] = None,
+    model: Annotated[str | None, typer.Option(help="Limit this model or alias; * each model apart.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Limit this provider; * each apart.")] = None,
+    run: Annotated[str | None, typer.Option(help="Limit this agent run; * each apart.")] = None,
+    unit: Annotated[
+        str, typer.Option("--unit", "--currency", help="What is counted: USD, EUR, tokens or requests.")
+    ] = CURRENCY,
+    window: Annotated[str, typer.Option(help=f"One of {', '.join(WINDOWS)}.")] = "month",
+    time_zone: Annotated[
+        str, typer.Option("--time-zone", help="Where its days begin, for example Europe/Rome.")
+    ] = "UTC",
+    soft: Annotated[bool, typer.Option("--soft", help="Only watch: count, and refuse nothing.")] = False,
+    valid_from: Annotated[str | None, typer.Option("--from", help="In force from, ISO 8601.")] = None,
+    valid_until: Annotated[str | None, typer.Option("--until", help="In force until, ISO 8601.")] = None,
+    name: Annotated[str, typer.Option(help="Tells several limits of one place and window apart.")] = "",
     reason: ReasonOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set or change a hard limit; a call that does not fit what is left is refused before a provider is called."""
-    if window not in WINDOWS:
-        fail(f"--window takes {', '.join(WINDOWS)}, not {window!r}", 2)
-    scope, scope_id = ("key", key) if key else ("tenant", tenant)
+    """Set or change a limit. A call that does not fit a hard one is refused before a provider is called."""
+    settings = load_settings(data)
+    given = {
+        "team": team,
+        "project": project,
+        "key": key,
+        "user": user,
+        "tag": tag,
+        "model": model,
+        "provider": provider,
+        "run": run,
+    }
+    scope, scope_id = _place(settings, tenant, given)
+    currency = UNITS.get(unit, unit)
     limit = Limit(
-        limit_id=limit_id_of(tenant, scope, scope_id, window),
+        limit_id=limit_id_of(tenant, scope, scope_id, window, currency, name, hard=not soft),
         tenant_id=tenant,
-        scope="key" if key else "tenant",
+        scope=scope,
         scope_id=scope_id,
-        amount_nano=_amount(amount),
+        amount_nano=_amount(amount, currency),
         currency=currency,
         window=cast("Window", window),
+        hard=not soft,
+        time_zone=time_zone,
+        valid_from=None if valid_from is None else time_of(valid_from, "--from"),
+        valid_until=None if valid_until is None else time_of(valid_until, "--until"),
+        name=name,
     )
-    with control_session(load_settings(data)) as session:
+    with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
     if as_json:
-        print_json(_row(limit))
+        print_json(_row(limit, now_micros()))
     else:
-        note(
-            f"{scope} {scope_id} may spend {format_nano(limit.amount_nano)} {currency} per {window} ({limit.limit_id})"
-        )
+        note(_sentence(limit))
 
 
 def list_limits(
@@ -68,15 +111,23 @@ def list_limits(
     """List limits."""
     with control_session(load_settings(data)) as session:
         limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
-    rows = [
-        _row(limit) for limit in sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window))
-    ]
+    order = sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
+    rows = [_row(limit, now_micros()) for limit in order]
     if as_json:
         print_json({"limits": rows})
         return
-    columns = ("limit", "tenant", "on", "amount", "currency", "window")
+    columns = ("limit", "tenant", "on", "allowed", "unit", "window", "kind", "in force")
     cells = (
-        (row["id"], row["tenant"], f"{row['scope']} {row['scope_id']}", row["amount"], row["currency"], row["window"])
+        (
+            row["id"],
+            row["tenant"],
+            f"{row['scope']} {row['scope_id']}",
+            row["allowed"],
+            unit_name(row["currency"]),
+            row["window"] if row["time_zone"] == "UTC" else f"{row['window']} {row['time_zone']}",
+            "hard" if row["hard"] else "soft",
+            _validity(row),
+        )
         for row in rows
     )
     terminal().print(table("Limits", columns, cells, numbers=(3,)))
@@ -91,21 +142,131 @@ def remove(
     note(f"limit {limit} is removed")
 
 
-def _amount(text: str) -> int:
+def increase(
+    limit: Annotated[str, typer.Argument(help="Its id, lim_…")],
+    amount: Annotated[str, typer.Option(help="How much more.")],
+    until: Annotated[str, typer.Option(help="Until when, ISO 8601.")],
+    approval_code: Annotated[str, typer.Option("--approval-code", help="Who allowed it, as your approvals name it.")],
+    valid_from: Annotated[str | None, typer.Option("--from", help="From when, ISO 8601; default now.")] = None,
+    reason: ReasonOption = None,
+    data: DataOption = None,
+) -> None:
+    """Allow more for a while; it ends by itself."""
+    with control_session(load_settings(data)) as session:
+        known = session.state.limits.get(limit)
+        added = Increase(
+            amount_nano=_amount(amount, known.currency if known else CURRENCY),
+            valid_from=now_micros() if valid_from is None else time_of(valid_from, "--from"),
+            valid_until=time_of(until, "--until"),
+            approval_code=approval_code,
+        )
+        session.change(lambda state, origin: control.increase_limit(state, limit, added, origin), reason)
+    note(f"limit {limit} allows {amount} more until {until}")
+
+
+def profile(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(PROFILES)}.")],
+    tenant: TenantOption,
+    time_zone: Annotated[str | None, typer.Option("--time-zone", help="Where its days begin.")] = None,
+    reason: ReasonOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set a tenant's limits as a profile has them."""
+    if name not in PROFILES:
+        fail(f"there is no profile {name!r}: {', '.join(PROFILES)}", 2)
+    currency, zone, windows = PROFILES[name]
+    limits = [
+        Limit(
+            limit_id=limit_id_of(tenant, "tenant", tenant, window, currency, name),
+            tenant_id=tenant,
+            scope="tenant",
+            scope_id=tenant,
+            amount_nano=_amount(amount, currency),
+            currency=currency,
+            window=window,
+            time_zone=time_zone or zone,
+            name=name,
+        )
+        for window, amount in windows
+    ]
+    with control_session(load_settings(data)) as session:
+        for limit in limits:
+            session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin), reason)  # type: ignore[misc]  # bound now
+        unpriced = currency != CURRENCY and (CURRENCY, currency) not in session.state.rates
+    if as_json:
+        print_json({"limits": [_row(limit, now_micros()) for limit in limits]})
+    else:
+        for limit in limits:
+            note(_sentence(limit))
+    if unpriced:
+        note(f"calls wait for an exchange rate: quaestor rate set {CURRENCY} {currency} RATE --dated DAY --source WHO")
+
+
+def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> tuple[Scope, str]:
+    """What the limit stands on: the tenant, or the one thing that was named. Users go by their handle."""
+    named = {scope: value for scope, value in given.items() if value is not None}
+    if len(named) > 1:
+        fail(f"a limit stands on one thing, not on {' and '.join(named)}", 2)
+    if not named:
+        return "tenant", tenant
+    ((scope, scope_id),) = named.items()
+    if scope == "user" and scope_id != control.EACH:
+        scope_id = asyncio.run(_handle(settings, tenant, scope_id))
+    return cast("Scope", scope), scope_id
+
+
+async def _handle(settings: Settings, tenant: str, user: str) -> str:
+    """The end user's handle, under which events and limits know them; made when they were never seen."""
+    vault = PostgresVault(settings.postgres_dsn, vault_master_key(settings.data))
     try:
-        return parse_nano(text)
+        return (await vault.subject(tenant, user)).handle
+    finally:
+        await vault.close()
+
+
+def _amount(text: str, currency: str) -> int:
+    try:
+        return parse_amount(text, currency)
     except ValueError as error:
         fail(f"--amount: {error}", 2)
 
 
-def _row(limit: Limit) -> dict[str, Any]:
+def _sentence(limit: Limit) -> str:
+    amount = f"{format_amount(limit.amount_nano, limit.currency)} {unit_name(limit.currency)}"
+    verb = "may use" if limit.hard else "is watched above"
+    each = "each " if limit.scope_id.endswith(control.EACH) else ""
+    return f"{each}{limit.scope} {limit.scope_id} {verb} {amount} per {limit.window} ({limit.limit_id})"
+
+
+def _validity(row: Mapping[str, Any]) -> str:
+    if row["valid_from"] is None and row["valid_until"] is None:
+        return "always"
+    return f"{row['valid_from'] or '…'} to {row['valid_until'] or '…'}"
+
+
+def _row(limit: Limit, now_micros: int) -> dict[str, Any]:
     return {
         "id": limit.limit_id,
         "tenant": limit.tenant_id,
         "scope": limit.scope,
         "scope_id": limit.scope_id,
-        "amount": format_nano(limit.amount_nano),
+        "name": limit.name,
+        "amount": format_amount(limit.amount_nano, limit.currency),
+        "allowed": format_amount(limit.allowed_nano(now_micros), limit.currency),
         "currency": limit.currency,
         "window": limit.window,
+        "time_zone": limit.time_zone,
         "hard": limit.hard,
+        "valid_from": None if limit.valid_from is None else time_text(limit.valid_from),
+        "valid_until": None if limit.valid_until is None else time_text(limit.valid_until),
+        "increases": [
+            {
+                "amount": format_amount(one.amount_nano, limit.currency),
+                "valid_from": time_text(one.valid_from),
+                "valid_until": time_text(one.valid_until),
+                "approval_code": one.approval_code,
+            }
+            for one in limit.increases
+        ],
     }

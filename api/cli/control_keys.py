@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +12,7 @@ import typer
 
 from api.cli.control_session import ControlSession, control_session
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
+from api.cli.times import time_text
 from api.settings import Settings, load_settings
 from processors import control
 from processors.control import VirtualKey
@@ -20,7 +20,6 @@ from processors.control import VirtualKey
 KEY_PREFIX = "qk_"
 KEY_BYTES = 32
 KEY_ID_BYTES = 6
-MICROS_PER_SECOND = 1_000_000
 
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
 
@@ -86,7 +85,7 @@ def revoke(
     with control_session(load_settings(data)) as session:
         event = session.change(lambda state, origin: control.revoke_key(state, key_id, origin), reason)
     if as_json:
-        print_json({"id": key_id, "revoked_at": _time(event.occurred_at)})
+        print_json({"id": key_id, "revoked_at": time_text(event.occurred_at)})
     else:
         note(f"{key_id} is revoked")
 
@@ -124,15 +123,11 @@ def key_row(key: VirtualKey) -> dict[str, Any]:
         "project": key.project_id,
         "models": list(key.allowed_models),
         "name": key.name,
-        "created_at": _time(key.created_at) if key.created_at else None,
-        "revoked_at": _time(key.revoked_at) if key.revoked_at else None,
+        "created_at": time_text(key.created_at) if key.created_at else None,
+        "revoked_at": time_text(key.revoked_at) if key.revoked_at else None,
     }
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
     models = ", ".join(row["models"]) or "all"
     return (row["id"], row["tenant"], row["team"], row["project"], models, row["name"], (row["created_at"] or "-")[:10])
-
-
-def _time(micros: int) -> str:
-    return datetime.fromtimestamp(micros / MICROS_PER_SECOND, UTC).isoformat(timespec="seconds")

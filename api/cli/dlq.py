@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from rich.markup import escape
 
 from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
+from api.cli.times import MICROS_PER_SECOND, ago_or_time, now_micros
 from api.settings import Settings, load_settings
 from schemas.events import QuarantinedRecord
 from schemas.ids import is_uuid
@@ -23,8 +23,6 @@ from sinks.postgres.dead_letters import PostgresDeadLetters
 from streams.log import Partition
 
 T = TypeVar("T")
-MICROS_PER_SECOND = 1_000_000
-SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 ASK_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.25
 WAIT_SECONDS = 30.0
@@ -256,7 +254,7 @@ def selection(
 ) -> Selection:
     """What the options choose; ends the command with one line when one of them can't be read."""
     _check_ids(event_ids or [])
-    now_micros = time.time_ns() // 1_000
+    now = now_micros()
     return Selection(
         tuple(event_ids or ()),
         states,
@@ -264,22 +262,9 @@ def selection(
         topic,
         tenant,
         fingerprint,
-        None if since is None else moment(since, now_micros),
-        None if until is None else moment(until, now_micros),
+        None if since is None else ago_or_time(since, now),
+        None if until is None else ago_or_time(until, now),
     )
-
-
-def moment(text: str, now_micros: int) -> int:
-    """A time a person typed, microseconds: so long ago (2h, 30m, 7d), or ISO 8601, UTC unless it says otherwise."""
-    ago = re.fullmatch(r"(\d+)([smhd])", text)
-    if ago is not None:
-        return now_micros - int(ago[1]) * SECONDS_PER_UNIT[ago[2]] * MICROS_PER_SECOND
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{text!r} is no time: say 2h, 30m, 7d or 2026-11-21T08:00")
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(found.timestamp()) * MICROS_PER_SECOND + found.microsecond
 
 
 def as_dict(letter: DeadLetter) -> dict[str, Any]:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "route": "control",
     "price": "control",
     "budget": "control",
+    "rate": "control",
     "demo": "demo",
     "load": "load",
     "tail": "tail",

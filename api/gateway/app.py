@@ -26,7 +26,7 @@ from api.gateway.wire import ClientGoneError, Receive, Scope, Send, answer, head
 from processors.control import ControlState, VirtualKey
 from processors.routing import Routed, RouteRefusal, RouteRefusalCode, RouteRequest, models_for
 from schemas.errors import QuaestorError
-from schemas.events import Event, Operation
+from schemas.events import Event, Operation, RequestEvent, RoutingDecision
 from schemas.limits import CONCURRENT_REQUESTS_MAX
 
 log = structlog.get_logger(__name__)
@@ -136,20 +136,21 @@ class Gateway:
         routed = parts.router.decide(asked, state, context.started_at)
         if isinstance(routed, RouteRefusal):
             return await self._refuse_route(send, context, ask.model, routed)
-        opening = await self._opening(context, ask, body, routed)
-        limits = state.limits_for(key.tenant_id, key.key_id)
-        exchange = Exchange(parts, context, ask, routed, limits, opening, labels.traceparent)
+        first, decided = await self._opening(context, ask, body, routed)
+        exchange = Exchange(parts, context, ask, routed, state, first, decided, labels.traceparent)
         await exchange.run(send, receive)
         return exchange.status
 
-    async def _opening(self, context: Context, ask: Ask, body: bytes, routed: Routed) -> list[Event]:
+    async def _opening(
+        self, context: Context, ask: Ask, body: bytes, routed: Routed
+    ) -> tuple[RequestEvent, RoutingDecision]:
         """RECEIVED and DECISION."""
         parts = self._parts
         event_id = parts.new_id(context.started_at)
         personal = await parts.subjects.personal(context.tenant_id, ask.user, ask.tags, body, event_id)
         first = received(context, event_id, personal)
         now = parts.now()
-        return [first, decision(context, parts.new_id(now), now, event_id, routed)]
+        return first, decision(context, parts.new_id(now), now, event_id, routed)
 
     def _context(
         self,

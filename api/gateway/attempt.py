@@ -7,24 +7,51 @@ from collections.abc import Callable
 from api.gateway.events import Context, Ended, attempt_event, cost_event
 from processors.budgets import (
     HoldContext,
+    HoldSize,
+    Legs,
+    Payer,
+    Target,
     committed_event,
     legs_for,
     overage_event,
     placed_event,
     refused_event,
     released_event,
+    standings,
 )
-from processors.control import Limit
+from processors.control import ControlState
 from processors.estimation import input_tokens_bound, output_tokens_bound
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
-from schemas.events import BudgetEvent, Event, Operation, UsageSource
-from schemas.limits import LIMIT_UNITS_MAX
-from schemas.money import NANO_PER_UNIT
+from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
 from sinks.redis.holds import PlaceHold, Refused
 
-#: The amount of a limit that only watches: it never refuses.
-UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
+
+class Standing:
+    """Which limits a request stands under: control as it was when the request came, and who pays."""
+
+    __slots__ = ("_control", "_payer", "user_is_hidden")
+
+    def __init__(self, control: ControlState, context: Context, received: RequestEvent) -> None:
+        """What RECEIVED says of the caller is what limits may know of them."""
+        self._control = control
+        self._payer = Payer(
+            tenant_id=context.tenant_id,
+            team_id=context.team_id,
+            project_id=context.project_id,
+            key_id=context.key_id,
+            run_id=context.run_id,
+            user=received.subject_handle,
+            tags=received.tags,
+        )
+        hidden = received.subject_state is SubjectState.UNAVAILABLE
+        #: Whether a limit may stand on the end user, and nobody can say now who that is.
+        self.user_is_hidden = hidden and "user" in control.scopes_limited.get(context.tenant_id, ())
+
+    def legs(self, target: Target, size: HoldSize, now: int) -> Legs:
+        """The legs of a hold; raises ConfigurationError when a limit can't be checked."""
+        control = self._control
+        return legs_for(standings(control, self._payer, target, now), size, now, control.rates)
 
 
 class Attempt:
@@ -39,25 +66,20 @@ class Attempt:
         choice: Choice,
         body: bytes,
         bounds: tuple[int | None, int, int],
-        limits: tuple[Limit, ...],
+        standing: Standing,
         now: int,
         new_id: Callable[[int], str],
     ) -> None:
         """`bounds`: output tokens asked for per choice, choices, and the default. Raises ConfigurationError.
 
-        That is when a limit keeps another currency than the price.
+        That is when a limit counts a currency that there is no exchange rate to.
         """
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
-        amount_nano = _amount_held(context.operation, choice, body, bounds)
-        currency = choice.price.currency
-        legs = legs_for(limits, amount_nano, currency, now) if limits else ()
+        size = _size(context.operation, choice, body, bounds)
+        target = Target(choice.provider.provider_id, choice.model, context.model_requested)
+        found = standing.legs(target, size, now)
         hold_id = new_id(now)
-        self.ask = PlaceHold(
-            context.tenant_id,
-            hold_id,
-            legs,
-            tuple([limit.amount_nano if limit.hard else UNLIMITED_NANO for limit in limits]),
-        )
+        self.ask = PlaceHold(context.tenant_id, hold_id, found.legs, found.allowed_nano)
         self.hold = HoldContext(
             tenant_id=context.tenant_id,
             request_id=context.request_id,
@@ -70,10 +92,11 @@ class Attempt:
             attempt_number=number,
             provider_id=choice.provider.provider_id,
             model=choice.model,
-            currency=currency,
-            amount_nano=amount_nano,
-            legs=legs,
+            currency=size.currency,
+            amount_nano=size.amount_nano,
+            legs=found.legs,
             price_version=choice.price_version,
+            exchange_rate_id=found.exchange_rate_id,
         )
         #: Its PLACED, once the hold stands.
         self.placed: BudgetEvent | None = None
@@ -104,9 +127,9 @@ class Attempt:
             remaining_nano=refused.remaining_nano,
         )
 
-    def resets_at(self, limit_id: str) -> int:
-        """When the window of one of its limits ends; 0 when it never does."""
-        return next((leg.window_end for leg in self.hold.legs if leg.limit_id == limit_id), 0)
+    def leg(self, limit_id: str) -> HoldLeg:
+        """The leg on one of its limits."""
+        return next(leg for leg in self.hold.legs if leg.limit_id == limit_id)
 
     def release(self, now: int, actor: str, reason: str, causation_id: str | None = None) -> BudgetEvent:
         """RELEASED: the provider was not called, or used nothing."""
@@ -136,11 +159,12 @@ class Attempt:
             occurred_at=now,
             actor=context.actor,
             amount_nano=amount_nano,
+            tokens=ended.usage.input_tokens + ended.usage.output_tokens,
             estimated=ended.usage_source is UsageSource.ESTIMATE,
             causation_id=tried.event_id,
         )
         events.append(committed)
-        if amount_nano > placed.amount_nano:
+        if any(leg.amount_nano > leg.held_nano for leg in committed.legs):
             over = overage_event(committed, event_id=self._new_id(now), occurred_at=now, actor=context.actor)
             if over is not None:
                 events.append(over)
@@ -152,11 +176,12 @@ class Attempt:
         return self.placed
 
 
-def _amount_held(operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int]) -> int:
-    """Never less than what the attempt can cost, nano-units."""
+def _size(operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int]) -> HoldSize:
+    """Never less than what the attempt can cost and use."""
     price = choice.price
     asked, choices, default = bounds
     output = 0
     if operation is Operation.CHAT_COMPLETIONS:
         output = output_tokens_bound(asked, choices, price.max_output_tokens, default)
-    return hold_upper_bound_nano(input_tokens_bound(body, price.context_tokens), output, price)
+    given = input_tokens_bound(body, price.context_tokens)
+    return HoldSize(hold_upper_bound_nano(given, output, price), price.currency, given + output)

@@ -10,13 +10,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from schemas.money import format_nano
+from schemas.events import HoldLeg
+from schemas.money import UNIT_NAMES, format_amount, unit_name
 from sinks.redis.holds import Refused
 
 Header = tuple[bytes, bytes]
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+QUOTA = "insufficient_quota"
+#: The official SDKs wait as long as `Retry-After` says, up to this; a caller may as well.
+WAIT_SECONDS_MAX = 60
 RETRY_SECONDS = 1
 JSON_TYPE: Header = (b"content-type", b"application/json")
 #: The official SDKs try again on 429 and 5xx unless told not to.
@@ -101,19 +105,29 @@ def admission_closed(reason: str) -> Problem:
     return retry_later(reason, f"Budgets can't be checked now ({reason}).")
 
 
-def budget_exceeded(refused: Refused, currency: str, resets_at: int, now_micros: int) -> Problem:
-    """429: a limit has no room. `resets_at` is when its window ends, microseconds; 0 for a limit that never resets."""
-    limit, remaining = format_nano(refused.limit_nano), format_nano(refused.remaining_nano)
+def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int) -> Problem:
+    """429: a limit has no room; `leg` is what was asked of it. Without a window there is no time to try again.
+
+    Code and type are OpenAI's: rate_limit_exceeded with tokens or requests, insufficient_quota for money.
+    """
+    limit, remaining = (format_amount(nano, leg.currency) for nano in (refused.limit_nano, refused.remaining_nano))
+    asked, resets_at = format_amount(leg.amount_nano, leg.currency), leg.window_end
     extra: dict[str, Any] = {
         "limit_id": refused.limit_id,
         "limit": limit,
         "remaining": remaining,
-        "currency": currency,
+        "asked": asked,
+        "currency": leg.currency,
         "reset": resets_at // 1_000_000 if resets_at else None,
     }
-    headers = [NO_RETRY]
-    if resets_at:
-        seconds = max(1, -(-(resets_at - now_micros) // 1_000_000))
+    seconds = max(1, -(-(resets_at - now_micros) // 1_000_000)) if resets_at else 0
+    headers = [] if 0 < seconds <= WAIT_SECONDS_MAX else [NO_RETRY]
+    if seconds:
         headers.append((b"retry-after", str(seconds).encode()))
-    message = f"Budget exceeded: limit {refused.limit_id} of {limit} {currency} has {remaining} left for this window."
-    return Problem(429, "budget_exceeded", message, "insufficient_quota", headers=tuple(headers), extra=extra)
+    unit = unit_name(leg.currency)
+    message = (
+        f"Budget exceeded: limit {refused.limit_id} of {limit} {unit} has {remaining} left for this window, "
+        f"{asked} may be needed."
+    )
+    code, kind = ("rate_limit_exceeded", unit) if leg.currency in UNIT_NAMES else ("budget_exceeded", QUOTA)
+    return Problem(429, code, message, kind, headers=tuple(headers), extra=extra)

@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt
+from api.gateway.attempt import Attempt, Standing
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -36,10 +36,10 @@ from api.gateway.wire import Receive, Send, answer, refuse
 from api.providers.dialect import read_answer
 from api.providers.errors import UpstreamError
 from api.providers.upstream import Answer, Call
-from processors.control import Limit
+from processors.control import ControlState
 from processors.routing import Choice, Routed
 from schemas.errors import ConfigurationError, LogError, LogUnavailableError, QuaestorError
-from schemas.events import AttemptOutcome, Event, Operation, UsageSource
+from schemas.events import AttemptOutcome, Event, Operation, RequestEvent, RoutingDecision, UsageSource
 from schemas.limits import ATTEMPTS_MAX
 from schemas.money import format_nano
 from sinks.redis.holds import Closed, Confirmation, Placed, Refused
@@ -60,19 +60,20 @@ class Exchange:
         context: Context,
         ask: Ask,
         routed: Routed,
-        limits: tuple[Limit, ...],
-        opening: list[Event],
+        control: ControlState,
+        received: RequestEvent,
+        decision: RoutingDecision,
         traceparent: bytes | None,
     ) -> None:
-        """`opening` is [RECEIVED, DECISION], recorded with the first hold."""
+        """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._limits, self._opening, self._traceparent = limits, opening, traceparent
+        self._standing, self._traceparent = Standing(control, context, received), traceparent
         self._totals = Totals()
         #: Events that wait for the next group.
-        self._waiting: list[Event] = opening
+        self._waiting: list[Event] = [received, decision]
         #: The last group, while it is being recorded.
         self._ending: list[Event] = []
-        self._cause = opening[-1].event_id
+        self._cause = decision.event_id
         self._attempt: Attempt | None = None
         self._caller: Caller | None = None
         self._deadline = time.monotonic() + parts.options.request_timeout_seconds
@@ -118,14 +119,16 @@ class Exchange:
     async def _open(self, number: int, choice: Choice) -> Problem | None:
         """Place, record, confirm; None when the provider may be called."""
         parts, ask = self._parts, self._ask
+        if self._standing.user_is_hidden:
+            return admission_closed("user_unavailable")
         now = parts.now()
         bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
         try:
             body = ask.body_for(choice.model)
-            attempt = Attempt(self._context, number, choice, body, bounds, self._limits, now, parts.new_id)
+            attempt = Attempt(self._context, number, choice, body, bounds, self._standing, now, parts.new_id)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
-            return retry_later("limit_currency", "A budget limit keeps another currency than the model's price.")
+            return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
         placement = await parts.holds.place(attempt.ask)
         parts.meters.hold(type(placement).__name__.lower())
         if not isinstance(placement, Placed):
@@ -149,8 +152,7 @@ class Exchange:
     def _not_placed(self, attempt: Attempt, placement: object, now: int) -> Problem:
         if isinstance(placement, Refused):
             self._waiting.append(attempt.refused(now, self._cause, placement))
-            resets_at = attempt.resets_at(placement.limit_id)
-            return budget_exceeded(placement, attempt.hold.currency, resets_at, now)
+            return budget_exceeded(placement, attempt.leg(placement.limit_id), now)
         if isinstance(placement, Closed):
             return admission_closed(placement.reason.value)
         log.error("hold_conflict", request_id=self._context.request_id, placement=str(placement))

@@ -14,23 +14,28 @@ from processors.budgets.events import (
 )
 from processors.budgets.fold import BudgetFold, BudgetState, ClosedHold, Counter, OpenHold, Sums, counter_of, evolve
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
-from processors.budgets.sound import AMOUNT_NANO_MAX, check_limit, problem_of
-from processors.budgets.windows import LimitLike, applicable_limits, legs_for, window_of
+from processors.budgets.sound import AMOUNT_NANO_MAX, problem_of
+from processors.budgets.tree import HoldSize, Legs, Payer, Standing, Target, counted_nano, legs_for, standings
+from processors.calendar import WINDOWS, window_of, zone_of
 
 __all__ = [
     "AMOUNT_NANO_MAX",
+    "WINDOWS",
     "BudgetFold",
     "BudgetState",
     "ClosedHold",
     "Counter",
     "ExpiredCharge",
     "HoldContext",
-    "LimitLike",
+    "HoldSize",
+    "Legs",
     "OpenHold",
+    "Payer",
+    "Standing",
     "Sums",
-    "applicable_limits",
-    "check_limit",
+    "Target",
     "committed_event",
+    "counted_nano",
     "counter_of",
     "evolve",
     "expired_charge_nano",
@@ -42,5 +47,7 @@ __all__ = [
     "problem_of",
     "refused_event",
     "released_event",
+    "standings",
     "window_of",
+    "zone_of",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
+from processors.budgets.tree import HoldSize, counted_nano
 from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from schemas.ids import derived_id
-from schemas.money import divide_half_even
 
 REAPER = "reaper"
 
@@ -113,12 +113,16 @@ def committed_event(
     occurred_at: int,
     actor: str,
     amount_nano: int,
+    tokens: int = 0,
     estimated: bool = False,
     late: bool = False,
     causation_id: str | None = None,
 ) -> BudgetEvent:
-    """COMMITTED: the hold is charged `amount_nano` (the sum of the attempt's cost lines) and its rest is freed."""
-    legs = tuple(_charged(leg, placed.amount_nano, amount_nano) for leg in placed.legs)
+    """COMMITTED: the hold is charged what was used and its rest is freed.
+
+    `amount_nano` is the sum of the attempt's cost lines, `tokens` those read and written.
+    """
+    legs = _charged(placed, HoldSize(amount_nano, placed.currency, tokens))
     return _of_placed(
         placed,
         BudgetKind.COMMITTED,
@@ -178,16 +182,23 @@ def released_event(
 
 
 def extended_event(
-    placed: BudgetEvent, *, event_id: str, occurred_at: int, actor: str, amount_nano: int, lease_until: int
+    placed: BudgetEvent,
+    *,
+    event_id: str,
+    occurred_at: int,
+    actor: str,
+    amount_nano: int,
+    lease_until: int,
+    tokens: int = 0,
 ) -> BudgetEvent:
-    """EXTENDED: from here the hold stands at `amount_nano` in all (never less than before) until `lease_until`."""
+    """EXTENDED: from here the hold stands at so much in all (never less than before) until `lease_until`."""
     return _of_placed(
         placed,
         BudgetKind.EXTENDED,
         event_id=event_id,
         occurred_at=occurred_at,
         actor=actor,
-        legs=tuple(_charged(leg, placed.amount_nano, amount_nano) for leg in placed.legs),
+        legs=_charged(placed, HoldSize(amount_nano, placed.currency, tokens)),
         amount_nano=amount_nano,
         lease_until=lease_until,
         generation=placed.generation,
@@ -256,12 +267,9 @@ def _of_placed(
     )
 
 
-def _charged(leg: HoldLeg, placed_nano: int, charged_nano: int) -> HoldLeg:
-    """The leg with what it is charged, in its own currency: at the rate that placement pinned as held / placed."""
-    held = leg.held_nano
-    if placed_nano in {held, 0}:
-        return _leg(leg, charged_nano, held)
-    return _leg(leg, divide_half_even(charged_nano * held, placed_nano), held)
+def _charged(placed: BudgetEvent, size: HoldSize) -> tuple[HoldLeg, ...]:
+    """Every leg with what it is charged, in what it counts."""
+    return tuple(_leg(leg, counted_nano(leg, size), leg.held_nano) for leg in placed.legs)
 
 
 def _leg(leg: HoldLeg, amount_nano: int, held_nano: int) -> HoldLeg:
@@ -272,4 +280,5 @@ def _leg(leg: HoldLeg, amount_nano: int, held_nano: int) -> HoldLeg:
         currency=leg.currency,
         window_start=leg.window_start,
         window_end=leg.window_end,
+        exchange_rate_nano=leg.exchange_rate_nano,
     )

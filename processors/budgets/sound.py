@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from schemas import limits
-from schemas.errors import ConfigurationError
 from schemas.events import BudgetEvent, BudgetKind
 from schemas.ids import is_name, is_uuid
 from schemas.money import NANO_PER_UNIT
@@ -37,14 +36,6 @@ def problem_of_fields(fields: Mapping[str, Any]) -> str | None:
         return None
     names = ("limit_id", "currency", "amount_nano", "window_start", "window_end")
     return _problem(fields["hold_id"], tuple(tuple(leg[name] for name in names) for leg in fields["legs"]))
-
-
-def check_limit(limit_id: str, amount_nano: int) -> None:
-    """Raise ConfigurationError for a limit that can't be guarded exactly: `quaestor budget set` calls it."""
-    if not 0 <= amount_nano <= AMOUNT_NANO_MAX:
-        raise ConfigurationError(
-            f"limit {limit_id}: the amount must be 0 to {limits.LIMIT_UNITS_MAX:,} units of its currency"
-        )
 
 
 def _problem(hold_id: str, legs: tuple[Movement, ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""The control plane's state: keys, providers, routes, limits and price books as the fold of quaestor.control. Pure."""
+"""The control plane's state as the fold of quaestor.control: keys, providers, routes, limits, rates, prices. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,38 @@ from processors.control.decide import (
     Origin,
     add_provider,
     create_key,
+    increase_limit,
     publish_prices,
+    remove_exchange_rate,
     remove_limit,
     remove_provider,
     remove_route,
     revoke_key,
+    set_exchange_rate,
     set_limit,
     set_route,
 )
-from processors.control.entities import Limit, Provider, Route, RouteCandidate, VirtualKey, limit_id_of
+from processors.control.entities import (
+    EACH,
+    SCOPES,
+    ExchangeRate,
+    Increase,
+    Limit,
+    Provider,
+    Route,
+    RouteCandidate,
+    VirtualKey,
+    limit_id_of,
+)
 from processors.control.state import ControlState, evolve, evolve_all
 
 __all__ = [
     "CURRENCY",
+    "EACH",
+    "SCOPES",
     "ControlState",
+    "ExchangeRate",
+    "Increase",
     "Limit",
     "Origin",
     "Provider",
@@ -33,12 +51,15 @@ __all__ = [
     "create_key",
     "evolve",
     "evolve_all",
+    "increase_limit",
     "limit_id_of",
     "publish_prices",
+    "remove_exchange_rate",
     "remove_limit",
     "remove_provider",
     "remove_route",
     "revoke_key",
+    "set_exchange_rate",
     "set_limit",
     "set_route",
 ]

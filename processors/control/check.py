@@ -10,13 +10,30 @@ from itertools import pairwise
 
 import msgspec
 
+from processors.calendar import WINDOWS, zone_of
+from processors.control.entities import (
+    EACH,
+    SCOPES,
+    ExchangeRate,
+    Increase,
+    Limit,
+)
 from processors.pricing.prices import Price, PriceBook
+from schemas.errors import ConfigurationError
 from schemas.ids import is_name
 from schemas.limits import LIMIT_UNITS_MAX
-from schemas.money import NANO_PER_UNIT, PICO_PER_UNIT
+from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, PICO_PER_UNIT, RATE_SCALE
 
-#: The one currency until exchange rates come; amounts and prices in others are refused.
+#: The currency of prices, and of a limit that names none.
 CURRENCY = "USD"
+#: Currencies that a limit may count.
+LIMIT_CURRENCIES = ("USD", "EUR")
+#: What a limit may count.
+LIMIT_UNITS = (*LIMIT_CURRENCIES, COUNTED_TOKENS, COUNTED_REQUESTS)
+INCREASES_PER_LIMIT_MAX = 100
+LIMITS_PER_PLACE_MAX = 16
+#: A rate beyond this is a slip of the decimal point.
+RATE_UNITS_MAX = 1_000_000
 MODELS_PER_KEY_MAX = 100
 MODELS_PER_PROVIDER_MAX = 1_000
 CANDIDATES_PER_ROUTE_MAX = 16
@@ -52,6 +69,7 @@ class RefusalCode(StrEnum):
     UNKNOWN_PROVIDER = "UNKNOWN_PROVIDER"
     UNKNOWN_ROUTE = "UNKNOWN_ROUTE"
     UNKNOWN_LIMIT = "UNKNOWN_LIMIT"
+    UNKNOWN_RATE = "UNKNOWN_RATE"
     UNCHANGED = "UNCHANGED"
 
 
@@ -138,10 +156,10 @@ def secret_reference(reference: str | None) -> Refusal | None:
 
 
 def currency(code: str) -> Refusal | None:
-    """Whether amounts of this currency can be held."""
+    """Whether a price may be in this currency."""
     if code == CURRENCY:
         return None
-    return Refusal(RefusalCode.INVALID_VALUE, f"{code!r}: only {CURRENCY} is supported, exchange rates come later")
+    return Refusal(RefusalCode.INVALID_VALUE, f"{code!r}: prices are kept in {CURRENCY}; limits may count others")
 
 
 def limit_amount(amount_nano: int) -> Refusal | None:
@@ -150,6 +168,72 @@ def limit_amount(amount_nano: int) -> Refusal | None:
         return None
     message = f"a limit is from 0 to {LIMIT_UNITS_MAX:,} units of currency per window"
     return Refusal(RefusalCode.INVALID_AMOUNT, message)
+
+
+def limit(value: Limit) -> Refusal | None:
+    """Whether a limit's own values make sense; what it stands on is looked up elsewhere."""
+    faults = {
+        f"a limit stands on one of {', '.join(reversed(SCOPES))}": value.scope not in SCOPES,
+        f"a limit counts one of {', '.join(LIMIT_UNITS)}, not {value.currency!r}": value.currency not in LIMIT_UNITS,
+        f"the window is one of {', '.join(WINDOWS)}, not {value.window!r}": value.window not in WINDOWS,
+        "a limit ends after it begins": (value.valid_until or 1 << 62) <= (value.valid_from or 0),
+        f"at most {INCREASES_PER_LIMIT_MAX} increases": len(value.increases) > INCREASES_PER_LIMIT_MAX,
+    }
+    fault = next((message for message, broken in faults.items() if broken), None)
+    if fault:
+        return Refusal(RefusalCode.INVALID_VALUE, fault)
+    return tenant(value.tenant_id) or limit_amount(value.amount_nano) or _place(value) or _zone(value.time_zone)
+
+
+def _place(value: Limit) -> Refusal | None:
+    """Whether what a limit stands on can be named so."""
+    if value.scope == "tenant" and value.scope_id != value.tenant_id:
+        return Refusal(RefusalCode.INVALID_VALUE, "a tenant's limit stands on the tenant itself")
+    if value.name and (wrong := names(name=value.name)):
+        return wrong
+    if value.scope_id == EACH and value.scope not in {"tenant", "tag"}:
+        return None
+    if value.scope == "tag":
+        key, equals, tagged = value.scope_id.partition("=")
+        if equals and is_name(key) and (tagged == EACH or is_name(tagged)):
+            return None
+        return Refusal(RefusalCode.INVALID_NAME, "a tag is given as name=value, or name=* for each of its values")
+    if value.scope == "model":
+        return models((value.scope_id,), 1)
+    return names(**{value.scope: value.scope_id})
+
+
+def _zone(name: str) -> Refusal | None:
+    try:
+        zone_of(name)
+    except ConfigurationError as error:
+        return Refusal(RefusalCode.INVALID_VALUE, str(error))
+    return None
+
+
+def increase(value: Increase) -> Refusal | None:
+    """Whether a temporary increase is one."""
+    if not value.approval_code or text("approval code", value.approval_code):
+        return Refusal(RefusalCode.INVALID_VALUE, "an increase needs the approval code of whoever allowed it")
+    if value.valid_until <= value.valid_from:
+        return Refusal(RefusalCode.INVALID_VALUE, "an increase ends after it begins")
+    if value.amount_nano <= 0:
+        return Refusal(RefusalCode.INVALID_AMOUNT, "an increase is more than nothing")
+    return limit_amount(value.amount_nano)
+
+
+def exchange_rate(value: ExchangeRate) -> Refusal | None:
+    """Whether a rate may be used."""
+    pair = (value.base, value.quote)
+    faults = {
+        f"a rate is between two of {', '.join(LIMIT_CURRENCIES)}": not set(pair) <= set(LIMIT_CURRENCIES),
+        "a rate is between two different currencies": value.base == value.quote,
+        "a rate is above zero and plausible": not 0 < value.rate_nano <= RATE_UNITS_MAX * RATE_SCALE,
+        "a rate has the day it was published for, YYYY-MM-DD": not value.dated or not _DAY.fullmatch(value.dated),
+        "a rate says who published it": not value.source,
+    }
+    fault = next((message for message, broken in faults.items() if broken), None)
+    return Refusal(RefusalCode.INVALID_VALUE, fault) if fault else text("source", value.source)
 
 
 def price(value: Price, provider_id: str) -> Refusal | None:

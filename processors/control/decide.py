@@ -6,7 +6,7 @@ import msgspec
 
 from processors.control import check
 from processors.control.check import Refusal, RefusalCode
-from processors.control.entities import Limit, Provider, Route, VirtualKey
+from processors.control.entities import EACH, ExchangeRate, Increase, Limit, Provider, Route, VirtualKey
 from processors.control.state import ControlState
 from processors.pricing.prices import PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -131,27 +131,72 @@ def remove_route(state: ControlState, tenant_id: str, alias: str, origin: Origin
 
 
 def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent | Refusal:
-    """Set or change a limit."""
-    wrong = check.tenant(limit.tenant_id) or check.limit_amount(limit.amount_nano) or check.currency(limit.currency)
-    if wrong:
-        return wrong
-    if limit.scope == "key":
-        key = state.keys.get(limit.scope_id)
-        if key is None or key.tenant_id != limit.tenant_id:
-            message = f"tenant {limit.tenant_id!r} has no key {limit.scope_id!r}; `quaestor key list` shows them"
-            return Refusal(RefusalCode.UNKNOWN_KEY, message)
-    elif limit.scope_id != limit.tenant_id:
-        return Refusal(RefusalCode.INVALID_VALUE, "a tenant's limit stands on the tenant itself")
+    """Set or change a limit; increases that are not over stay."""
     before = state.limits.get(limit.limit_id)
-    return _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
+    if before is not None:
+        kept = tuple(one for one in before.increases if one.valid_until > origin.now_micros)
+        limit = msgspec.structs.replace(limit, increases=limit.increases or kept)
+    wrong = check.limit(limit) or _unknown_place(state, limit) or _crowded(state, limit, before)
+    return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
+
+
+def _unknown_place(state: ControlState, limit: Limit) -> Refusal | None:
+    """A key must be there; teams, projects, users, tags and runs are whatever callers say they are."""
+    if limit.scope != "key" or limit.scope_id == EACH:
+        return None
+    key = state.keys.get(limit.scope_id)
+    if key is not None and key.tenant_id == limit.tenant_id:
+        return None
+    message = f"tenant {limit.tenant_id!r} has no key {limit.scope_id!r}; `quaestor key list` shows them"
+    return Refusal(RefusalCode.UNKNOWN_KEY, message)
+
+
+def _crowded(state: ControlState, limit: Limit, before: Limit | None) -> Refusal | None:
+    others = state.limits_by_scope.get((limit.tenant_id, limit.scope, limit.scope_id), ())
+    if before is not None or len(others) < check.LIMITS_PER_PLACE_MAX:
+        return None
+    message = f"{limit.scope} {limit.scope_id} has {len(others)} limits already, the most there may be"
+    return Refusal(RefusalCode.TOO_MANY, message)
+
+
+def increase_limit(state: ControlState, limit_id: str, increase: Increase, origin: Origin) -> ControlEvent | Refusal:
+    """Allow more than a limit's amount for a while."""
+    before = state.limits.get(limit_id)
+    if before is None:
+        return _unknown_limit(limit_id)
+    kept = tuple(one for one in before.increases if one.valid_until > origin.now_micros)
+    after = msgspec.structs.replace(before, increases=(*kept, increase))
+    wrong = check.increase(increase) or check.limit(after)
+    return wrong or _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, after, origin)
 
 
 def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlEvent | Refusal:
     """Remove a limit; what was spent under it stays in the ledger and counts again if it is set anew."""
     before = state.limits.get(limit_id)
     if before is None:
-        return Refusal(RefusalCode.UNKNOWN_LIMIT, f"there is no limit {limit_id!r}; `quaestor budget list` shows them")
+        return _unknown_limit(limit_id)
     return _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, None, origin)
+
+
+def set_exchange_rate(state: ControlState, rate: ExchangeRate, origin: Origin) -> ControlEvent | Refusal:
+    """Put a rate in force; holds that stand keep the one they were placed at."""
+    before = state.rates.get((rate.base, rate.quote))
+    known = before and msgspec.structs.replace(before, rate_id="")
+    place = _Place(EntityKind.EXCHANGE_RATE, SYSTEM_TENANT, f"{rate.base}-{rate.quote}")
+    return check.exchange_rate(rate) or _changed(place, known, rate, origin)
+
+
+def remove_exchange_rate(state: ControlState, base: str, quote: str, origin: Origin) -> ControlEvent | Refusal:
+    """Take a rate out of force: calls under a limit that needs it are refused until there is one again."""
+    before = state.rates.get((base, quote))
+    if before is None:
+        message = f"there is no rate from {base} to {quote}; `quaestor rate list` shows them"
+        return Refusal(RefusalCode.UNKNOWN_RATE, message)
+    return _changed(_Place(EntityKind.EXCHANGE_RATE, SYSTEM_TENANT, f"{base}-{quote}"), before, None, origin)
+
+
+def _unknown_limit(limit_id: str) -> Refusal:
+    return Refusal(RefusalCode.UNKNOWN_LIMIT, f"there is no limit {limit_id!r}; `quaestor budget list` shows them")
 
 
 def publish_prices(state: ControlState, book: PriceBook, origin: Origin) -> ControlEvent | Refusal:

@@ -6,15 +6,22 @@ No secret is ever a field: keys by their SHA-256, provider credentials by refere
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
+
+from schemas.limits import LIMIT_UNITS_MAX
+from schemas.money import NANO_PER_UNIT
 
 LIMIT_ID_HEX_DIGITS = 16
 PROVIDER_TIMEOUT_SECONDS = 120.0
 
-Scope = Literal["tenant", "key"]
-Window = Literal["total", "day", "month"]
+Scope = Literal["run", "key", "user", "tag", "model", "provider", "project", "team", "tenant"]
+#: The narrowest first: the order in which a hold looks for room.
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+Window = Literal["total", "minute", "hour", "day", "week", "month"]
+#: A limit on each of a kind apart.
+EACH = "*"
 
 
 class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -92,28 +99,89 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[RouteCandidate, ...]
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that a tenant or a key may spend in a window."""
+class Increase(msgspec.Struct, frozen=True, kw_only=True):
+    """More than a limit's amount, for a while."""
 
-    #: Fixed by tenant, scope and window (`limit_id_of`), so that setting it again changes it.
+    #: Nano-units of the limit's currency.
+    amount_nano: int
+    #: Microseconds since the epoch, from and up to but without.
+    valid_from: int
+    valid_until: int
+    #: Who allowed it, as the approver's own system names it.
+    approval_code: str
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The most that may be used in a window, by one thing or by each of a kind."""
+
+    #: Fixed by what it stands on and what it counts (`limit_id_of`), so that setting it again changes it.
     limit_id: str
     #: Whose budget.
     tenant_id: str
     #: What it stands on.
     scope: Scope
-    #: The tenant or the key.
+    #: The one it stands on: an id, a user's handle, name=value of a tag; `*` (or name=*) for each apart.
     scope_id: str
     #: Most per window, nano-units of currency.
     amount_nano: int
-    #: ISO 4217 code.
+    #: What it counts: an ISO 4217 code, TOK or REQ.
     currency: str
-    #: In UTC; total never starts anew.
+    #: How long it counts before it starts anew; total never does.
     window: Window
-    #: Whether it refuses calls.
+    #: Whether it refuses calls, or only watches.
     hard: bool = True
+    #: IANA name: where its days begin.
+    time_zone: str = "UTC"
+    #: Microseconds since the epoch; None: always.
+    valid_from: int | None = None
+    #: Up to but without; None: for ever.
+    valid_until: int | None = None
+    #: Temporary increases, those that ended included until the limit changes again.
+    increases: tuple[Increase, ...] = ()
+    #: Tells several limits of one place and window apart.
+    name: str = ""
+
+    def in_force(self, now_micros: int) -> bool:
+        """Whether it counts at this moment."""
+        return (self.valid_from or 0) <= now_micros and (self.valid_until is None or now_micros < self.valid_until)
+
+    def allowed_nano(self, now_micros: int) -> int:
+        """Its amount with the increases in force, nano-units; never more than a limit may be."""
+        if not self.increases:
+            return self.amount_nano
+        more = sum(one.amount_nano for one in self.increases if one.valid_from <= now_micros < one.valid_until)
+        return min(self.amount_nano + more, LIMIT_UNITS_MAX * NANO_PER_UNIT)
 
 
-def limit_id_of(tenant_id: str, scope: str, scope_id: str, window: str) -> str:
-    """The id of the one limit there can be for this tenant, scope and window."""
-    digest = hashlib.sha256(f"{tenant_id}\n{scope}\n{scope_id}\n{window}".encode()).hexdigest()
+class ExchangeRate(msgspec.Struct, frozen=True, kw_only=True):
+    """What one unit of a currency is in another, as somebody published it."""
+
+    #: ISO 4217 codes.
+    base: str
+    quote: str
+    #: Units of quote for one of base, in 1e-9.
+    rate_nano: int
+    #: Day it was published for, YYYY-MM-DD.
+    dated: str
+    #: Who published it.
+    source: str
+    #: event_id of the control event that set it; filled in by the fold.
+    rate_id: str = ""
+
+
+def limit_id_of(
+    tenant_id: str,
+    scope: str,
+    scope_id: str,
+    window: str,
+    currency: str = "USD",
+    name: str = "",
+    *,
+    hard: bool = True,
+) -> str:
+    """The id of the one limit of this place, window, currency, hardness and name."""
+    parts = [tenant_id, scope, scope_id, window]
+    if (currency, name, hard) != ("USD", "", True):
+        parts += [currency, name, "hard" if hard else "soft"]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return f"lim_{digest[:LIMIT_ID_HEX_DIGITS]}"

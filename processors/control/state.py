@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from processors.control.entities import Limit, Provider, Route, VirtualKey
+from processors.control.entities import ExchangeRate, Limit, Provider, Route, VirtualKey
 from processors.pricing.prices import Price, PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.topics import SYSTEM_TENANT
@@ -38,6 +38,10 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     keys_by_hash: Mapping[str, VirtualKey] = {}
     #: Limits by (tenant, scope, scope id) (index).
     limits_by_scope: Mapping[LimitKey, tuple[Limit, ...]] = {}
+    #: Scopes of each tenant that have or had a limit: the others need no look-up (index).
+    scopes_limited: Mapping[str, frozenset[str]] = {}
+    #: Exchange rates by (base, quote).
+    rates: Mapping[tuple[str, str], ExchangeRate] = {}
     #: Prices by (provider, the provider's model name) (index).
     prices: Mapping[tuple[str, str], Price] = {}
 
@@ -52,11 +56,6 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     def route(self, tenant_id: str, alias: str) -> Route | None:
         """The tenant's route of this alias, else everybody's, else None."""
         return self.routes.get((tenant_id, alias)) or self.routes.get((SYSTEM_TENANT, alias))
-
-    def limits_for(self, tenant_id: str, key_id: str | None) -> tuple[Limit, ...]:
-        """The limits a call of this key stands under, the tenant's first."""
-        found = self.limits_by_scope.get((tenant_id, "tenant", tenant_id), ())
-        return found + self.limits_by_scope.get((tenant_id, "key", key_id), ()) if key_id else found
 
     def price(self, provider_id: str, model: str) -> Price | None:
         """The price of a provider's model, by the provider's own name of it."""
@@ -156,6 +155,18 @@ def _limit(draft: _Draft, event: ControlEvent, limit: Limit | None) -> None:
             kept = tuple(other for other in others if other.limit_id != changed.limit_id)
             draft.put("limits_by_scope", scope, (*kept, limit) if changed is limit else kept)
             draft.tenant(changed.tenant_id)
+            _scoped(draft, changed)
+
+
+def _scoped(draft: _Draft, limit: Limit) -> None:
+    scopes = draft.read("scopes_limited").get(limit.tenant_id, frozenset())
+    if limit.scope not in scopes:
+        draft.put("scopes_limited", limit.tenant_id, scopes | {limit.scope})
+
+
+def _rate(draft: _Draft, event: ControlEvent, rate: ExchangeRate | None) -> None:
+    base, _, quote = event.entity_id.partition("-")
+    draft.put("rates", (base, quote), rate and msgspec.structs.replace(rate, rate_id=event.event_id))
 
 
 def _book(draft: _Draft, event: ControlEvent, book: PriceBook | None) -> None:
@@ -174,4 +185,5 @@ _CHANGES: Mapping[EntityKind, tuple[type, Callable[[_Draft, ControlEvent, Any], 
     EntityKind.ROUTE: (Route, _route),
     EntityKind.LIMIT: (Limit, _limit),
     EntityKind.PRICE_BOOK: (PriceBook, _book),
+    EntityKind.EXCHANGE_RATE: (ExchangeRate, _rate),
 }

@@ -117,6 +117,7 @@ def control_state(limits: tuple[Limit, ...] = (), **fields: Any) -> ControlState
         "route_versions": {("_system", "default"): "v1"},
         "limits": {limit.limit_id: limit for limit in limits},
         "limits_by_scope": by_scope,
+        "scopes_limited": {TENANT: frozenset(limit.scope for limit in limits)},
         "books": books,
         "prices": prices,
         "tenants": frozenset({TENANT}),

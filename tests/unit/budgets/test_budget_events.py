@@ -98,8 +98,9 @@ def test_committed_keeps_what_placement_pinned() -> None:
 
 
 def test_a_leg_in_another_currency_is_charged_at_the_pinned_rate() -> None:
-    """Held over placed is the rate; rounded half-even once."""
-    placed = msgspec.structs.replace(PLACED, amount_nano=200)
+    """Rounded half-even once."""
+    pinned = msgspec.structs.replace(PLACED.legs[0], currency="EUR", exchange_rate_nano=500_000_000)
+    placed = msgspec.structs.replace(PLACED, legs=(pinned,))
     event = committed_event(placed, event_id=hold_id(3), occurred_at=NOW_MICROS, actor="gateway/1", amount_nano=33)
     assert event.legs[0].amount_nano == 16
 

@@ -18,18 +18,26 @@ from streams.log import LogRecord
 from tests.support.stories import Offsets, codec, request_story
 
 CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS \{database\}\.(\w+).*?\n\) ENGINE", re.DOTALL)
+ADDED = re.compile(
+    r"ALTER TABLE \{database\}\.(\w+).*?ADD COLUMN IF NOT EXISTS `([\w.]+)` (\S+) AFTER `([\w.]+)`", re.DOTALL
+)
 COLUMN = re.compile(r"^ {4}`?([\w.]+)`? ([A-Z].*?),?$", re.MULTILINE)
 
 
 def declared() -> dict[str, dict[str, str]]:
     """Columns of every table in the migrations, without computed ones."""
     text = "\n".join(migration.template for migration in migrations())
-    return {
+    tables = {
         match.group(1): {
             name: kind for name, kind in COLUMN.findall(match.group()) if "ALIAS" not in kind and name != "INDEX"
         }
         for match in CREATE.finditer(text)
     }
+    for table, name, kind, after in ADDED.findall(text):
+        columns = list(tables[table].items())
+        columns.insert(list(tables[table]).index(after) + 1, (name, kind))
+        tables[table] = dict(columns)
+    return tables
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)

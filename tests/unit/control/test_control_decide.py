@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from processors import control
 from processors.control import (
     ControlState,
+    ExchangeRate,
+    Increase,
     Limit,
     Origin,
     Provider,
@@ -92,6 +95,20 @@ def priced(**changes: object) -> Change:
     return prices(msgspec.structs.replace(PRICE, **changes))
 
 
+def increase(limit_id: str | None = None, **changes: Any) -> Change:
+    """Increase the limit that is known."""
+    given = {"amount_nano": 5, "valid_from": 1, "valid_until": 9_000, "approval_code": "A-1"} | changes
+    made = Increase(**given)
+    return lambda state: control.increase_limit(state, limit_id or LIMIT.limit_id, made, ORIGIN)
+
+
+def rate(**changes: Any) -> Change:
+    """Set an exchange rate."""
+    given = {"base": "USD", "quote": "EUR", "rate_nano": 9, "dated": "2026-11-20", "source": "test"} | changes
+    made = ExchangeRate(**given)
+    return lambda state: control.set_exchange_rate(state, made, ORIGIN)
+
+
 REFUSED: dict[str, tuple[Change, RefusalCode]] = {
     "key of an invalid tenant": (key(tenant_id="a/b"), RefusalCode.INVALID_NAME),
     "key of the system's tenant": (key(tenant_id="_system"), RefusalCode.INVALID_NAME),
@@ -129,7 +146,28 @@ REFUSED: dict[str, tuple[Change, RefusalCode]] = {
     ),
     "limit above the most": (limit(amount_nano=LIMIT_UNITS_MAX * NANO_PER_UNIT + 1), RefusalCode.INVALID_AMOUNT),
     "limit below nothing": (limit(amount_nano=-1), RefusalCode.INVALID_AMOUNT),
-    "limit in another currency": (limit(currency="EUR"), RefusalCode.INVALID_VALUE),
+    "limit in a currency without rates": (limit(currency="JPY"), RefusalCode.INVALID_VALUE),
+    "limit of an unknown window": (limit(window="year"), RefusalCode.INVALID_VALUE),
+    "limit of an unknown scope": (limit(scope="planet", scope_id="earth"), RefusalCode.INVALID_VALUE),
+    "limit in an unknown time zone": (limit(time_zone="Mars/Olympus"), RefusalCode.INVALID_VALUE),
+    "limit that ends before it begins": (limit(valid_from=2, valid_until=2), RefusalCode.INVALID_VALUE),
+    "limit on a tag without a value": (limit(scope="tag", scope_id="env"), RefusalCode.INVALID_NAME),
+    "limit on each of everything tagged": (limit(scope="tag", scope_id="*"), RefusalCode.INVALID_NAME),
+    "limit on each tenant": (limit(scope_id="*"), RefusalCode.INVALID_VALUE),
+    "limit on a model of spaces": (limit(scope="model", scope_id="a b"), RefusalCode.INVALID_NAME),
+    "an increase of an unknown limit": (increase(limit_id="no"), RefusalCode.UNKNOWN_LIMIT),
+    "an increase without approval": (increase(approval_code=""), RefusalCode.INVALID_VALUE),
+    "an increase of nothing": (increase(amount_nano=0), RefusalCode.INVALID_AMOUNT),
+    "an increase that ends before it begins": (increase(valid_until=1), RefusalCode.INVALID_VALUE),
+    "a rate of nothing": (rate(rate_nano=0), RefusalCode.INVALID_VALUE),
+    "a rate to the same currency": (rate(quote="USD"), RefusalCode.INVALID_VALUE),
+    "a rate to another currency": (rate(quote="JPY"), RefusalCode.INVALID_VALUE),
+    "a rate of no day": (rate(dated=""), RefusalCode.INVALID_VALUE),
+    "a rate of nobody": (rate(source=""), RefusalCode.INVALID_VALUE),
+    "remove an unknown rate": (
+        lambda state: control.remove_exchange_rate(state, "EUR", "USD", ORIGIN),
+        RefusalCode.UNKNOWN_RATE,
+    ),
     "limit on an unknown key": (limit(scope="key", scope_id="no"), RefusalCode.UNKNOWN_KEY),
     "limit on another tenant's key": (
         limit(tenant_id="globex", scope="key", scope_id="key_1"),
@@ -173,6 +211,16 @@ ACCEPTED: dict[str, Change] = {
     "a provider changed on purpose": provider(provider_id="openai", region="eu", replace=True),
     "a limit of nothing": limit(amount_nano=0),
     "the greatest limit": limit(amount_nano=LIMIT_UNITS_MAX * NANO_PER_UNIT),
+    "a limit in euros": limit(currency="EUR"),
+    "a limit on tokens": limit(currency="TOK"),
+    "a limit on each run": limit(scope="run", scope_id="*", limit_id="lim_run"),
+    "a limit on each key": limit(scope="key", scope_id="*", limit_id="lim_keys"),
+    "a limit on a tag": limit(scope="tag", scope_id="env=prod", limit_id="lim_tag"),
+    "a limit on each value of a tag": limit(scope="tag", scope_id="env=*", limit_id="lim_tags"),
+    "a limit on a model with a slash": limit(scope="model", scope_id="meta/llama", limit_id="lim_model"),
+    "a limit in Lord Howe's weeks": limit(window="week", time_zone="Australia/Lord_Howe"),
+    "an increase": increase(),
+    "an exchange rate": rate(),
     "a limit on a key": limit(scope="key", scope_id="key_1", limit_id=limit_id_of("acme", "key", "key_1", "month")),
     "a tenant's own route": route(("openai", "a"), ("openai", "b")),
 }

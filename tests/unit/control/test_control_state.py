@@ -98,12 +98,12 @@ def _route(fields: dict[str, object]) -> str:
     return msgspec.json.encode(fields | {"candidates": candidates}).decode()
 
 
-def test_limits_of_tenant_and_key_apply_together() -> None:
-    """A call stands under the tenant's limits and its key's, not under another key's."""
+def test_limits_are_found_by_what_they_stand_on() -> None:
+    """Tenant and keys, each with its own."""
     limits = [limit("tenant", "acme"), limit("key", "key_1"), limit("key", "key_2")]
     state = evolve_all(ControlState(), [event(EntityKind.LIMIT, one.limit_id, one, "acme") for one in limits])
 
-    assert (limits[0], limits[1]) == state.limits_for("acme", "key_1")
+    assert {("acme", one.scope, one.scope_id): (one,) for one in limits} == state.limits_by_scope
 
 
 def test_a_changed_limit_replaces_itself() -> None:
@@ -114,7 +114,7 @@ def test_a_changed_limit_replaces_itself() -> None:
         [event(EntityKind.LIMIT, changed.limit_id, one, "acme") for one in (limit("tenant", "acme"), changed)],
     )
 
-    assert (changed,) == state.limits_for("acme", None)
+    assert (changed,) == state.limits_by_scope["acme", "tenant", "acme"]
 
 
 def test_a_removed_limit_applies_no_more() -> None:
@@ -125,7 +125,7 @@ def test_a_removed_limit_applies_no_more() -> None:
         [event(EntityKind.LIMIT, one.limit_id, one, "acme"), event(EntityKind.LIMIT, one.limit_id, None, "acme")],
     )
 
-    assert ((), {}) == (state.limits_for("acme", "key_1"), state.limits)
+    assert ({}, {}) == (state.limits_by_scope, state.limits)
 
 
 def test_a_new_price_book_replaces_the_old_one() -> None:

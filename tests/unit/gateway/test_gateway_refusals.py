@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from schemas.errors import RecordRefusedError
-from schemas.events import BudgetEvent, Operation, RequestEvent, RequestKind, RoutingDecision
+from processors.control import ExchangeRate
+from schemas.errors import RecordRefusedError, StoreUnavailableError
+from schemas.events import (
+    BudgetEvent,
+    BudgetKind,
+    Operation,
+    ProviderAttempt,
+    RequestEvent,
+    RequestKind,
+    RoutingDecision,
+)
+from schemas.money import divide_half_even
+from sinks.postgres.vault import Subject
 from tests.support.gateway_answers import chat_answer
 from tests.support.gateway_world import KEY, OTHER_KEY, REVOKED_KEY, Response, World, chat, control_state, limit
 
@@ -184,18 +197,95 @@ async def test_without_limits_redis_is_not_needed(tmp_path: Path) -> None:
     assert 200 == response.status
 
 
-async def test_a_limit_in_another_currency_refuses_rather_than_guesses(tmp_path: Path) -> None:
-    """Until exchange rates exist, it can't be compared."""
-    euros = limit(10**12)
-    async with World(
-        tmp_path,
-        state=control_state(
-            limits=(type(euros)(**{**{f: getattr(euros, f) for f in euros.__struct_fields__}, "currency": "EUR"}),)
-        ),
-    ) as world:
+async def test_a_limit_that_lacks_its_exchange_rate_refuses_rather_than_guesses(tmp_path: Path) -> None:
+    """It can't be compared."""
+    euros = msgspec.structs.replace(limit(10**12), currency="EUR")
+    async with World(tmp_path, state=control_state(limits=(euros,))) as world:
         response = await world.call()
 
-    assert (503, "limit_currency") == (response.status, response.error["code"])
+    assert (503, "limit_unusable") == (response.status, response.error["code"])
+    assert [] == world.upstream.calls
+
+
+async def test_a_limit_in_another_currency_is_held_at_the_rate_in_force(tmp_path: Path) -> None:
+    """Rate and amount are pinned in PLACED, and what is charged is charged at it."""
+    euros = msgspec.structs.replace(limit(10**12), currency="EUR")
+    rate = ExchangeRate(base="USD", quote="EUR", rate_nano=500_000_000, dated="2026-11-20", source="t", rate_id="r-1")
+    async with World(tmp_path, state=control_state(limits=(euros,), rates={("USD", "EUR"): rate})) as world:
+        await world.call()
+
+    placed, committed = (world.one(BudgetEvent, kind=kind) for kind in (BudgetKind.PLACED, BudgetKind.COMMITTED))
+    assert ("r-1", 500_000_000) == (placed.exchange_rate_id, placed.legs[0].exchange_rate_nano)
+    assert -(-placed.amount_nano // 2) == placed.legs[0].amount_nano
+    assert divide_half_even(committed.amount_nano, 2) == committed.legs[0].amount_nano
+
+
+@pytest.mark.parametrize(("currency", "allowed", "kind"), [("TOK", 50, "tokens"), ("REQ", 0, "requests")])
+async def test_no_room_for_tokens_or_requests_is_a_rate_limit(
+    tmp_path: Path, currency: str, allowed: int, kind: str
+) -> None:
+    """In OpenAI's words, in whole numbers; within a minute the SDK may wait and try again."""
+    rate = msgspec.structs.replace(limit(allowed), currency=currency, window="minute")
+    async with World(tmp_path, state=control_state(limits=(rate,))) as world:
+        response = await world.call()
+
+    assert (429, "rate_limit_exceeded", kind) == (response.status, response.error["code"], response.error["type"])
+    assert (str(allowed), str(allowed), currency) == tuple(
+        response.error[name] for name in ("limit", "remaining", "currency")
+    )
+    assert 0 < int(response.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in response.headers
+
+
+async def test_tokens_and_requests_are_charged_as_used(tmp_path: Path) -> None:
+    """What the provider counted, and one request."""
+    limits = (
+        msgspec.structs.replace(limit(10**6, "lim_t"), currency="TOK"),
+        msgspec.structs.replace(limit(10, "lim_r"), currency="REQ"),
+    )
+    async with World(tmp_path, state=control_state(limits=limits)) as world:
+        await world.call()
+
+    committed, tried = world.one(BudgetEvent, kind=BudgetKind.COMMITTED), world.one(ProviderAttempt)
+    used = tried.input_tokens + tried.output_tokens
+    assert {"TOK": used, "REQ": 1} == {leg.currency: leg.amount_nano for leg in committed.legs}
+
+
+async def test_each_run_has_a_budget_of_its_own(tmp_path: Path) -> None:
+    """One run has used its own up, another has not begun."""
+    each = limit(1, "lim_run", "run", "*")
+    each = msgspec.structs.replace(each, currency="REQ", window="total")
+    async with World(tmp_path, state=control_state(limits=(each,))) as world:
+        statuses = [
+            (await world.call(headers={"x-quaestor-run-id": run})).status for run in ("run-1", "run-1", "run-2")
+        ]
+
+    assert [200, 429, 200] == statuses
+
+
+async def test_the_first_calls_of_an_unknown_user_are_counted(tmp_path: Path) -> None:
+    """Many at once, before anybody has heard of the user: exactly the allowed ones pass."""
+    each = msgspec.structs.replace(limit(3, "lim_user", "user", "*"), currency="REQ", window="total")
+    async with World(tmp_path, state=control_state(limits=(each,))) as world:
+        answers = await asyncio.gather(*(world.call(body=chat(user="nobody yet")) for _ in range(8)))
+
+    assert [200] * 3 + [429] * 5 == sorted(answer.status for answer in answers)
+
+
+async def test_a_user_who_can_not_be_known_waits_where_users_are_limited(tmp_path: Path) -> None:
+    """The vault is away: neither counted on nobody nor let through."""
+    each = msgspec.structs.replace(limit(3, "lim_user", "user", "*"), currency="REQ")
+    async with World(tmp_path, state=control_state(limits=(each,))) as world:
+        world.vault.subject = away  # type: ignore[method-assign]  # for this test
+        response = await world.call(body=chat(user="bob"))
+
+    assert (503, "user_unavailable") == (response.status, response.error["code"])
+    assert [] == world.upstream.calls
+
+
+async def away(*_: str) -> Subject:
+    """A vault that nobody reaches."""
+    raise StoreUnavailableError("the vault is away")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,15 @@ def shown(fields: Any) -> Any:
     return json.loads(json.dumps(fields, default=bytes.hex))
 
 
+def known_then(value: Any, then: Any) -> Any:
+    """As much of a value as had a name then."""
+    if isinstance(then, dict):
+        return {name: known_then(value[name], each) for name, each in then.items()}
+    if isinstance(then, list):
+        return [known_then(*pair) for pair in zip(value, then, strict=True)]
+    return value
+
+
 def test_nothing_is_missing_or_against_the_rules() -> None:
     """What `python -m schemas.history --check` says."""
     assert [] == history.problems()
@@ -64,14 +73,14 @@ def test_every_topic_has_a_schema_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize(("topic", "version"), VERSIONS)
 def test_an_old_record_is_read_by_todays_reader(topic: str, version: int) -> None:
-    """Every field it had comes out as it went in, and as an event."""
+    """Every field it had comes out as it went in, inner ones too, and as an event."""
     expected, body = history.sample(topic, version)
     codec = Codec(OneSchema(text_of(topic, version)))
     value = HEADER.pack(MAGIC, SCHEMA_ID) + body
 
     fields = codec.decode(topic, value)
 
-    assert expected == {name: each for name, each in shown(fields).items() if name in expected}
+    assert expected == known_then(shown(fields), expected)
     assert isinstance(codec.decode_event(topic, value), EVENT_TYPES[topic])
 
 
@@ -86,11 +95,11 @@ def test_todays_record_is_read_by_an_old_reader(topic: str, version: int) -> Non
     assert set(fields) == {field["name"] for field in history.kept(topic)[version]["fields"]}
 
 
-@pytest.mark.parametrize(("topic", "version"), VERSIONS)
+@pytest.mark.parametrize(
+    ("topic", "version"), [(topic, history.current(topic)["version"]) for topic in history.topics()]
+)
 def test_a_sample_is_written_again_byte_for_byte(topic: str, version: int) -> None:
-    """Encoding did not change since the version was kept."""
-    if version != history.current(topic)["version"]:
-        pytest.skip("only today's version is written")
+    """Today's: encoding did not change since the version was kept."""
     _, body = history.sample(topic, version)
     codec = Codec(OneSchema(text_of(topic, version)))
     value = HEADER.pack(MAGIC, SCHEMA_ID) + body

@@ -14,7 +14,10 @@ from schemas.lint import changes_refused, problems_of
 BUDGETS = "quaestor.budgets"
 
 
-def changed(change: Callable[[dict[str, Any]], None], *, version: int = 2) -> dict[str, Any]:
+NEXT = int(history.current(BUDGETS)["version"]) + 1
+
+
+def changed(change: Callable[[dict[str, Any]], None], *, version: int = NEXT) -> dict[str, Any]:
     """The budgets schema after a change, as its next version."""
     schema: dict[str, Any] = copy.deepcopy(history.current(BUDGETS))
     change(field_map := {field["name"]: field for field in schema["fields"]} | {"": schema})
@@ -83,8 +86,8 @@ def test_a_change_takes_the_next_version() -> None:
     """The same version with another field, or a gap, is refused."""
     change = ALLOWED["a field with a default"]
 
-    assert changes_refused(history.current(BUDGETS), changed(change, version=1))
-    assert changes_refused(history.current(BUDGETS), changed(change, version=3))
+    assert changes_refused(history.current(BUDGETS), changed(change, version=NEXT - 1))
+    assert changes_refused(history.current(BUDGETS), changed(change, version=NEXT + 1))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""Which limits a call stands under, and the legs of its hold: one per limit, in what the limit counts.
+
+    tenant → team → project → key        the tree; every key has its place in it
+    user, tag, model, provider, run      across it, within one tenant
+
+A limit on `*` (for a tag: `name=*`) stands on each one apart: every end user, run or key has counters of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from processors.calendar import window_of
+from processors.control.entities import EACH, SCOPES, ExchangeRate, Limit
+from processors.control.state import ControlState
+from schemas.errors import ConfigurationError
+from schemas.events import HoldLeg
+from schemas.limits import LEGS_MAX, LIMIT_UNITS_MAX
+from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, RATE_SCALE, convert_nano
+
+#: The allowance of a limit that only watches: it never refuses.
+UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
+VALUE_HEX_DIGITS = 16
+
+
+class Payer(NamedTuple):
+    """Whose call it is; None or empty where it has none."""
+
+    tenant_id: str
+    team_id: str | None = None
+    project_id: str | None = None
+    key_id: str | None = None
+    run_id: str | None = None
+    #: The end user's handle (protocols.md, "Personal data"), never the name that the caller gave.
+    user: str | None = None
+    #: Tags that stand in the clear.
+    tags: Mapping[str, str] = {}
+
+
+class Target(NamedTuple):
+    """Where an attempt goes."""
+
+    provider_id: str
+    #: The provider's own name of the model.
+    model: str
+    #: The model or alias that was asked for.
+    model_requested: str | None = None
+
+
+class HoldSize(NamedTuple):
+    """What an attempt may use at most."""
+
+    #: Nano-units of currency.
+    amount_nano: int
+    #: ISO 4217 code of the attempt's price.
+    currency: str
+    #: Input and output tokens together.
+    tokens: int
+
+
+class Standing(NamedTuple):
+    """A limit that a call stands under, and the name that its counters have for this call."""
+
+    limit: Limit
+    limit_id: str
+
+
+class Legs(NamedTuple):
+    """The legs of a hold, what each limit allows now, and the exchange rates used."""
+
+    legs: tuple[HoldLeg, ...] = ()
+    #: Nano-units of each leg's currency.
+    allowed_nano: tuple[int, ...] = ()
+    #: For the events; None when none was needed.
+    exchange_rate_id: str | None = None
+
+
+NO_LEGS = Legs()
+
+
+def standings(state: ControlState, payer: Payer, target: Target, now_micros: int) -> tuple[Standing, ...]:
+    """The limits in force that a call stands under, the narrowest first."""
+    scopes = state.scopes_limited.get(payer.tenant_id)
+    if not scopes:
+        return ()
+    found: list[Standing] = []
+    for scope in SCOPES:
+        if scope in scopes:
+            for value in _values(scope, payer, target):
+                found += _on(state, payer.tenant_id, scope, value, now_micros)
+    return tuple(found)
+
+
+def _values(scope: str, payer: Payer, target: Target) -> Iterator[str]:
+    """What a call has of a scope."""
+    if scope == "tag":
+        for name, value in payer.tags.items():
+            yield f"{name}={value}"
+    elif scope == "model":
+        yield target.model
+        if target.model_requested and target.model_requested != target.model:
+            yield target.model_requested
+    else:
+        value = target.provider_id if scope == "provider" else getattr(payer, _FIELDS[scope])
+        if value is not None:
+            yield value
+
+
+_FIELDS = {
+    "tenant": "tenant_id",
+    "team": "team_id",
+    "project": "project_id",
+    "key": "key_id",
+    "run": "run_id",
+    "user": "user",
+}
+
+
+def _on(state: ControlState, tenant_id: str, scope: str, value: str, now_micros: int) -> Iterator[Standing]:
+    """The limits on this one, and those on each of its kind."""
+    table = state.limits_by_scope
+    for limit in table.get((tenant_id, scope, value), ()):
+        if limit.in_force(now_micros):
+            yield Standing(limit, limit.limit_id)
+    each = f"{value.partition('=')[0]}={EACH}" if scope == "tag" else EACH
+    for limit in table.get((tenant_id, scope, each), ()):
+        if limit.in_force(now_micros):
+            yield Standing(limit, f"{limit.limit_id}.{_digest(value)}")
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:VALUE_HEX_DIGITS]
+
+
+def legs_for(
+    found: tuple[Standing, ...], size: HoldSize, now_micros: int, rates: Mapping[tuple[str, str], ExchangeRate]
+) -> Legs:
+    """The legs of a hold of this size; raises ConfigurationError without an exchange rate, and for too many limits."""
+    if not found:
+        return NO_LEGS
+    if len(found) > LEGS_MAX:
+        raise ConfigurationError(f"a call stands under {len(found)} limits, {LEGS_MAX} are allowed")
+    used: dict[str, None] = {}
+    legs = tuple([_leg(standing, size, now_micros, rates, used) for standing in found])
+    allowed = tuple([one.limit.allowed_nano(now_micros) if one.limit.hard else UNLIMITED_NANO for one in found])
+    return Legs(legs, allowed, ",".join(used) or None)
+
+
+def _leg(
+    standing: Standing,
+    size: HoldSize,
+    now_micros: int,
+    rates: Mapping[tuple[str, str], ExchangeRate],
+    used: dict[str, None],
+) -> HoldLeg:
+    limit = standing.limit
+    start, end = window_of(limit.window, now_micros, limit.time_zone)
+    rate_nano = None
+    if limit.currency == size.currency:
+        amount_nano = size.amount_nano
+    elif limit.currency == COUNTED_TOKENS:
+        amount_nano = size.tokens
+    elif limit.currency == COUNTED_REQUESTS:
+        amount_nano = 1
+    else:
+        rate = rates.get((size.currency, limit.currency))
+        if rate is None:
+            raise ConfigurationError(
+                f"limit {limit.limit_id} counts {limit.currency} and there is no exchange rate from {size.currency}"
+            )
+        used[rate.rate_id] = None
+        rate_nano = rate.rate_nano
+        amount_nano = -(-size.amount_nano * rate_nano // RATE_SCALE)
+    return HoldLeg(
+        limit_id=standing.limit_id,
+        amount_nano=amount_nano,
+        held_nano=amount_nano,
+        currency=limit.currency,
+        window_start=start,
+        window_end=end,
+        exchange_rate_nano=rate_nano,
+    )
+
+
+def counted_nano(leg: HoldLeg, size: HoldSize) -> int:
+    """What a leg is charged for what was used, in what it counts; at the rate that placement pinned."""
+    if leg.currency == COUNTED_TOKENS:
+        return size.tokens
+    if leg.currency == COUNTED_REQUESTS:
+        return 1
+    if leg.exchange_rate_nano is not None:
+        return convert_nano(size.amount_nano, leg.exchange_rate_nano)
+    return size.amount_nano
