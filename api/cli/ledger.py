@@ -11,7 +11,7 @@ import typer
 
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import load_settings
-from schemas.money import format_nano
+from schemas.money import format_amount
 from sinks.postgres.reads import AccountBalance, PostgresReads, StatementLine
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def _read(dsn: str, question: Callable[[PostgresReads], Awaitable[T]]) -> T:
 
 def _balance_line(row: AccountBalance) -> tuple[str, ...]:
     amounts = (row.debits_pending_nano, row.credits_pending_nano, row.debits_posted_nano, row.credits_posted_nano)
-    return (row.tenant_id, row.account, row.currency, *map(format_nano, amounts))
+    return (row.tenant_id, row.account, row.currency, *(format_amount(amount, row.currency) for amount in amounts))
 
 
 def _statement_line(line: StatementLine) -> tuple[str, ...]:
@@ -100,11 +100,11 @@ def _statement_line(line: StatementLine) -> tuple[str, ...]:
         line.memo,
         line.other_account,
         "debit" if line.is_debit else "credit",
-        _signed(line.pending_nano),
-        _signed(line.posted_nano),
+        _signed(line.pending_nano, line.currency),
+        _signed(line.posted_nano, line.currency),
         line.currency,
     )
 
 
-def _signed(amount_nano: int) -> str:
-    return f"{'+' if amount_nano > 0 else ''}{format_nano(amount_nano)}" if amount_nano else ""
+def _signed(amount_nano: int, currency: str) -> str:
+    return f"{'+' if amount_nano > 0 else ''}{format_amount(amount_nano, currency)}" if amount_nano else ""

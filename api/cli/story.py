@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from schemas import topics
-from schemas.money import format_nano
+from schemas.money import format_amount, format_nano, unit_name
 from sinks.postgres.reads import StoredEvent
 
 Fields = Mapping[str, Any]
@@ -86,7 +86,10 @@ def _decision(fields: Fields) -> str:
 
 
 def _budget(fields: Fields) -> str:
-    legs = ", ".join(f"{leg['limit_id']}: {format_nano(int(leg['amount_nano']))}" for leg in fields["legs"])
+    legs = ", ".join(
+        f"{leg['limit_id']}: {format_amount(int(leg['amount_nano']), leg['currency'])} {unit_name(leg['currency'])}"
+        for leg in fields["legs"]
+    )
     reason = f" ({fields['reason']})" if fields["reason"] else ""
     late = ", late" if fields["late"] else ""
     return f"{_money(fields)} on {legs or 'no limit'}{late}{reason}"

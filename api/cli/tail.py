@@ -16,7 +16,7 @@ from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, fail, terminal
 from api.settings import load_settings
 from schemas.errors import CodecError
-from schemas.money import format_nano
+from schemas.money import format_amount
 from schemas.topics import TOPIC_BY_NAME
 from streams.codec import Codec
 from streams.kafka import KafkaReader
@@ -174,13 +174,13 @@ def line(record: LogRecord, fields: Mapping[str, Any]) -> Text:
     for name, value in fields.items():
         if name not in COMMON_FIELDS and value not in (None, "", 0, False, [], {}):
             text.append(f" {name.removesuffix('_nano')}=", style="dim")
-            text.append(_value(name, value))
+            text.append(_value(name, value, fields.get("currency", "")))
     return text
 
 
-def _value(name: str, value: Any) -> str:
+def _value(name: str, value: Any, currency: str) -> str:
     if name.endswith("_nano"):
-        return format_nano(value)
+        return format_amount(value, currency)
     plain = value if isinstance(value, str | int | float) else json.dumps(value, default=_hexadecimal)
     text = str(plain)
     return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 1] + "…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -166,7 +167,7 @@ class Verification:
     def _check_budgets(self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]]) -> BudgetCheck:
         reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")
         try:
-            return check_budgets(states, reader, self._codec, set_aside)
+            return check_budgets(states, reader, self._codec, set_aside, time.time_ns() // 1_000)
         finally:
             reader.close()
 

@@ -27,6 +27,7 @@ from schemas.ids import uuid7_millis
 
 MILLIS_PER_SECOND = 1_000
 MILLIS_PER_HOUR = 3600 * MILLIS_PER_SECOND
+MICROS_PER_HOUR = 1_000 * MILLIS_PER_HOUR
 
 
 class Counter(NamedTuple):
@@ -186,6 +187,7 @@ class BudgetFold:
         self._closed: dict[int, dict[str, ClosedHold]] = {}
         self._hours_kept = remembered_seconds * MILLIS_PER_SECOND // MILLIS_PER_HOUR + 2
         self._newest_hour = 0
+        self._forgotten_hour = 0
         #: The event that was asked about last, and its effect: who decides on an event folds it in next.
         self._asked: tuple[BudgetEvent, Effect | None] | None = None
 
@@ -209,6 +211,19 @@ class BudgetFold:
             self.open_holds.pop(hold_id, None)
             self._remember(hour_of(hold_id), hold_id, found.after)
         return found
+
+    def forget_windows(self, ended_before_micros: int) -> None:
+        """Drop the counters of windows that ended before and hold nothing, once an hour: for folds that go on."""
+        hour = ended_before_micros // MICROS_PER_HOUR
+        if hour <= self._forgotten_hour:
+            return
+        self._forgotten_hour = hour
+        for counter in [
+            counter
+            for counter, sums in self.sums.items()
+            if 0 < counter.window_end < ended_before_micros and not sums.held_nano
+        ]:
+            del self.sums[counter]
 
     def status(self, hold_id: str) -> OpenHold | ClosedHold | None:
         """The hold, open or (while it is remembered) resolved."""

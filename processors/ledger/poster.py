@@ -12,6 +12,8 @@ from schemas import limits
 from schemas.events import BudgetEvent, BudgetKind, CostEvent, Event, LedgerEntry
 from schemas.topics import BUDGETS, COSTS
 
+MICROS_PER_SECOND = 1_000_000
+
 
 @dataclass(slots=True)
 class LedgerState:
@@ -60,7 +62,8 @@ class LedgerPoster:
         return ()
 
     def tick(self, state: LedgerState, now_micros: int, caught_up: bool) -> Sequence[Event]:  # noqa: ARG002
-        """Time alone posts nothing."""
+        """Time alone posts nothing; windows that are over are forgotten."""
+        state.fold.forget_windows(now_micros - self.warm_up_seconds * MICROS_PER_SECOND)
         return ()
 
 

@@ -14,11 +14,13 @@ import msgspec
 from processors.budgets import BudgetFold
 from schemas.errors import CodecError, IntegrityError
 from schemas.events import BudgetEvent
+from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import BUDGETS
 from sinks.redis.reads import Difference, RedisReads, TenantState, compare
 from streams.codec import Codec
 from streams.log import LogReader, LogRecord, Partition
 
+MICROS_PER_SECOND = 1_000_000
 READ_RECORDS = 5_000
 READ_SECONDS = 1.0
 METADATA_SECONDS = 10.0
@@ -48,9 +50,11 @@ def check_budgets(
     reader: LogReader,
     codec: Codec,
     set_aside: Mapping[Partition, Collection[int]] | None = None,
+    now_micros: int = 0,
 ) -> BudgetCheck:
     """Fold quaestor.budgets and compare; blocks while it reads. Raises LogUnavailableError and IntegrityError.
 
+    Windows that ended twice a tombstone's life before `now_micros` are the ledger's to check: their sums may be swept.
     Records that can't be decoded are passed over, and those at offsets that the sink `set_aside`.
     """
     folds = {tenant_id: BudgetFold() for tenant_id in states}
@@ -60,7 +64,7 @@ def check_budgets(
         _fold_partition(partition, states, folds, reader, codec, result, absent)
     for tenant_id, state in sorted(states.items()):
         fold = folds[tenant_id]
-        found = compare(fold.sums, fold.open_holds, state)
+        found = compare(fold.sums, fold.open_holds, state, now_micros - 2 * HOLD_TOMBSTONE_SECONDS * MICROS_PER_SECOND)
         result.differences += [item._replace(what=f"{tenant_id}: {item.what}") for item in found]
         negative = [counter for counter, sums in fold.sums.items() if min(sums) < 0]
         result.differences += [Difference(f"{tenant_id}: fold {counter}", ">= 0", "< 0") for counter in negative]

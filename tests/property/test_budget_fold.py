@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from processors.budgets import BudgetFold, BudgetState, evolve, extended_event
 from schemas.events import BudgetEvent, BudgetKind
 from sinks.redis.client import RedisClient
+from sinks.redis.keys import slot_keys
 from sinks.redis.reads import RedisReads, TenantState, compare
 from sinks.redis.slots import Ownership, Slots, slot_event
 from tests.budget_world import NOW_MICROS, TENANT, Events, fields_of, hold_id, leg
@@ -111,6 +113,35 @@ def test_the_live_store_applies_what_the_fold_says(
     batches = [history[first : first + size] for first in range(0, len(history), size)]
     state = asyncio.run(applied(valkey.url, batches))
     assert compare(fold.sums, fold.open_holds, state) == []
+
+
+def test_what_was_posted_in_windows_long_over_is_swept(valkey: Valkey) -> None:
+    """Once an hour, but for what is held still and what is of now or has no window."""
+    valkey.command("FLUSHALL")
+    make, now = Events(), time.time_ns() // 1_000
+    over, held, current = (1, 2_000_000), (3, 4_000_000), (now, now + 3_600_000_000)
+    windows = (over, held, current, (0, 0))
+    placed = [make.placed(hold_id(number), leg(5, "limit", window)) for number, window in enumerate(windows)]
+    still = make.placed(hold_id(9), leg(7, "limit", held))
+    history = [*placed, *(make.committed(each, 5) for each in placed), still]
+    asyncio.run(applied(valkey.url, [list(enumerate(history))]))
+    valkey.command("HSET", slot_keys(TENANT).state, "swept", "1")
+    last = make.placed(hold_id(10), leg(1, "other"))
+
+    state = asyncio.run(applied(valkey.url, [[(len(history), last)]]))
+
+    posted = {counter[2:]: sums.posted_nano for counter, sums in state.sums.items() if counter.limit_id == "limit"}
+    assert posted == {held: 5, current: 5, (0, 0): 5}
+
+
+def test_a_fold_that_goes_on_forgets_windows_that_are_over() -> None:
+    """Not those on which something is held."""
+    make, fold = Events(), BudgetFold()
+    over, held = (make.placed(hold_id(number), leg(5, f"limit_{number}", (1, 2))) for number in (1, 2))
+    for event in (over, make.committed(over, 5), held):
+        fold.apply(event)
+    fold.forget_windows(3_600_000_000)
+    assert [counter.limit_id for counter in fold.sums] == ["limit_2"]
 
 
 def is_unsound(event: BudgetEvent) -> bool:

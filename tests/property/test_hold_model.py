@@ -1,8 +1,8 @@
 """Every interleaving of a small world, driven through the real hold store, fold and reaper.
 
 Two gateways each try one hold of the whole limit; their steps, the sink's, the reaper's, deaths, a lost server and a
-Two gateways each try one hold of the whole limit; their steps, the sink's, the reaper's, deaths, a lost server and a
-is charged for is a broken promise. Leaving out any one of the four rules (pin, tombstone, generation, barrier) must
+failover to an older one come in every order. A limit that is overspent, a hold that stays, or a call that nobody is
+charged for is a broken promise. Leaving out any one of the four rules (pin, tombstone, generation, barrier) must
 break one: otherwise this search would see nothing.
 """
 

@@ -6,7 +6,7 @@
 --       once, which the slot remembers.
 -- Answers {'K', cursor}, {'F', epoch} fenced, {'G', cursor} gap, {'N', generation} other generation.
 local state, holds, overlay = KEYS[1], KEYS[2], KEYS[3]
-local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor')
+local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor', 'swept')
 local epoch, believed, following = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if slot[1] and tonumber(slot[1]) > epoch then return {'F', slot[1]} end
 local cursor = tonumber(slot[3]) or 0
@@ -180,6 +180,28 @@ for _, event in ipairs(events) do
     end
   end
 end
+-- What was posted in windows that ended long ago is the ledger's alone: nobody asks for their room any more. A sum that is
+-- held still waits for its end. The server's own clock decides, whatever the clocks of gateways say.
+local SWEEP_SECONDS, FIELDS_AT_ONCE = 3600, 1000
+local function sweep()
+  local now = tonumber(redis.call('TIME')[1])
+  if slot[4] and now - tonumber(slot[4]) < SWEEP_SECONDS then return end
+  redis.call('HSET', state, 'swept', string.format('%.0f', now))
+  if not slot[4] then return end
+  local over, gone = (now - 2 * tonumber(ARGV[7]) - SWEEP_SECONDS) * 1000000, {}
+  for _, name in ipairs(redis.call('HKEYS', state)) do
+    local counter, ends = string.match(name, '^p:(.*|(%d+))$')
+    if ends and ends ~= '0' and tonumber(ends) < over and redis.call('HEXISTS', state, 'h:' .. counter) == 0 then
+      gone[#gone + 1] = name
+    end
+    if #gone == FIELDS_AT_ONCE then
+      redis.call('HDEL', state, unpack(gone))
+      gone = {}
+    end
+  end
+  if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
+end
+
 write(entries)
 write(open_holds)
 for _, done in pairs(ends) do write(done) end
@@ -188,4 +210,5 @@ for index = 4, #KEYS do redis.call('EXPIRE', KEYS[index], string.format('%.0f', 
 if following > cursor then cursor = following end
 cursor = string.format('%.0f', cursor)
 redis.call('HSET', state, 'cursor', cursor, 'epoch', ARGV[1])
+sweep()
 return {'K', cursor}

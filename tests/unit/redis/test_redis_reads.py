@@ -49,6 +49,18 @@ def test_another_sum_is_named() -> None:
     )
 
 
+def test_a_sum_of_a_window_long_over_may_be_swept() -> None:
+    """It is the ledger's to check; one that is held, of now or without a window must be there."""
+    make, found = Events(), BudgetFold()
+    windows = [(1, 2), (1, 20), (0, 0)]
+    for number, window in enumerate(windows):
+        placed = make.placed(hold_id(number), leg(5, window=window))
+        found.apply(placed)
+        found.apply(make.committed(placed, 5))
+    named = {each.what for each in compare(found.sums, {}, state({}), over_before_micros=20)}
+    assert named == {"sum tenant_total|USD|1|20", "sum tenant_total|USD|0|0"}
+
+
 def test_a_missing_hold_is_named() -> None:
     """It would be a leak or an overspend."""
     (found,) = differences(state({COUNTER: Sums(0, 10)}))

@@ -1,0 +1,205 @@
+"""Many callers at once through several gateway processes: exactly what fits is admitted, and settled exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from api.cli.control_keys import create_key
+from processors.control import (
+    Limit,
+    Provider,
+    Route,
+    RouteCandidate,
+    add_provider,
+    limit_id_of,
+    publish_prices,
+    set_limit,
+    set_route,
+)
+from processors.pricing import Price, Rates, make_book
+from sinks.redis.reads import RedisReads, TenantState
+from tests.support.gateway_stack import EFFECTIVE_SECONDS_MAX, GatewayStack, gateway_stack, wait_for
+
+PROCESSES = 3
+#: The answer has as many tokens as were asked for and input is free: what is held is what is charged.
+TOKENS, NANO_PER_TOKEN = 8, 1_000
+COST_NANO = TOKENS * NANO_PER_TOKEN
+CALLS, ROOM = 1_000, 100
+SEED = 20261121
+
+
+class Answer(NamedTuple):
+    """What a caller got."""
+
+    status: int
+    error: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStack]:
+    """Everything, with several gateway processes, and a model whose cost is known before the call."""
+    with gateway_stack(tmp_path_factory.mktemp("budgets")) as running:
+        _exact_model(running)
+        running.start_gateway(PROCESSES)
+        yield running
+
+
+def _exact_model(stack: GatewayStack) -> None:
+    provider = Provider(provider_id="exact", base_url=stack.settings.simulator_url)
+    price = Price(
+        price_id="exact/sim-small",
+        provider_id="exact",
+        model="sim-small",
+        rates=Rates(input=0, output=NANO_PER_TOKEN * 1_000),
+    )
+    route = Route(alias="exact", tenant_id="_system", candidates=(RouteCandidate("exact", "sim-small"),))
+    with stack.control() as session:
+        session.change(lambda state, origin: add_provider(state, provider, origin))
+        session.change(lambda state, origin: publish_prices(state, make_book("exact", [price]), origin))
+        session.change(lambda state, origin: set_route(state, route, origin))
+
+
+def limit(tenant: str, scope: str, scope_id: str, amount: int, currency: str = "USD") -> Limit:
+    """A limit for ever."""
+    return Limit(
+        limit_id=limit_id_of(tenant, scope, scope_id, "total", currency),
+        tenant_id=tenant,
+        scope=scope,  # type: ignore[arg-type]  # a scope by name
+        scope_id=scope_id,
+        amount_nano=amount,
+        currency=currency,
+        window="total",
+    )
+
+
+def put(stack: GatewayStack, *limits: Limit) -> None:
+    """Set limits."""
+    with stack.control() as session:
+        for one in limits:
+            session.change(lambda state, origin, one=one: set_limit(state, one, origin))  # type: ignore[misc]  # bound now
+
+
+async def call(session: aiohttp.ClientSession, stack: GatewayStack, key: str, headers: Mapping[str, str]) -> Answer:
+    """One call; one that is told to come back (503) comes back."""
+    body = {"model": "exact", "messages": [{"role": "user", "content": "hi"}], "max_tokens": TOKENS}
+    given = {"authorization": f"Bearer {key}", **headers}
+    while True:
+        async with session.post(f"{stack.url}/v1/chat/completions", json=body, headers=given) as response:
+            answer = await response.json()
+            if response.status != 503:
+                return Answer(response.status, answer.get("error", {}))
+        await asyncio.sleep(float(response.headers["retry-after"]))
+
+
+def all_at_once(stack: GatewayStack, calls: list[tuple[str, dict[str, str]]]) -> list[Answer]:
+    """Every call at the same time, each on a connection of its own."""
+
+    async def run() -> list[Answer]:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            return await asyncio.gather(*(call(session, stack, key, headers) for key, headers in calls))
+
+    return asyncio.run(run())
+
+
+def state_of(stack: GatewayStack, tenant: str) -> TenantState:
+    """The tenant's live budgets."""
+
+    async def read() -> TenantState:
+        reads = RedisReads(stack.settings.redis_url)
+        await reads.open()
+        try:
+            return await reads.tenant_state(tenant)
+        finally:
+            await reads.close()
+
+    return asyncio.run(read())
+
+
+def settled(stack: GatewayStack, tenant: str) -> dict[str, int]:
+    """What is posted on each limit, once nothing is held any more."""
+    wait_for(lambda: not _held(state_of(stack, tenant)), EFFECTIVE_SECONDS_MAX)
+    return {counter.limit_id: sums.posted_nano for counter, sums in state_of(stack, tenant).sums.items()}
+
+
+def _held(state: TenantState) -> bool:
+    return bool(state.holds or state.unconfirmed or any(sums.held_nano for sums in state.sums.values()))
+
+
+def key_of(stack: GatewayStack, tenant: str, team: str = "search", project: str = "web") -> str:
+    """A new key; gateways know it soon."""
+    return create_key(stack.settings, tenant_id=tenant, team_id=team, project_id=project)
+
+
+def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack) -> None:
+    """Exactly a hundred are admitted, by whichever process; what they cost is the limit, to the nano-unit."""
+    whole = limit("crowd", "tenant", "crowd", ROOM * COST_NANO)
+    put(stack, whole)
+    key = key_of(stack, "crowd")
+    _known(stack, key)
+
+    answers = all_at_once(stack, [(key, {})] * CALLS)
+
+    assert Counter(answer.status for answer in answers) == {200: ROOM, 429: CALLS - ROOM}
+    assert {answer.error["limit_id"] for answer in answers if answer.error} == {whole.limit_id}
+    assert settled(stack, "crowd") == {whole.limit_id: ROOM * COST_NANO}
+
+
+def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each_time(stack: GatewayStack) -> None:
+    """Nothing is overspent on any level, and whoever was refused was refused by a level that is full."""
+    rng = random.Random(SEED)
+    teams = {team: key_of(stack, "levels", team, f"{team}-web") for team in ("search", "ads", "mail")}
+    limits = [
+        limit("levels", "tenant", "levels", 400, "REQ"),
+        *(limit("levels", "team", team, amount, "REQ") for team, amount in (("search", 250), ("ads", 90))),
+        limit("levels", "project", "*", 180, "REQ"),
+        limit("levels", "key", "*", 170 * COST_NANO),
+        limit("levels", "model", "exact", 390 * TOKENS, "TOK"),
+        limit("levels", "run", "*", 23, "REQ"),
+    ]
+    put(stack, *limits)
+    for key in teams.values():
+        _known(stack, key)
+    calls = [
+        (
+            teams[rng.choice(list(teams))],
+            {"x-quaestor-run-id": f"run-{rng.randrange(40)}"} if rng.random() < 0.8 else {},
+        )
+        for _ in range(CALLS)
+    ]
+
+    answers = all_at_once(stack, calls)
+
+    assert {answer.status for answer in answers} == {200, 429}, f"seed {SEED}"
+    allowed = {one.limit_id: one.amount_nano for one in limits}
+    posted = settled(stack, "levels")
+    for name, amount in posted.items():
+        assert amount <= allowed[name.partition(".")[0]], name
+    refused_by = {answer.error["limit_id"] for answer in answers if answer.error}
+    full = {name for name, amount in posted.items() if amount == allowed[name.partition(".")[0]]}
+    # A call holds tokens for every byte it sent until the answer is there: such a limit refuses before it is full.
+    on_tokens = {one.limit_id for one in limits if one.currency == "TOK"}
+    assert refused_by - on_tokens <= full
+
+
+def _known(stack: GatewayStack, key: str) -> None:
+    """Every process knows the key and, made before it, the limits: asked until each has answered some in a row."""
+
+    async def ask() -> bool:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(4 * PROCESSES):
+                given = {"authorization": f"Bearer {key}"}
+                async with session.get(f"{stack.url}/v1/models", headers=given) as response:
+                    if response.status != 200:
+                        return False
+        return True
+
+    wait_for(lambda: asyncio.run(ask()), EFFECTIVE_SECONDS_MAX)
