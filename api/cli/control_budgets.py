@@ -1,4 +1,4 @@
-"""`quaestor budget set | list | remove | increase | profile`: limits on what may be used, each change one event."""
+"""`quaestor budget set | list | status | remove | increase | profile`: limits on what may be used, each an event."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
+from api.cli.control_usage import place_of
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.times import now_micros, time_of, time_text
 from api.gateway.master_key import vault_master_key
@@ -35,6 +37,7 @@ def app() -> typer.Typer:
     group = typer.Typer(help="Limits on what may be spent and used.", no_args_is_help=True)
     group.command("set")(set_limit)
     group.command("list")(list_limits)
+    group.command("status")(control_usage.status)
     group.command("remove")(remove)
     group.command("increase")(increase)
     group.command("profile")(profile)
@@ -112,25 +115,15 @@ def list_limits(
     with control_session(load_settings(data)) as session:
         limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
     order = sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
-    rows = [_row(limit, now_micros()) for limit in order]
+    now = now_micros()
     if as_json:
-        print_json({"limits": rows})
+        print_json({"limits": [_row(limit, now) for limit in order]})
         return
-    columns = ("limit", "tenant", "on", "allowed", "unit", "window", "kind", "in force")
-    cells = (
-        (
-            row["id"],
-            row["tenant"],
-            f"{row['scope']} {row['scope_id']}",
-            row["allowed"],
-            unit_name(row["currency"]),
-            row["window"] if row["time_zone"] == "UTC" else f"{row['window']} {row['time_zone']}",
-            "hard" if row["hard"] else "soft",
-            _validity(row),
-        )
-        for row in rows
-    )
-    terminal().print(table("Limits", columns, cells, numbers=(3,)))
+    cells = [
+        (limit.tenant_id, place_of(limit), f"{_allowed(limit, now)}{_conditions(limit)}", limit.limit_id)
+        for limit in order
+    ]
+    terminal().print(table("Limits", ("tenant", "on", "allowed", "limit"), cells))
 
 
 def remove(
@@ -233,16 +226,22 @@ def _amount(text: str, currency: str) -> int:
 
 
 def _sentence(limit: Limit) -> str:
-    amount = f"{format_amount(limit.amount_nano, limit.currency)} {unit_name(limit.currency)}"
     verb = "may use" if limit.hard else "is watched above"
-    each = "each " if limit.scope_id.endswith(control.EACH) else ""
-    return f"{each}{limit.scope} {limit.scope_id} {verb} {amount} per {limit.window} ({limit.limit_id})"
+    return f"{place_of(limit)} {verb} {_allowed(limit, now_micros())} ({limit.limit_id})"
 
 
-def _validity(row: Mapping[str, Any]) -> str:
-    if row["valid_from"] is None and row["valid_until"] is None:
-        return "always"
-    return f"{row['valid_from'] or '…'} to {row['valid_until'] or '…'}"
+def _allowed(limit: Limit, now: int) -> str:
+    amount = f"{format_amount(limit.allowed_nano(now), limit.currency)} {unit_name(limit.currency)}"
+    return f"{amount} in all" if limit.window == "total" else f"{amount} a {limit.window}"
+
+
+def _conditions(limit: Limit) -> str:
+    """What is not so with most limits."""
+    found = [] if limit.hard else ["soft"]
+    found += [] if limit.time_zone == "UTC" else [limit.time_zone]
+    found += [f"from {time_text(limit.valid_from)}"] if limit.valid_from else []
+    found += [f"until {time_text(limit.valid_until)}"] if limit.valid_until else []
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _row(limit: Limit, now_micros: int) -> dict[str, Any]:

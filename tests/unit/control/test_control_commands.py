@@ -13,7 +13,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from api.cli import control, control_budgets, control_keys, control_prices, control_routes, control_seed
+from api.cli import (
+    control,
+    control_budgets,
+    control_keys,
+    control_prices,
+    control_rates,
+    control_routes,
+    control_seed,
+)
 from api.cli.control_session import ControlRefusedError, ControlSession
 from api.settings import Settings
 from streams.codec import Codec, LocalSchemas
@@ -60,7 +68,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
     """The commands over an empty log, in an empty directory."""
     made = Control(MemoryLog())
     monkeypatch.chdir(tmp_path)
-    for module in (control_keys, control_routes, control_prices, control_budgets, control_seed):
+    for module in (control_keys, control_routes, control_prices, control_budgets, control_rates, control_seed):
         monkeypatch.setattr(module, "control_session", made.session)
     return made
 
@@ -252,3 +260,89 @@ def test_tables_are_for_people(commands: Control, arguments: tuple[str, ...]) ->
     key(commands)
 
     assert commands.run(*arguments).strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ([], ("tenant", "acme", "USD")),
+        (["--team", "search"], ("team", "search", "USD")),
+        (["--project", "*"], ("project", "*", "USD")),
+        (["--user", "*"], ("user", "*", "USD")),
+        (["--tag", "env=prod", "--unit", "requests"], ("tag", "env=prod", "REQ")),
+        (["--model", "gpt-4o", "--unit", "tokens"], ("model", "gpt-4o", "TOK")),
+        (["--provider", "openai", "--unit", "EUR"], ("provider", "openai", "EUR")),
+        (["--run", "*"], ("run", "*", "USD")),
+    ],
+)
+def test_a_limit_stands_on_what_was_named(commands: Control, options: list[str], place: tuple[str, str, str]) -> None:
+    """On the tenant when nothing was; counted in the unit that was asked for."""
+    row = commands.json("budget", "set", "--tenant", "acme", "--amount", "5", *options)
+    assert (row["scope"], row["scope_id"], row["currency"]) == place
+
+
+def test_a_limit_stands_on_one_thing(commands: Control) -> None:
+    """Two are refused, with what to do."""
+    given = ("budget", "set", "--tenant", "acme", "--amount", "5", "--team", "a", "--run", "b")
+    result = RUNNER.invoke(commands.app, given)
+    assert (result.exit_code, "not on team and run" in result.output) == (2, True)
+
+
+def test_limits_of_one_place_are_told_apart(commands: Control) -> None:
+    """By window, unit, hardness and name; the same again is the same limit."""
+    base = ("budget", "set", "--tenant", "acme", "--amount", "5")
+    variants = [(), ("--window", "day"), ("--unit", "EUR"), ("--soft",), ("--name", "second"), ()]
+    made = [commands.json(*base, *more)["id"] for more in variants]
+    assert (len(set(made)), made[0]) == (5, made[-1])
+
+
+def test_a_profile_sets_its_limits(commands: Control) -> None:
+    """Daily and monthly, in euros, by its own calendar."""
+    rows = commands.json("budget", "profile", "eu-default", "--tenant", "acme")["limits"]
+    assert [(row["amount"], row["currency"], row["window"], row["time_zone"]) for row in rows] == [
+        ("450.00", "EUR", "day", "Europe/Brussels"),
+        ("12000.00", "EUR", "month", "Europe/Brussels"),
+    ]
+
+
+def test_an_increase_is_kept_with_its_approval(commands: Control) -> None:
+    """Until it is over, also when the limit itself is set anew."""
+    base = ("budget", "set", "--tenant", "acme", "--amount")
+    limit = commands.json(*base, "5")["id"]
+    commands.run("budget", "increase", limit, "--amount", "2", "--until", "2999-01-01", "--approval-code", "FIN-1")
+    commands.run(*base, "6")
+    (row,) = commands.json("budget", "list")["limits"]
+    assert (row["amount"], row["allowed"]) == ("6.00", "8.00")
+    assert [one["approval_code"] for one in row["increases"]] == ["FIN-1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Date, USD, JPY, \n20 November 2026, 1.2500, 163.20, \n",
+        "Date,USD,JPY,\n2026-11-20,1.2500,163.20,\n2026-11-19,1.1,160,\n",
+    ],
+)
+def test_the_central_banks_file_gives_dollars_in_euros(commands: Control, tmp_path: Path, text: str) -> None:
+    """Its newest day, turned round: it says what a euro is in dollars."""
+    file = tmp_path / "eurofxref.csv"
+    file.write_text(text)
+    commands.run("rate", "import", str(file))
+    (rate,) = commands.json("rate", "list")["rates"]
+    assert (rate["base"], rate["rate"], rate["quote"], rate["dated"]) == ("USD", "0.80", "EUR", "2026-11-20")
+
+
+@pytest.mark.parametrize("text", ["", "Date\n", "Date,JPY\n2026-11-20,1\n", "Date,USD\n2026-11-20,x\n", "é"])
+def test_another_file_is_not_the_central_banks(commands: Control, tmp_path: Path, text: str) -> None:
+    """One line says so; nothing is changed."""
+    file = tmp_path / "eurofxref.csv"
+    file.write_text(text)
+    result = RUNNER.invoke(commands.app, ("rate", "import", str(file)))
+    assert (result.exit_code, commands.events()) == (2, 0)
+
+
+def test_a_rate_is_removed(commands: Control) -> None:
+    """And no longer listed."""
+    commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
+    commands.run("rate", "remove", "USD", "EUR")
+    assert commands.json("rate", "list")["rates"] == []

@@ -1,0 +1,117 @@
+"""`quaestor budget status`: how far each limit is used up now, from the live counters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from api.cli.control_session import control_session
+from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.times import now_micros, time_text
+from api.settings import load_settings
+from processors.budgets.usage import LimitUsage, usage_of
+from processors.control import EACH, Limit
+from schemas.money import format_amount, unit_name
+from sinks.redis.reads import RedisReads, TenantState
+
+BAR_CHARACTERS = 10
+#: From these on a bar is yellow, and red.
+YELLOW_PERCENT, RED_PERCENT = 80, 95
+ROWS_SHOWN = 200
+CHARACTERS_SHOWN = 8
+
+
+def status(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How far each limit is used up in its present window: charged, held by calls under way, left."""
+    settings = load_settings(data)
+    with control_session(settings) as session:
+        limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
+    states = asyncio.run(_read(settings.redis_url, {limit.tenant_id for limit in limits}))
+    used = list(_usage(limits, states))
+    if as_json:
+        print_json({"limits": [_row(one) for one in used]})
+        return
+    columns = ("tenant", "on", "until (UTC)", "charged", "of", "", "%")
+    shown = table("Budgets now", columns, (), numbers=(3, 6))
+    for one in used[:ROWS_SHOWN]:
+        shown.add_row(*_cells(one))
+    terminal().print(shown)
+    if len(used) > ROWS_SHOWN:
+        terminal().print(f"{len(used) - ROWS_SHOWN} more; --tenant or --json shows them")
+
+
+async def _read(redis_url: str, tenants: Iterable[str]) -> list[TenantState]:
+    reads = RedisReads(redis_url)
+    await reads.open()
+    try:
+        return [await reads.tenant_state(tenant_id) for tenant_id in sorted(tenants)]
+    finally:
+        await reads.close()
+
+
+def _usage(limits: Sequence[Limit], states: Iterable[TenantState]) -> Iterable[LimitUsage]:
+    order = sorted(limits, key=lambda one: (one.scope, one.scope_id, one.window, one.limit_id))
+    for state in states:
+        own = [limit for limit in order if limit.tenant_id == state.tenant_id]
+        yield from usage_of(own, state.sums, state.unconfirmed_sums, now_micros())
+
+
+def _cells(one: LimitUsage) -> tuple[str | Text, ...]:
+    limit = one.limit
+    allowed, charged, held = (
+        format_amount(amount, limit.currency) for amount in (one.allowed_nano, one.posted_nano, one.held_nano)
+    )
+    until = time_text(one.counter.window_end)[5:16].replace("T", " ") if one.counter.window_end else "-"
+    used = f"{charged} + {held} held" if one.held_nano else charged
+    unit = unit_name(limit.currency) + ("" if limit.hard else ", soft")
+    bar, percent = _bar(one.percent), str(one.percent)
+    return (limit.tenant_id, _counted(one), Text(until, no_wrap=True), used, f"{allowed} {unit}", bar, percent)
+
+
+def place_of(limit: Limit) -> str:
+    """What a limit stands on, for people; an end user's handle is cut."""
+    if limit.scope_id.endswith(EACH):
+        return f"each {limit.scope}" + (f" {limit.scope_id}" if limit.scope == "tag" else "")
+    named = limit.scope_id[:CHARACTERS_SHOWN] if limit.scope == "user" else limit.scope_id
+    return f"{limit.scope} {named}"
+
+
+def _counted(one: LimitUsage) -> str:
+    """What a counter counts; those of each run are told apart by the end of their names."""
+    _, dot, which = one.counter.limit_id.partition(".")
+    return f"{place_of(one.limit)} {which[:CHARACTERS_SHOWN]}" if dot else place_of(one.limit)
+
+
+def _bar(percent: int) -> Text:
+    filled = min(BAR_CHARACTERS, BAR_CHARACTERS * percent // 100)
+    colour = "red" if percent >= RED_PERCENT else "yellow" if percent >= YELLOW_PERCENT else "green"
+    return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", colour, no_wrap=True)
+
+
+def _row(one: LimitUsage) -> dict[str, Any]:
+    limit, counter = one.limit, one.counter
+    return {
+        "id": counter.limit_id,
+        "limit": limit.limit_id,
+        "tenant": limit.tenant_id,
+        "scope": limit.scope,
+        "scope_id": limit.scope_id,
+        "currency": limit.currency,
+        "window": limit.window,
+        "hard": limit.hard,
+        "window_start": time_text(counter.window_start) if counter.window_end else None,
+        "window_end": time_text(counter.window_end) if counter.window_end else None,
+        "allowed": format_amount(one.allowed_nano, limit.currency),
+        "charged": format_amount(one.posted_nano, limit.currency),
+        "held": format_amount(one.held_nano, limit.currency),
+        "left": format_amount(one.left_nano, limit.currency),
+        "percent": one.percent,
+    }
