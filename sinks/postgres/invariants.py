@@ -37,6 +37,33 @@ WHERE kind IN ('COMMITTED', 'RELEASED', 'EXPIRED')
 ORDER BY tenant_id, hold_id, (kind = 'COMMITTED') DESC, log_offset
 """
 
+#: What each limit allowed, and until when: its amount with every increase it named, which is never too little. Gateways
+#: go by a change within seconds; a minute covers their clocks too.
+_ALLOWED = f"""
+SELECT tenant_id, entity_id AS limit_id,
+    (after::jsonb ->> 'amount_nano')::numeric + coalesce((
+        SELECT sum((increase ->> 'amount_nano')::numeric)
+        FROM jsonb_array_elements(after::jsonb -> 'increases') AS increase), 0) AS amount_nano,
+    coalesce((after::jsonb ->> 'hard')::boolean, true) AS hard,
+    lead(occurred_at) OVER (PARTITION BY tenant_id, entity_id ORDER BY log_offset) + interval '1 minute' AS until
+FROM {SCHEMA}.control_event
+WHERE entity_kind = 'LIMIT'
+"""
+#: What was taken from a limit's available account and not given back, per window: held and charged, overage apart. A
+#: commit that came late for more than EXPIRED had charged is recorded as a correction, and counts as overage does.
+_TAKEN = f"""
+SELECT tenant_id, currency, window_start,
+    split_part(CASE WHEN is_debit THEN debit_account ELSE credit_account END, '/', 2) AS counter,
+    sum(CASE WHEN is_debit THEN amount_nano ELSE -amount_nano END) AS taken_nano
+FROM (
+    SELECT *, debit_account LIKE 'budget/%/available' AS is_debit
+    FROM {SCHEMA}.transfer
+    WHERE (kind = 'PENDING' AND debit_account LIKE 'budget/%/available')
+        OR (kind IN ('VOID', 'DIRECT') AND credit_account LIKE 'budget/%/available')
+) AS moved
+GROUP BY tenant_id, currency, window_start, counter
+"""
+
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "debits_equal_credits",
@@ -111,6 +138,20 @@ FULL JOIN ({_COSTS}) AS costs
     AND costs.currency = resolved.currency
 WHERE CASE WHEN resolved.kind = 'RELEASED' THEN 0 ELSE coalesce(resolved.amount_nano, 0) END
     <> coalesce(costs.amount_nano, 0)
+""",
+    ),
+    Invariant(
+        "limits_hold",
+        "What is held and charged in a window is at most what its limit allowed, and the overage that is recorded.",
+        f"""
+SELECT format('%s %s from %s: taken %s, allowed %s %s', tenant_id, counter, window_start, taken_nano,
+    max(allowed.amount_nano), currency) AS difference
+FROM ({_TAKEN}) AS taken
+JOIN ({_ALLOWED}) AS allowed USING (tenant_id)
+WHERE allowed.limit_id = split_part(taken.counter, '.', 1) AND allowed.hard
+    AND (allowed.until IS NULL OR taken.window_start IS NULL OR allowed.until > taken.window_start)
+GROUP BY tenant_id, counter, window_start, currency, taken_nano
+HAVING taken_nano > max(allowed.amount_nano)
 """,
     ),
     Invariant(

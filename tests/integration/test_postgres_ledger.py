@@ -117,6 +117,32 @@ async def test_duplicates_do_not_move_balances(desk: Desk) -> None:
     assert (await desk.reads.balances("acme", "budget/limit_1/spent"))[0].credits_posted_nano == 3_000
 
 
+def limited(number: int, amount_nano: int, **fields: object) -> events.ControlEvent:
+    """The limit of the stories, set to an amount."""
+    after = msgspec.json.encode({"amount_nano": amount_nano, **fields}).decode()
+    return control_event(number, events.ControlAction.UPDATED, after)
+
+
+@pytest.mark.parametrize(
+    ("history", "holds"),
+    [
+        ([limited(1, 7_500)], True),
+        ([limited(1, 7_499)], False),
+        ([limited(1, 7_499, hard=False)], True),
+        ([limited(1, 7_000, increases=[{"amount_nano": 500}])], True),
+        ([limited(1, 9_000), limited(2, 10)], True),
+        ([limited(1, 10), limited(2, 20)], False),
+        ([control_event(1, events.ControlAction.REMOVED, None)], True),
+    ],
+)
+async def test_a_limit_that_was_overspent_is_named(desk: Desk, history: list[events.ControlEvent], holds: bool) -> None:
+    """Against the most that it allowed while the window was open; soft limits and removed ones allow anything."""
+    await desk.write(history)
+    for number in range(5):
+        await desk.write(request_story(number))
+    assert await desk.broken() == ([] if holds else ["limits_hold"])
+
+
 @pytest.mark.parametrize(
     ("sql", "broken"),
     [
