@@ -27,7 +27,7 @@ from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent,
 from sinks.redis.holds import PlaceHold, Refused
 
 
-class Standing:
+class RequestLimits:
     """Which limits a request stands under: control as it was when the request came, and who pays."""
 
     __slots__ = ("_control", "_payer", "user_is_hidden")
@@ -66,7 +66,7 @@ class Attempt:
         choice: Choice,
         body: bytes,
         bounds: tuple[int | None, int, int],
-        standing: Standing,
+        limits: RequestLimits,
         now: int,
         new_id: Callable[[int], str],
     ) -> None:
@@ -77,7 +77,7 @@ class Attempt:
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
         size = _size(context.operation, choice, body, bounds)
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
-        found = standing.legs(target, size, now)
+        found = limits.legs(target, size, now)
         hold_id = new_id(now)
         self.ask = PlaceHold(context.tenant_id, hold_id, found.legs, found.allowed_nano)
         self.hold = HoldContext(

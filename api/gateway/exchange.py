@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt, Standing
+from api.gateway.attempt import Attempt, RequestLimits
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -67,7 +67,7 @@ class Exchange:
     ) -> None:
         """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._standing, self._traceparent = Standing(control, context, received), traceparent
+        self._limits, self._traceparent = RequestLimits(control, context, received), traceparent
         self._totals = Totals()
         #: Events that wait for the next group.
         self._waiting: list[Event] = [received, decision]
@@ -119,13 +119,13 @@ class Exchange:
     async def _open(self, number: int, choice: Choice) -> Problem | None:
         """Place, record, confirm; None when the provider may be called."""
         parts, ask = self._parts, self._ask
-        if self._standing.user_is_hidden:
+        if self._limits.user_is_hidden:
             return admission_closed("user_unavailable")
         now = parts.now()
         bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
         try:
             body = ask.body_for(choice.model)
-            attempt = Attempt(self._context, number, choice, body, bounds, self._standing, now, parts.new_id)
+            attempt = Attempt(self._context, number, choice, body, bounds, self._limits, now, parts.new_id)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
