@@ -16,6 +16,8 @@ from schemas.topics import TOPIC_BY_NAME, TOPICS
 from streams.codec import schema_text
 
 REQUEST_SECONDS_MAX = 5.0
+#: A registry that has just started on a busy machine takes its time for the first schema it is given.
+REGISTER_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 COMPATIBILITY = "FULL_TRANSITIVE"
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -26,17 +28,18 @@ CONFLICT = 409
 class RegistryClient:
     """The calls themselves; every one raises LogUnavailableError when the registry is away or answers nonsense."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seconds_max: float = REQUEST_SECONDS_MAX) -> None:
         """Connect nothing yet; raises ConfigurationError when the address is none."""
+        self._seconds_max = seconds_max
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigurationError(f"registry_url {url!r} is not an http address")
         self._parts = parts
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and decoded JSON of one call. Blocks, at most REQUEST_SECONDS_MAX per step."""
+        """Status and decoded JSON of one call. Blocks, at most `seconds_max` per step."""
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=REQUEST_SECONDS_MAX)
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._seconds_max)
         data = None if body is None else json.dumps(body)
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, data, {"Content-Type": MEDIA_TYPE})
@@ -80,7 +83,7 @@ def register_all(url: str) -> dict[str, int]:
 
     Raises ConfigurationError naming the subject that the registry refuses as incompatible, and LogUnavailableError.
     """
-    client = RegistryClient(url)
+    client = RegistryClient(url, REGISTER_SECONDS_MAX)
     return {topic.name: _register(client, topic.name) for topic in TOPICS}
 
 

@@ -28,7 +28,7 @@ def ago_or_time(text: str, now: int) -> int:
 
 def time_of(text: str, option: str) -> int:
     """ISO 8601, UTC unless it says otherwise; ends the command when it can't be read."""
-    return _iso(text, f"{option}: {text!r} is no time: say 2026-11-21 or 2026-11-21T08:00+01:00")
+    return _iso(text, f"{option}: {text!r} is no time: say 2026-11-21 or 2026-11-21T08:00+01:00", 2)
 
 
 def time_text(micros: int) -> str:
@@ -36,10 +36,10 @@ def time_text(micros: int) -> str:
     return datetime.fromtimestamp(micros // MICROS_PER_SECOND, UTC).isoformat(timespec="seconds")
 
 
-def _iso(text: str, otherwise: str) -> int:
+def _iso(text: str, otherwise: str, code: int = 1) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        fail(otherwise, 2)
+        fail(otherwise, code)
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     return int(found.timestamp()) * MICROS_PER_SECOND + found.microsecond
