@@ -76,6 +76,23 @@ def test_a_budget_refuses_what_does_not_fit(product: Product) -> None:
     assert "budget_exceeded" in events
 
 
+def test_budgets_say_how_far_they_are_used_up(product: Product) -> None:
+    """Each limit with what was charged in its window, to the unit; an end user is known by a handle alone."""
+    key = product.key("frugal")
+    for options in (["--run", "*"], ["--project", "*"], ["--user", "carol@example.com"]):
+        product.run("budget", "set", "--tenant", "frugal", "--unit", "requests", "--amount", "4", *options)
+    product.run("load", "--requests", "3", "--key", key)
+    product.run("verify", "budgets")
+
+    limits = product.json("budget", "status", "--tenant", "frugal")["limits"]
+
+    used = {(one["scope"], one["charged"], one["left"], one["percent"]) for one in limits}
+    assert {("project", "3", "1", 75), ("user", "0", "4", 0)} == used
+    control = product.run("tail", "quaestor.control", "--from", "beginning", "--no-follow")
+    assert "frugal" in control
+    assert "carol" not in control + product.run("budget", "list")
+
+
 def test_why_tells_the_whole_story(product: Product, tmp_path: Path) -> None:
     """Every step of a request stands in its story, in order."""
     answers = tmp_path / "answers.jsonl"
