@@ -119,19 +119,21 @@ class MemoryQuarantine:
         ended = [at for (sink, at), pause in self._pauses.items() if sink == projection and pause.is_resumed]
         return Calls(tuple(sorted(asked)), tuple(sorted(ended)))
 
-    async def take(self, projection: str, partition: Partition, records_max: int) -> list[QuarantinedRecord]:
+    async def take(
+        self, projection: str, partition: Partition, cursor: int, records_max: int
+    ) -> list[QuarantinedRecord]:
         """As the seam says."""
         rows = {row.event.event_id: row for row in self._of(projection, partition)}
         pinned = [row for row in rows.values() if row.in_cut]
         if not pinned:
             open_rows = [row.waiting() for row in rows.values() if row.state in UNRESOLVED or row.requested]
             asked = {key for key, row in rows.items() if row.requested}
-            pinned = [rows[each.event_id] for each in may_go(partition.topic, open_rows, asked)[:records_max]]
+            pinned = [rows[each.event_id] for each in may_go(partition.topic, open_rows, asked, cursor)[:records_max]]
         for row in pinned:
             row.in_cut = True
         if not pinned:
             for row in rows.values():
-                row.requested = False
+                row.requested = row.requested and row.event.source_offset >= cursor
         return sorted((row.event for row in pinned), key=lambda event: event.source_offset)
 
     async def settle(

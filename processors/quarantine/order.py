@@ -145,15 +145,15 @@ def _made_millis(hold_id: str) -> int:
         return 0
 
 
-def may_go(topic: str, unresolved: Iterable[Waiting], asked: Collection[str]) -> list[Waiting]:
+def may_go(topic: str, unresolved: Iterable[Waiting], asked: Collection[str], cursor: int) -> list[Waiting]:
     """What a redrive applies, in the order of offsets: what was asked for, and parked records nothing stands before.
 
     `unresolved` are all open records of one partition. A record that was asked for but waits behind one that was not
-    stays.
+    stays, and so does one that the cursor has not passed: it will be read again.
     """
     staying, going = Aside(topic), []
     for each in sorted(unresolved, key=lambda waiting: waiting.offset):
-        wanted = each.event_id in asked or each.follows
+        wanted = each.offset < cursor and (each.event_id in asked or each.follows)
         if wanted and staying.before(each.order_key, each.key, each.offset) is None:
             going.append(each)
         else:

@@ -110,7 +110,7 @@ WHERE {OF_PARTITION} AND ({OPEN} OR requested_at IS NOT NULL)
 PIN = "UPDATE quaestor.quarantine_outbox SET cut = $2 WHERE event_id = ANY($1::uuid[])"
 NOTHING_GOES = f"""
 UPDATE quaestor.quarantine_outbox SET requested_at = NULL, requested_by = NULL
-WHERE {OF_PARTITION} AND requested_at IS NOT NULL
+WHERE {OF_PARTITION} AND requested_at IS NOT NULL AND source_offset < $4
 """
 IN_CUT = (
     f"SELECT event_id::text, attempts, body FROM quaestor.quarantine_outbox WHERE {OF_PARTITION} AND cut IS NOT NULL"

@@ -153,7 +153,9 @@ class PostgresQuarantine(Pooled, QuarantineStore):
             tuple(sorted(each for each, is_resumed in found if is_resumed)),
         )
 
-    async def take(self, projection: str, partition: Partition, records_max: int) -> list[QuarantinedRecord]:
+    async def take(
+        self, projection: str, partition: Partition, cursor: int, records_max: int
+    ) -> list[QuarantinedRecord]:
         """As the seam says."""
         async with self._transaction() as connection:
             await connection.execute(queries.LOCK_PARTITION, projection, *partition)
@@ -161,9 +163,9 @@ class PostgresQuarantine(Pooled, QuarantineStore):
             if not pinned:
                 rows = await connection.fetch(queries.CANDIDATES, projection, *partition)
                 asked = {row["event_id"] for row in rows if row["requested"]}
-                going = may_go(partition.topic, map(_waiting, rows), asked)[:records_max]
+                going = may_go(partition.topic, map(_waiting, rows), asked, cursor)[:records_max]
                 if not going:
-                    await connection.execute(queries.NOTHING_GOES, projection, *partition)
+                    await connection.execute(queries.NOTHING_GOES, projection, *partition, cursor)
                     return []
                 await connection.execute(queries.PIN, [each.event_id for each in going], uuid4())
                 pinned = await connection.fetch(queries.PINNED, projection, *partition)

@@ -45,13 +45,13 @@ class Redriver:
         self._progress = progress
         self._quarantine = quarantine
 
-    async def redrive(self, partition: Partition) -> bool:
-        """Try the next records; False when there are none. Raises as Writer.redrive does.
+    async def redrive(self, partition: Partition, cursor: int) -> bool:
+        """Try the next records below the cursor; False when there are none. Raises as Writer.redrive does.
 
         Whoever dies on the way leaves the same records to be taken again, and the sink knows which of them it has.
         """
         projection = self._sink.projection
-        taken = await self._quarantine.take(projection, partition, limits.REDRIVE_RECORDS_MAX)
+        taken = await self._quarantine.take(projection, partition, cursor, limits.REDRIVE_RECORDS_MAX)
         if not taken:
             return False
         going, failed = self._screened(taken)

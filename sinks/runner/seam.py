@@ -274,9 +274,13 @@ class QuarantineStore(Protocol):
     async def calls(self, projection: str) -> Calls:
         """What people asked for and nobody has done yet; cheap, asked every second."""
 
-    async def take(self, projection: str, partition: Partition, records_max: int) -> list[QuarantinedRecord]:
+    async def take(
+        self, projection: str, partition: Partition, cursor: int, records_max: int
+    ) -> list[QuarantinedRecord]:
         """The next records to redrive, as they were kept, in the order of offsets: what may_go says of those asked for.
 
+        Only of those below the owner's cursor. One that is kept already, by an owner who died before the cursor passed
+        it, will be read again, and applied or set aside then: until it is, it waits, asked for.
         The answer is pinned: until it is settled, every caller gets the very same records, so that two owners never
         apply different cuts.
         """

@@ -140,7 +140,7 @@ class Writer:
         until = time.monotonic() + REDRIVE_SECONDS
         async with self._one_at_a_time:
             try:
-                while time.monotonic() < until and await redriver.redrive(partition):
+                while time.monotonic() < until and await redriver.redrive(partition, cursor):
                     pass
             finally:
                 self._shelf.stand(await quarantine.standings(self._sink.projection, {partition: cursor}))

@@ -29,6 +29,8 @@ from tests.support.stories import START_MICROS, TOPIC_ID, codec
 SINK = "a@v1"
 TOPIC = "quaestor.requests"
 AT = Partition(TOPIC, 2)
+#: Beyond every record of these tests.
+END = 1_000
 SCREEN = Screen(codec(), SINK)
 PEOPLE = "cli/7"
 MILLIS = START_MICROS // 1_000
@@ -93,7 +95,7 @@ async def chain(quarantine: Quarantine) -> list[QuarantinedRecord]:
 
 async def taken(quarantine: Quarantine) -> list[int]:
     """Offsets of the next cut."""
-    return [each.source_offset for each in await quarantine.store.take(SINK, AT, 100)]
+    return [each.source_offset for each in await quarantine.store.take(SINK, AT, END, 100)]
 
 
 def ids_of(events: Sequence[QuarantinedRecord]) -> list[str]:
@@ -170,7 +172,7 @@ async def test_what_is_kept_comes_back_byte_for_byte(quarantine: Quarantine) -> 
     """Key, value, headers and place of a taken record are those it was kept with."""
     kept = await chain(quarantine)
     await quarantine.letters.request(ids_of(kept[:1]), PEOPLE)
-    assert (await quarantine.store.take(SINK, AT, 1))[0] == kept[0]
+    assert (await quarantine.store.take(SINK, AT, END, 1))[0] == kept[0]
 
 
 async def test_a_redriven_record_is_settled_once(quarantine: Quarantine) -> None:
@@ -205,7 +207,7 @@ async def test_followers_are_not_forgotten_between_two_cuts(quarantine: Quaranti
     """When only the head was in the cut and is applied, its followers are called for."""
     kept = await chain(quarantine)
     await quarantine.letters.request(ids_of(kept[:1]), PEOPLE)
-    await quarantine.store.take(SINK, AT, 1)
+    await quarantine.store.take(SINK, AT, END, 1)
     await quarantine.store.settle(SINK, AT, ids_of(kept[:1]), [])
     assert (await quarantine.store.calls(SINK)).redrives == (AT,)
     assert await taken(quarantine) == [7, 9]
@@ -222,14 +224,25 @@ async def test_what_waits_for_several_unread_records_goes_with_the_last(quaranti
     waits = SCREEN.parked(item, TOPIC_ID, heads[0].event_id, "waits", 1).event
     await quarantine.store.put([*heads, waits])
     await quarantine.letters.discard([heads[0].event_id], PEOPLE, "lost")
-    assert [] == await quarantine.store.take(SINK, budgets, 1)
+    assert [] == await quarantine.store.take(SINK, budgets, END, 1)
     await quarantine.letters.request([heads[1].event_id], PEOPLE)
-    (again,) = await quarantine.store.take(SINK, budgets, 1)
+    (again,) = await quarantine.store.take(SINK, budgets, END, 1)
     await quarantine.store.settle(SINK, budgets, [], [Failed(again.event_id, QuarantineReason.BUG, "bad", "f")])
     await quarantine.letters.discard([heads[1].event_id], PEOPLE, "lost too")
 
     assert budgets in (await quarantine.store.calls(SINK)).redrives
-    assert [3] == [each.source_offset for each in await quarantine.store.take(SINK, budgets, 100)]
+    assert [3] == [each.source_offset for each in await quarantine.store.take(SINK, budgets, END, 100)]
+
+
+async def test_what_the_cursor_has_not_passed_waits_for_it(quarantine: Quarantine) -> None:
+    """An owner died between keeping a record and moving the cursor: it will be read again, so it is not redriven."""
+    kept = await chain(quarantine)
+    await quarantine.letters.discard(ids_of(kept[:1]), PEOPLE, "lost")
+
+    before = [each.source_offset for each in await quarantine.store.take(SINK, AT, 7, 100)]
+    calls = (await quarantine.store.calls(SINK)).redrives
+
+    assert (before, calls, await taken(quarantine)) == ([], (AT,), [7, 9])
 
 
 async def test_a_request_that_can_do_nothing_ends(quarantine: Quarantine) -> None:

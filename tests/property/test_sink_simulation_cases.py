@@ -16,7 +16,7 @@ from streams.log import Partition
 from tests.support.simulation import Simulation
 from tests.support.simulation_log import TENANTS, Kind
 from tests.support.simulation_run import machine_of
-from tests.support.simulation_stores import MemoryBench, RedisBench
+from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisBench
 
 RESTART = sorted(("keep", "fail over", "flush", "restart")).index("restart")
 PLANNED = Partition("quaestor.costs", 0)
@@ -68,6 +68,24 @@ def test_what_an_owner_parks_behind_a_discarded_record_is_applied() -> None:
     machine.discard(letter=0)
     machine.produce(partition=0, kind=Kind.EVENT, picks=[0])
     machine.write_through(process=0, records=8)
+
+    machine.teardown()
+
+
+def test_what_was_set_aside_above_the_cursor_is_read_before_it_is_redriven() -> None:
+    """An owner parks a record behind a discarded one and dies before the cursor passes it: it is asked for already."""
+    machine = machine_of(ClickHouseBench)()
+    machine.begin(records=1)
+    machine.produce(partition=0, kind=Kind.UNDECODABLE, picks=[1])
+    machine.write_through(process=0, records=8)
+    machine.discard(letter=0)
+    machine.produce(partition=0, kind=Kind.EVENT, picks=[1])
+    machine.write(process=0, records=8)
+    machine.deliver(call=0, steps=1)
+    machine.crash(process=0)
+    assert [1, 2] == sorted(row.event.source_offset for row in machine.bench.quarantine.rows.values())
+    machine._deliver_all()
+    machine.tend(process=2, is_undisturbed=True)
 
     machine.teardown()
 

@@ -11,6 +11,8 @@ from schemas.topics import TOPICS, key_of, topic_of
 from sinks.runner.screen import _KEYS
 from tests.support.stories import START_MICROS, codec, request_story
 
+#: Beyond every record of these tests.
+END = 1_000
 REQUESTS, BUDGETS = "quaestor.requests", "quaestor.budgets"
 MILLIS = START_MICROS // 1_000
 
@@ -79,25 +81,31 @@ def test_records_that_are_read_again_are_forgotten() -> None:
 def test_a_redrive_takes_what_waits_behind_it_along() -> None:
     """The head asked for goes with its followers, in the order of offsets; other chains stay."""
     rows = [waiting(7, "a", follows=True), waiting(5, "a"), waiting(6, "b"), waiting(8, "b", follows=True)]
-    assert [each.offset for each in may_go(REQUESTS, rows, {"id-5"})] == [5, 7]
+    assert [each.offset for each in may_go(REQUESTS, rows, {"id-5"}, END)] == [5, 7]
 
 
 def test_a_follower_does_not_overtake() -> None:
     """What waits behind a record nobody asked for stays, although it was asked for itself."""
     rows = [waiting(5, "a"), waiting(7, "a", follows=True)]
-    assert may_go(REQUESTS, rows, {"id-7"}) == []
+    assert may_go(REQUESTS, rows, {"id-7"}, END) == []
 
 
 def test_followers_without_a_head_go() -> None:
     """Once the record before them is settled, followers may go without being asked for."""
-    assert [each.offset for each in may_go(REQUESTS, [waiting(7, "a", follows=True)], set())] == [7]
+    assert [each.offset for each in may_go(REQUESTS, [waiting(7, "a", follows=True)], set(), END)] == [7]
+
+
+def test_what_the_cursor_has_not_passed_stays() -> None:
+    """It was kept by an owner who died before the cursor moved, and will be read again."""
+    rows = [waiting(5, "a", follows=True), waiting(7, "a", follows=True)]
+    assert [each.offset for each in may_go(REQUESTS, rows, {"id-7"}, 7)] == [5]
 
 
 def test_a_follower_waits_for_every_unread_record_before_it() -> None:
     """One of two records that could be its hold's is not enough."""
     rows = [waiting(5, None), waiting(6, None), waiting(7, hold(-1), follows=True)]
-    assert [each.offset for each in may_go(BUDGETS, rows, {"id-5"})] == [5]
-    assert [each.offset for each in may_go(BUDGETS, rows, {"id-5", "id-6"})] == [5, 6, 7]
+    assert [each.offset for each in may_go(BUDGETS, rows, {"id-5"}, END)] == [5]
+    assert [each.offset for each in may_go(BUDGETS, rows, {"id-5", "id-6"}, END)] == [5, 6, 7]
 
 
 def test_every_topic_has_rules() -> None:
