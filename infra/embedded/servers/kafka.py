@@ -18,7 +18,7 @@ from infra.embedded.progress import Progress, ProgressCallback
 from infra.embedded.servers.base import Server, ServerContext
 from infra.embedded.servers.probes import kafka_answers
 
-FORMAT_SECONDS_MAX = 60
+FORMAT_SECONDS_MAX = 180
 HEAP_MEGABYTES_MAX = 512
 #: -Xms stays small: the collector takes what it needs. The thorough compiler waits until a method is really hot: at its
 #: usual thresholds it spends more time on a broker that starts than starting takes. Unsafe and native access are asked
