@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.measure import machine, percentile
+from benchmarks.measure import cpu_seconds, machine, percentile
 from infra.embedded.ports import free_ports
 from infra.embedded.process import Spawner
 from infra.embedded.progress import ignore
@@ -145,10 +145,10 @@ async def measure(url: str, server_pid: int, limits: int, rate: int, seconds: fl
     await store.open()
     try:
         await paced(store, state, rate, WARM_UP_SECONDS)
-        own, server = _cpu(os.getpid()), _cpu(server_pid)
+        own, server = time.process_time(), cpu_seconds(server_pid)
         spent = await paced(store, state, rate, seconds)
         _print(limits, f"{rate}/s, one by one", len(spent) / seconds, spent, len(spent), own, server, server_pid)
-        own, server, began = _cpu(os.getpid()), _cpu(server_pid), time.perf_counter()
+        own, server, began = time.process_time(), cpu_seconds(server_pid), time.perf_counter()
         placed = await crowded(store, state, seconds)
         per_second = placed / (time.perf_counter() - began)
         _print(limits, f"{IN_FLIGHT} at once, one key", per_second, (), placed, own, server, server_pid)
@@ -159,14 +159,9 @@ async def measure(url: str, server_pid: int, limits: int, rate: int, seconds: fl
 def _print(
     limits: int, what: str, per_second: float, spent: Sequence[float], count: int, own: float, server: float, pid: int
 ) -> None:
-    own, server = (1_000 * (_cpu(of) - before) / count for of, before in ((os.getpid(), own), (pid, server)))
+    own, server = 1_000 * (time.process_time() - own) / count, 1_000 * (cpu_seconds(pid) - server) / count
     times = f"{percentile(spent, 0.5):.2f} | {percentile(spent, 0.99):.2f}" if spent else "|"
     print(f"| {limits} | {what} | {per_second:,.0f} | {times} | {own:.3f} | {server:.3f} |", flush=True)
-
-
-def _cpu(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def _now() -> int:

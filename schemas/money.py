@@ -36,6 +36,11 @@ def convert_nano(amount_nano: int, rate_nano: int) -> int:
     return divide_half_even(amount_nano * rate_nano, RATE_SCALE)
 
 
+def convert_up_nano(amount_nano: int, rate_nano: int) -> int:
+    """As `convert_nano`, never less than the amount is worth: for what is held."""
+    return -(-amount_nano * rate_nano // RATE_SCALE)
+
+
 def parse_nano(text: str) -> int:
     """Nano-units of a decimal such as '12.50'; raises ValueError when it is finer than nine decimals."""
     return _scaled(text, NANO_PER_UNIT)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 
 from processors.budgets import HoldContext, committed_event, expired_event, placed_event, released_event
+from processors.control import Limit, limit_id_of
 from schemas.events import BudgetEvent, HoldLeg
 from schemas.ids import uuid7
 from sinks.redis.holds import PlaceHold
@@ -32,6 +34,15 @@ def leg(amount_nano: int, limit_id: str = "tenant_total", window: tuple[int, int
         window_start=window[0],
         window_end=window[1],
     )
+
+
+def limit_on(scope: str, scope_id: str, amount_nano: int = 100, **fields: Any) -> Limit:
+    """A limit of a month, in dollars, of TENANT, unless the fields say otherwise."""
+    given = {"tenant_id": TENANT, "window": "month", "currency": "USD"} | fields
+    of = [str(given[name]) for name in ("window", "currency")]
+    limit_id = limit_id_of(str(given["tenant_id"]), scope, scope_id, *of, str(given.get("name", "")))
+    made = {"limit_id": limit_id, "scope": scope, "scope_id": scope_id, "amount_nano": amount_nano}
+    return msgspec.convert(made | given, Limit)
 
 
 def ask(hold: str, amount_nano: int, limit_nano: int, tenant_id: str = TENANT) -> PlaceHold:

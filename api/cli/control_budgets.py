@@ -20,14 +20,14 @@ from processors import control
 from processors.budgets import WINDOWS
 from processors.control import CURRENCY, Increase, Limit, limit_id_of
 from processors.control.entities import Scope, Window
-from schemas.money import format_amount, parse_amount, unit_name
+from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
 from sinks.postgres.vault import PostgresVault
 
 #: What `budget profile` sets: (window, amount in the profile's currency).
 PROFILES: Mapping[str, tuple[str, str, tuple[tuple[Window, str], ...]]] = {
     "eu-default": ("EUR", "Europe/Brussels", (("day", "450"), ("month", "12000"))),
 }
-UNITS = {"tokens": "TOK", "requests": "REQ"}
+UNITS = {name: code for code, name in UNIT_NAMES.items()}
 
 TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
 

@@ -9,7 +9,7 @@ A limit on `*` (for a tag: `name=*`) stands on each one apart: every end user, r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from processors.calendar import window_of
@@ -18,7 +18,14 @@ from processors.control.state import ControlState
 from schemas.errors import ConfigurationError
 from schemas.events import HoldLeg
 from schemas.limits import LEGS_MAX, LIMIT_UNITS_MAX
-from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, RATE_SCALE, convert_nano
+from schemas.money import (
+    COUNTED_REQUESTS,
+    COUNTED_TOKENS,
+    NANO_PER_UNIT,
+    UNIT_NAMES,
+    convert_nano,
+    convert_up_nano,
+)
 
 #: The allowance of a limit that only watches: it never refuses.
 UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
@@ -158,13 +165,7 @@ def _leg(
     limit = standing.limit
     start, end = window_of(limit.window, now_micros, limit.time_zone)
     rate_nano = None
-    if limit.currency == size.currency:
-        amount_nano = size.amount_nano
-    elif limit.currency == COUNTED_TOKENS:
-        amount_nano = size.tokens
-    elif limit.currency == COUNTED_REQUESTS:
-        amount_nano = 1
-    else:
+    if limit.currency != size.currency and limit.currency not in UNIT_NAMES:
         rate = rates.get((size.currency, limit.currency))
         if rate is None:
             raise ConfigurationError(
@@ -172,7 +173,7 @@ def _leg(
             )
         used[rate.rate_id] = None
         rate_nano = rate.rate_nano
-        amount_nano = -(-size.amount_nano * rate_nano // RATE_SCALE)
+    amount_nano = _counted(limit.currency, rate_nano, size, convert_up_nano)
     return HoldLeg(
         limit_id=standing.limit_id,
         amount_nano=amount_nano,
@@ -186,10 +187,13 @@ def _leg(
 
 def counted_nano(leg: HoldLeg, size: HoldSize) -> int:
     """What a leg is charged for what was used, in what it counts; at the rate that placement pinned."""
-    if leg.currency == COUNTED_TOKENS:
+    return _counted(leg.currency, leg.exchange_rate_nano, size, convert_nano)
+
+
+def _counted(currency: str, rate_nano: int | None, size: HoldSize, convert: Callable[[int, int], int]) -> int:
+    """So much of what a limit counts; `convert` says how it is rounded where it counts another currency."""
+    if currency == COUNTED_TOKENS:
         return size.tokens
-    if leg.currency == COUNTED_REQUESTS:
+    if currency == COUNTED_REQUESTS:
         return 1
-    if leg.exchange_rate_nano is not None:
-        return convert_nano(size.amount_nano, leg.exchange_rate_nano)
-    return size.amount_nano
+    return size.amount_nano if rate_nano is None else convert(size.amount_nano, rate_nano)

@@ -134,8 +134,7 @@ def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent
     """Set or change a limit; increases that are not over stay."""
     before = state.limits.get(limit.limit_id)
     if before is not None:
-        kept = tuple(one for one in before.increases if one.valid_until > origin.now_micros)
-        limit = msgspec.structs.replace(limit, increases=limit.increases or kept)
+        limit = msgspec.structs.replace(limit, increases=limit.increases or _lasting(before, origin))
     wrong = check.limit(limit) or _unknown_place(state, limit) or _crowded(state, limit, before)
     return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
 
@@ -164,10 +163,14 @@ def increase_limit(state: ControlState, limit_id: str, increase: Increase, origi
     before = state.limits.get(limit_id)
     if before is None:
         return _unknown_limit(limit_id)
-    kept = tuple(one for one in before.increases if one.valid_until > origin.now_micros)
-    after = msgspec.structs.replace(before, increases=(*kept, increase))
+    after = msgspec.structs.replace(before, increases=(*_lasting(before, origin), increase))
     wrong = check.increase(increase) or check.limit(after)
     return wrong or _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, after, origin)
+
+
+def _lasting(limit: Limit, origin: Origin) -> tuple[Increase, ...]:
+    """Its increases that are not over."""
+    return tuple(one for one in limit.increases if one.valid_until > origin.now_micros)
 
 
 def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlEvent | Refusal:

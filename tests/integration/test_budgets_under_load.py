@@ -11,20 +11,11 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from api.cli.control_keys import create_key
-from processors.control import (
-    Limit,
-    Provider,
-    Route,
-    RouteCandidate,
-    add_provider,
-    limit_id_of,
-    publish_prices,
-    set_limit,
-    set_route,
-)
-from processors.pricing import Price, Rates, make_book
+from processors.control import Limit, Provider
+from processors.pricing import Rates
+from schemas.money import PICO_PER_NANO
 from sinks.redis.reads import RedisReads, TenantState
+from tests.budget_world import limit_on
 from tests.support.gateway_stack import EFFECTIVE_SECONDS_MAX, GatewayStack, gateway_stack, wait_for
 
 PROCESSES = 3
@@ -46,44 +37,15 @@ class Answer(NamedTuple):
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStack]:
     """Everything, with several gateway processes, and a model whose cost is known before the call."""
     with gateway_stack(tmp_path_factory.mktemp("budgets")) as running:
-        _exact_model(running)
+        provider = Provider(provider_id="exact", base_url=running.settings.simulator_url)
+        running.route("exact", provider, rates=Rates(input=0, output=NANO_PER_TOKEN * PICO_PER_NANO))
         running.start_gateway(PROCESSES)
         yield running
 
 
-def _exact_model(stack: GatewayStack) -> None:
-    provider = Provider(provider_id="exact", base_url=stack.settings.simulator_url)
-    price = Price(
-        price_id="exact/sim-small",
-        provider_id="exact",
-        model="sim-small",
-        rates=Rates(input=0, output=NANO_PER_TOKEN * 1_000),
-    )
-    route = Route(alias="exact", tenant_id="_system", candidates=(RouteCandidate("exact", "sim-small"),))
-    with stack.control() as session:
-        session.change(lambda state, origin: add_provider(state, provider, origin))
-        session.change(lambda state, origin: publish_prices(state, make_book("exact", [price]), origin))
-        session.change(lambda state, origin: set_route(state, route, origin))
-
-
 def limit(tenant: str, scope: str, scope_id: str, amount: int, currency: str = "USD") -> Limit:
     """A limit for ever."""
-    return Limit(
-        limit_id=limit_id_of(tenant, scope, scope_id, "total", currency),
-        tenant_id=tenant,
-        scope=scope,  # type: ignore[arg-type]  # a scope by name
-        scope_id=scope_id,
-        amount_nano=amount,
-        currency=currency,
-        window="total",
-    )
-
-
-def put(stack: GatewayStack, *limits: Limit) -> None:
-    """Set limits."""
-    with stack.control() as session:
-        for one in limits:
-            session.change(lambda state, origin, one=one: set_limit(state, one, origin))  # type: ignore[misc]  # bound now
+    return limit_on(scope, scope_id, amount, tenant_id=tenant, currency=currency, window="total")
 
 
 async def call(session: aiohttp.ClientSession, stack: GatewayStack, key: str, headers: Mapping[str, str]) -> Answer:
@@ -133,16 +95,11 @@ def _held(state: TenantState) -> bool:
     return bool(state.holds or state.unconfirmed or any(sums.held_nano for sums in state.sums.values()))
 
 
-def key_of(stack: GatewayStack, tenant: str, team: str = "search", project: str = "web") -> str:
-    """A new key; gateways know it soon."""
-    return create_key(stack.settings, tenant_id=tenant, team_id=team, project_id=project)
-
-
 def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack) -> None:
     """Exactly a hundred are admitted, by whichever process; what they cost is the limit, to the nano-unit."""
     whole = limit("crowd", "tenant", "crowd", ROOM * COST_NANO)
-    put(stack, whole)
-    key = key_of(stack, "crowd")
+    stack.put_limits(whole)
+    key = stack.key("crowd")
     _known(stack, key)
 
     answers = all_at_once(stack, [(key, {})] * CALLS)
@@ -155,7 +112,7 @@ def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack
 def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each_time(stack: GatewayStack) -> None:
     """Nothing is overspent on any level, and whoever was refused was refused by a level that is full."""
     rng = random.Random(SEED)
-    teams = {team: key_of(stack, "levels", team, f"{team}-web") for team in ("search", "ads", "mail")}
+    teams = {team: stack.key("levels", team_id=team, project_id=f"{team}-web") for team in ("search", "ads", "mail")}
     limits = [
         limit("levels", "tenant", "levels", 400, "REQ"),
         *(limit("levels", "team", team, amount, "REQ") for team, amount in (("search", 250), ("ads", 90))),
@@ -164,7 +121,7 @@ def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each
         limit("levels", "model", "exact", 390 * TOKENS, "TOK"),
         limit("levels", "run", "*", 23, "REQ"),
     ]
-    put(stack, *limits)
+    stack.put_limits(*limits)
     for key in teams.values():
         _known(stack, key)
     calls = [

@@ -59,14 +59,20 @@ def test_a_slot_that_no_gate_knows_does_not_hold_its_partition(redis: Simulation
     assert 1 == redis.bench.cursors()[Partition(BUDGETS.name, 0)]
 
 
-def test_what_an_owner_parks_behind_a_discarded_record_is_applied() -> None:
-    """The owner has not heard of the discard; the record it parks is nobody's follower any more, yet it must go."""
-    machine = machine_of(MemoryBench)()
+def behind_a_discarded_record(bench: type[MemoryBench]) -> Simulation:
+    """A record of a key whose record before was set aside and discarded, which its owner has not heard."""
+    machine = machine_of(bench)()
     machine.begin(records=1)
-    machine.produce(partition=0, kind=Kind.UNDECODABLE, picks=[0])
+    machine.produce(partition=0, kind=Kind.UNDECODABLE, picks=[1])
     machine.write_through(process=0, records=8)
     machine.discard(letter=0)
-    machine.produce(partition=0, kind=Kind.EVENT, picks=[0])
+    machine.produce(partition=0, kind=Kind.EVENT, picks=[1])
+    return machine
+
+
+def test_what_an_owner_parks_behind_a_discarded_record_is_applied() -> None:
+    """The owner has not heard of the discard; the record it parks is nobody's follower any more, yet it must go."""
+    machine = behind_a_discarded_record(MemoryBench)
     machine.write_through(process=0, records=8)
 
     machine.teardown()
@@ -74,12 +80,7 @@ def test_what_an_owner_parks_behind_a_discarded_record_is_applied() -> None:
 
 def test_what_was_set_aside_above_the_cursor_is_read_before_it_is_redriven() -> None:
     """An owner parks a record behind a discarded one and dies before the cursor passes it: it is asked for already."""
-    machine = machine_of(ClickHouseBench)()
-    machine.begin(records=1)
-    machine.produce(partition=0, kind=Kind.UNDECODABLE, picks=[1])
-    machine.write_through(process=0, records=8)
-    machine.discard(letter=0)
-    machine.produce(partition=0, kind=Kind.EVENT, picks=[1])
+    machine = behind_a_discarded_record(ClickHouseBench)
     machine.write(process=0, records=8)
     machine.deliver(call=0, steps=1)
     machine.crash(process=0)

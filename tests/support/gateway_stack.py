@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -21,18 +22,20 @@ from api.settings import Settings
 from infra.embedded.ports import free_ports
 from infra.embedded.testing import start_servers
 from processors.control import (
+    ControlState,
     Limit,
+    Origin,
     Provider,
+    Refusal,
     Route,
     RouteCandidate,
     add_provider,
-    limit_id_of,
     publish_prices,
     set_limit,
     set_route,
 )
 from processors.pricing import Price, Rates, make_book
-from schemas.events import Event
+from schemas.events import ControlEvent, Event
 from schemas.money import NANO_PER_UNIT
 from schemas.topics import TOPIC_BY_NAME
 from sinks.postgres import migrations
@@ -40,10 +43,12 @@ from streams.codec import Codec
 from streams.kafka import KafkaReader, ensure_topics
 from streams.records import event_of
 from streams.registry import RegistrySchemas, register_all
+from tests.budget_world import limit_on
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 40.0
 EFFECTIVE_SECONDS_MAX = 10.0
+SIMULATED_RATES = Rates(input=150_000, output=600_000)
 SERVERS = ("kafka", "registry", "postgres", "redis")
 
 
@@ -124,7 +129,7 @@ class GatewayStack:
 
     def key(self, tenant: str, **fields: str) -> str:
         """A new key; gateways know it soon."""
-        return create_key(self.settings, tenant_id=tenant, team_id="search", project_id="web", **fields)
+        return create_key(self.settings, **{"tenant_id": tenant, "team_id": "search", "project_id": "web"} | fields)
 
     @contextlib.contextmanager
     def control(self) -> Iterator[ControlSession]:
@@ -134,26 +139,22 @@ class GatewayStack:
 
     def limit(self, tenant: str, units: float) -> None:
         """A hard limit on a tenant, in dollars."""
-        scope = ("tenant", tenant, "total")
-        limit = Limit(
-            limit_id=limit_id_of(tenant, *scope),
-            tenant_id=tenant,
-            scope="tenant",
-            scope_id=tenant,
-            amount_nano=round(units * NANO_PER_UNIT),
-            currency="USD",
-            window="total",
-        )
-        with self.control() as session:
-            session.change(lambda state, origin: set_limit(state, limit, origin))
+        amount_nano = round(units * NANO_PER_UNIT)
+        self.put_limits(limit_on("tenant", tenant, amount_nano, tenant_id=tenant, window="total"))
 
-    def route(self, alias: str, provider: Provider, model: str = "sim-small") -> None:
-        """An alias to a provider of the test's own, priced like the simulator's."""
+    def put_limits(self, *limits: Limit) -> None:
+        """Set limits."""
         with self.control() as session:
-            book = make_book(provider.provider_id, [_price(provider.provider_id, model)])
+            session.settle_all([partial(_set_limit, limit) for limit in limits])
+
+    def route(self, alias: str, provider: Provider, model: str = "sim-small", rates: Rates = SIMULATED_RATES) -> None:
+        """An alias to a provider of the test's own, priced like the simulator's unless told otherwise."""
+        provider_id = provider.provider_id
+        price = Price(price_id=f"{provider_id}/{model}", provider_id=provider_id, model=model, rates=rates)
+        one = Route(alias=alias, tenant_id="_system", candidates=(RouteCandidate(provider_id, model),))
+        with self.control() as session:
             session.change(lambda state, origin: add_provider(state, provider, origin))
-            session.change(lambda state, origin: publish_prices(state, book, origin))
-            one = Route(alias=alias, tenant_id="_system", candidates=(RouteCandidate(provider.provider_id, model),))
+            session.change(lambda state, origin: publish_prices(state, make_book(provider_id, [price]), origin))
             session.change(lambda state, origin: set_route(state, one, origin))
 
     def events(self, *topics: str) -> list[Event]:
@@ -166,13 +167,8 @@ class GatewayStack:
             reader.close()
 
 
-def _price(provider_id: str, model: str) -> Price:
-    return Price(
-        price_id=f"{provider_id}/{model}",
-        provider_id=provider_id,
-        model=model,
-        rates=Rates(input=150_000, output=600_000),
-    )
+def _set_limit(limit: Limit, state: ControlState, origin: Origin) -> ControlEvent | Refusal:
+    return set_limit(state, limit, origin)
 
 
 def _read(reader: KafkaReader, codec: Codec, topics: Sequence[str]) -> list[Event]:

@@ -25,8 +25,9 @@ from api.providers.memory import MemoryAnswer, MemoryUpstream
 from api.providers.upstream import Call
 from processors.control import ControlState, Limit, Provider, Route, RouteCandidate, VirtualKey
 from processors.pricing import Price, PriceBook, Rates, make_book
+from schemas.errors import StoreUnavailableError
 from schemas.events import Event
-from sinks.postgres.vault import MemoryVault
+from sinks.postgres.vault import MemoryVault, Subject
 from sinks.redis.memory import MemoryHoldStore
 from streams.codec import Codec, LocalSchemas
 from streams.memory import MemoryLog
@@ -312,9 +313,23 @@ class _Caller:
                 self._on_piece(message["body"])
 
 
+class AwayVault(MemoryVault):
+    """A vault that can't be reached, for as long as `away` is set."""
+
+    away = True
+    asked = 0
+
+    async def subject(self, tenant_id: str, user_id: str) -> Subject:
+        """As the seam says."""
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailableError
+        return await super().subject(tenant_id, user_id)
+
+
 def chat(**fields: Any) -> dict[str, Any]:
     """A chat request."""
     return {"model": "default", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 10, **fields}
 
 
-__all__ = ["KEY", "TENANT", "Response", "World", "chat", "control_state", "limit"]
+__all__ = ["KEY", "TENANT", "AwayVault", "Response", "World", "chat", "control_state", "limit"]

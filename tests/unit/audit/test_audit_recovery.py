@@ -173,13 +173,19 @@ async def test_two_sequencers_one_is_fenced(world: AuditWorld) -> None:
     assert (True, 330) == (report.ok, report.size)
 
 
-async def test_a_late_signature_of_the_owner_before_us_is_adopted(world: AuditWorld) -> None:
-    """The first signs what it had integrated after the second has looked: the second goes on from there."""
+async def taken_over(world: AuditWorld) -> tuple[Sequencer, Publisher]:
+    """The owner after one that integrated and did not sign."""
     await world.feed(10)
     await world.publisher.integrate()
     second = Publisher(world.store, world.files, world.lock, world.signer)
     sequencer = Sequencer(world.store, "second")
     await second.open(await sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
+    return sequencer, second
+
+
+async def test_a_late_signature_of_the_owner_before_us_is_adopted(world: AuditWorld) -> None:
+    """The first signs what it had integrated after the second has looked: the second goes on from there."""
+    sequencer, second = await taken_over(world)
     await world.publisher.publish()
     await sequencer.append(spans_of(160, 5))
     await second.integrate()
@@ -191,11 +197,7 @@ async def test_a_late_signature_of_the_owner_before_us_is_adopted(world: AuditWo
 
 async def test_one_that_wakes_up_after_its_successor_signed_is_fenced(world: AuditWorld) -> None:
     """Frozen between its tiles and its signature, it finds a longer log signed: of its successor, not of a stranger."""
-    await world.feed(10)
-    await world.publisher.integrate()
-    second = Publisher(world.store, world.files, world.lock, world.signer)
-    sequencer = Sequencer(world.store, "second")
-    await second.open(await sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
+    sequencer, second = await taken_over(world)
     await sequencer.append(spans_of(160, 5))
     await second.integrate()
     await second.publish()

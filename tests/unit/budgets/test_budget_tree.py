@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
 import pytest
 
 from processors.budgets import HoldSize, Legs, Payer, Target, counted_nano, legs_for, standings
-from processors.control import ControlState, ExchangeRate, Increase, Limit, Origin, evolve, limit_id_of, set_limit
+from processors.control import ControlState, ExchangeRate, Increase, Limit, evolve_all
 from schemas.errors import ConfigurationError
-from schemas.events import ControlEvent
+from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.limits import LEGS_MAX
 from tests.budget_world import NOW_MICROS
+from tests.budget_world import limit_on as limit
 
 PAYER = Payer(
     tenant_id="acme",
@@ -29,36 +29,22 @@ RATES = {("USD", "EUR"): RATE}
 DAY_MICROS = 86_400_000_000
 
 
-def limit(scope: str, scope_id: str, **fields: Any) -> Limit:
-    """A monthly limit of acme."""
-    window, currency = fields.pop("window", "month"), fields.pop("currency", "USD")
-    return Limit(
-        limit_id=limit_id_of("acme", scope, scope_id, window, currency, fields.get("name", "")),
-        tenant_id="acme",
-        scope=scope,  # type: ignore[arg-type]  # a scope by name
-        scope_id=scope_id,
-        amount_nano=fields.pop("amount_nano", 100),
-        currency=currency,
-        window=window,
-        **fields,
-    )
-
-
 def known(*limits: Limit) -> ControlState:
-    """Control that has these limits, by the events that set them; keys are not looked up."""
-    state = ControlState()
-    for number, one in enumerate(limits):
-        origin = Origin(event_id=f"00000000-0000-7000-8000-{number:012d}", now_micros=1, actor="cli/0")
-        event = set_limit(state, one, origin) if one.scope != "key" else None
-        if isinstance(event, ControlEvent):
-            state = evolve(state, event)
-        else:
-            place = ("acme", one.scope, one.scope_id)
-            state = ControlState(
-                limits_by_scope={**state.limits_by_scope, place: (one,)},
-                scopes_limited={"acme": state.scopes_limited.get("acme", frozenset()) | {one.scope}},
-            )
-    return state
+    """Control that has these limits, by the events that set them."""
+    return evolve_all(ControlState(), [_set(number, one) for number, one in enumerate(limits)])
+
+
+def _set(number: int, limit: Limit) -> ControlEvent:
+    return ControlEvent(
+        event_id=f"00000000-0000-7000-8000-{number:012d}",
+        occurred_at=1,
+        tenant_id=limit.tenant_id,
+        actor="cli/0",
+        entity_kind=EntityKind.LIMIT,
+        entity_id=limit.limit_id,
+        action=ControlAction.CREATED,
+        after=msgspec.json.encode(limit).decode(),
+    )
 
 
 def scopes_of(*limits: Limit, payer: Payer = PAYER, now: int = NOW_MICROS) -> list[tuple[str, str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from processors.control import ControlState, Limit, Provider, VirtualKey, evolve, evolve_all, limit_id_of
+from processors.control import ControlState, Limit, Provider, VirtualKey, evolve, evolve_all
 from processors.pricing import Price, Rates, make_book
 from schemas.events import ControlAction, ControlEvent, EntityKind
+from tests.budget_world import limit_on
 
 KEY = VirtualKey(key_id="key_1", tenant_id="acme", team_id="search", project_id="web", key_hash="aa")
 PROVIDER = Provider(provider_id="openai", base_url="https://api.openai.com/v1")
@@ -26,20 +27,9 @@ def event(kind: EntityKind, entity_id: str, after: object, tenant_id: str = "_sy
     )
 
 
-def limit(scope: str, scope_id: str, window: str = "month", amount_nano: int = 5) -> Limit:
+def limit(scope: str, scope_id: str, amount_nano: int = 5) -> Limit:
     """A limit of tenant acme."""
-    return msgspec.convert(
-        {
-            "limit_id": limit_id_of("acme", scope, scope_id, window),
-            "tenant_id": "acme",
-            "scope": scope,
-            "scope_id": scope_id,
-            "amount_nano": amount_nano,
-            "currency": "USD",
-            "window": window,
-        },
-        Limit,
-    )
+    return limit_on(scope, scope_id, amount_nano)
 
 
 def price(model: str, rate: int = 1_000) -> Price:

@@ -10,10 +10,9 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from api.gateway.subjects import KEPT_SECONDS, TENANT_ITSELF, Subjects
-from schemas.errors import StoreUnavailableError
 from schemas.events import RequestEvent, RequestKind, SubjectState
-from sinks.postgres.vault import MemoryVault, Subject
-from tests.support.gateway_world import MASTER_KEY, TENANT, World, chat
+from sinks.postgres.vault import MemoryVault
+from tests.support.gateway_world import MASTER_KEY, TENANT, AwayVault, World, chat
 
 CANARY = "bob@example.com"
 
@@ -114,20 +113,6 @@ async def test_no_canary_reaches_the_log(tmp_path: Path) -> None:
 
     for canary in (CANARY.encode(), b"prompt-canary", b"tag-canary", b"header-canary", b"hi there"):
         assert canary not in everything
-
-
-class AwayVault(MemoryVault):
-    """A vault that can't be reached, for as long as `away` is set."""
-
-    away = True
-    asked = 0
-
-    async def subject(self, tenant_id: str, user_id: str) -> Subject:
-        """As the seam says."""
-        self.asked += 1
-        if self.away:
-            raise StoreUnavailableError
-        return await super().subject(tenant_id, user_id)
 
 
 async def test_without_the_vault_requests_go_on(tmp_path: Path) -> None:

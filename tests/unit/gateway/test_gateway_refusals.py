@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from api.gateway.subjects import Subjects
 from processors.control import ExchangeRate
-from schemas.errors import RecordRefusedError, StoreUnavailableError
+from schemas.errors import RecordRefusedError
 from schemas.events import (
     BudgetEvent,
     BudgetKind,
@@ -21,9 +22,19 @@ from schemas.events import (
     RoutingDecision,
 )
 from schemas.money import divide_half_even
-from sinks.postgres.vault import Subject
 from tests.support.gateway_answers import chat_answer
-from tests.support.gateway_world import KEY, OTHER_KEY, REVOKED_KEY, Response, World, chat, control_state, limit
+from tests.support.gateway_world import (
+    KEY,
+    MASTER_KEY,
+    OTHER_KEY,
+    REVOKED_KEY,
+    AwayVault,
+    Response,
+    World,
+    chat,
+    control_state,
+    limit,
+)
 
 SHAPE = {"message", "type", "param", "code"}
 EMBEDDINGS = "/v1/embeddings"
@@ -276,16 +287,11 @@ async def test_a_user_who_can_not_be_known_waits_where_users_are_limited(tmp_pat
     """The vault is away: neither counted on nobody nor let through."""
     each = msgspec.structs.replace(limit(3, "lim_user", "user", "*"), currency="REQ")
     async with World(tmp_path, state=control_state(limits=(each,))) as world:
-        world.vault.subject = away  # type: ignore[method-assign]  # for this test
+        world.parts.subjects = Subjects(AwayVault(MASTER_KEY), ())
         response = await world.call(body=chat(user="bob"))
 
     assert (503, "user_unavailable") == (response.status, response.error["code"])
     assert [] == world.upstream.calls
-
-
-async def away(*_: str) -> Subject:
-    """A vault that nobody reaches."""
-    raise StoreUnavailableError("the vault is away")
 
 
 @pytest.mark.parametrize(
