@@ -120,5 +120,6 @@ class HoldStore(Protocol):
         """Let a confirmed hold hold these amounts in all, iff what is more fits on every leg; it never holds less.
 
         Legs are those it was placed with, in their order. The same amounts again add nothing and are Placed, a refusal
-        may be asked again. What was added stays until the log's EXTENDED or the end of the hold takes its place.
+        may be asked again; but nothing may be asked again once its EXTENDED may be in the log, which raises the hold
+        whether or not there is room. What was added stays until EXTENDED or the end of the hold takes its place.
         """
