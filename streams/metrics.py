@@ -23,6 +23,7 @@ CounterName = Literal[
     "quaestor_requests_total",  # requests answered by the gateway
     "quaestor_attempts_total",  # calls to providers
     "quaestor_holds_total",  # holds asked for
+    "quaestor_extensions_total",  # extensions of holds asked for, and streams ended for want of one
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -68,6 +69,10 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
     "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
     "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),
+    "quaestor_extensions_total": Metric(
+        "Extensions of holds that streams asked for: granted, refused, closed, lost; and streams that were stopped.",
+        ("outcome",),
+    ),
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),

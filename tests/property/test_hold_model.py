@@ -7,8 +7,8 @@ broken promise. Leaving out any one of the four rules (pin, tombstone, generatio
 break one: otherwise this search would see nothing.
 
 In the second of two scenarios there is room for two, and the first hold grows by one unit while its call is under way:
-a stream that extends its hold. Two rules come in there: lease (an extension counts only while the hold's lease lasts) and
-once (what may be in the log already is not asked for again).
+a stream that extends its hold. Two rules come in there: lease (an extension counts only while the hold's lease lasts)
+and once (what may be in the log already is not asked for again).
 """
 
 from __future__ import annotations
