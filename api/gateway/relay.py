@@ -190,10 +190,10 @@ class Relay:
         is_whole = self._done or self._finished >= steps.choices
         out: list[bytes] = []
         for event, written in passing:
-            if not steps.covers(written) and not is_whole:
+            # A step is to cover all that was read: it has been written.
+            if not is_whole and not steps.covers(written, self._written):
                 await self._send(out)
                 out = []
-                # What was read has been written: the next step is to cover all of it.
                 stop = await steps.reach(self._written)
                 if stop is not None:
                     raise StoppedError(stop)

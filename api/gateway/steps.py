@@ -62,12 +62,12 @@ class Steps:
         """Choices of the answer."""
         return self._attempt.output.choices
 
-    def covers(self, text_bytes: int) -> bool:
-        """Whether so much text is held for. Asks for the next step, once, when little is left."""
+    def covers(self, text_bytes: int, read_bytes: int) -> bool:
+        """Whether so much text is held for. With little left it asks, once, for a step that covers all that was read."""
         if self._covered_bytes is None:
             return True
         if text_bytes > self._enough_bytes and self._task is None:
-            self._task = asyncio.create_task(self._grow(text_bytes), name="hold-step")
+            self._task = asyncio.create_task(self._grow(read_bytes), name="hold-step")
         return text_bytes <= self._covered_bytes
 
     async def reach(self, text_bytes: int) -> Stop | None:
