@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from schemas.events import (
     AttemptOutcome,
     BudgetEvent,
     BudgetKind,
+    Event,
     ProviderAttempt,
     RequestEvent,
     RequestKind,
@@ -77,16 +79,23 @@ def test_a_refused_stream_says_which_limit_and_what_is_left(tmp_path: Path) -> N
 
 
 def test_a_refused_stream_hangs_up_on_the_provider(tmp_path: Path) -> None:
-    """So that it stops."""
-    answer = stream_answer(*LONG, *END)
+    """At once, before anything is recorded, so that it stops."""
+    answer, seen = stream_answer(*LONG, *END), list[bool]()
     room = room_for(tmp_path, 250)
 
     async def run() -> None:
         async with World(tmp_path, lambda _: answer, state(room), stream_step_tokens=STEP) as world:
+            conclude = world.journal.conclude
+
+            async def look(events: Sequence[Event], traceparent: bytes | None) -> None:
+                seen.append(answer.aborted)
+                await conclude(events, traceparent)
+
+            world.journal.conclude = look  # type: ignore[method-assign]  # looks on
             await world.call(body=ask())
 
     asyncio.run(run())
-    assert answer.aborted
+    assert seen == [True]
 
 
 def test_a_refused_stream_is_completed_and_charged_an_estimate(tmp_path: Path) -> None:
