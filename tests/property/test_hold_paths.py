@@ -20,9 +20,13 @@ from tests.valkey import Valkey, running
 
 LIMIT = 100
 HOLDS = 3
-ACTS = ("place", "confirm", "extend", "extend", "PLACED", "EXTENDED", "COMMITTED", "RELEASED", "EXPIRED", "generation")
+OFTEN = ("extend", "EXTENDED") * 4 + ("PLACED",) * 3
+ACTS = (*OFTEN, "place", "confirm", "COMMITTED", "RELEASED", "EXPIRED", "generation")
 #: What happens, to which hold, and up to how much.
-PATHS = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, HOLDS - 1), st.integers(0, LIMIT + 20)), max_size=30)
+STEPS = st.tuples(st.sampled_from(ACTS), st.integers(0, HOLDS - 1), st.sampled_from((0, 10, 20, 30, 50, 80, 120)))
+PATHS = st.lists(STEPS, min_size=3, max_size=30)
+#: Most paths begin so.
+BEGINNING = [(act, number, 10) for number in range(2) for act in ("place", "confirm")]
 Path = Sequence[tuple[str, int, int]]
 
 
@@ -66,7 +70,7 @@ class Walk:
 
     async def _ask(self, act: str, number: int, amount: int) -> None:
         store, legs = self._world.store, legs_of(number, amount if act == "extend" else 10)
-        ask = PlaceHold(TENANT, self._holds[number], legs, (LIMIT, 2)[: len(legs)])
+        ask = PlaceHold(TENANT, self._holds[number], legs, (LIMIT, HOLDS - 1)[: len(legs)])
         answer = await (store.extend(ask) if act == "extend" else store.place(ask))
         if isinstance(answer, Placed):
             self._generations[number] = answer.generation
@@ -112,11 +116,11 @@ async def both(url: str, path: Path) -> tuple[list[tuple[Walk, frozenset[str]]],
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(path=PATHS)
-def test_memory_and_lua_answer_alike_and_hold_what_the_fold_says(valkey: Valkey, path: Path) -> None:
+@given(path=PATHS, begun=st.sampled_from((True, True, True, False)))
+def test_memory_and_lua_answer_alike_and_hold_what_the_fold_says(valkey: Valkey, path: Path, begun: bool) -> None:
     """Every answer, what waits for the log, and at the end the sums and open holds of the fold."""
     valkey.command("FLUSHALL")
-    (memory, redis), state = asyncio.run(both(valkey.url, path))
+    (memory, redis), state = asyncio.run(both(valkey.url, [*(BEGINNING if begun else ()), *path]))
     assert redis[0].answers == memory[0].answers
     assert redis[1] == memory[1]
     assert compare(redis[0].fold.sums, redis[0].fold.open_holds, state) == []
