@@ -182,7 +182,9 @@ class Relay:
         if self._steps is not None:
             await self._forward_in_steps(self._steps, events)
             return
-        await self._send([event for event in events if self._passes(event)])
+        out = [event for event in events if self._passes(event)]
+        if out:
+            await self._caller.forward(self._headers, b"".join(out))
 
     async def _forward_in_steps(self, steps: Steps, events: list[bytes]) -> None:
         """Forward what the hold covers, and wait for more of it; raises StoppedError. Nothing is read meanwhile."""
@@ -198,7 +200,8 @@ class Relay:
                 if stop is not None:
                     raise StoppedError(stop)
             out.append(event)
-            self._last = event
+            if not event.startswith(b":"):
+                self._last = event
         await self._send(out)
 
     async def _send(self, events: list[bytes]) -> None:

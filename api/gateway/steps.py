@@ -63,7 +63,7 @@ class Steps:
         return self._attempt.output.choices
 
     def covers(self, text_bytes: int, read_bytes: int) -> bool:
-        """Whether so much text is held for. With little left it asks, once, for a step that covers all that was read."""
+        """Whether so much text is held for. With little left it asks, once, for a step that covers what was read."""
         if self._covered_bytes is None:
             return True
         if text_bytes > self._enough_bytes and self._task is None:

@@ -157,19 +157,8 @@ class RedisHoldStore:
             return Confirmation.UNREACHABLE
         return _CONFIRMATIONS[answer]
 
-    async def _asked(self, program: Script, ask: PlaceHold) -> tuple[str, list[bytes]] | Closed:
+    async def _asked(self, program: Script, ask: PlaceHold, *, again: bool = True) -> tuple[str, list[bytes]] | Closed:
         """The generation asked under and what the script answers, where that is not Closed."""
-        answer = await self._asked_once(program, ask)
-        if isinstance(answer, Closed) and answer.reason is ClosedReason.GENERATION:
-            # The gate known here is old; the new one may be open already.
-            try:
-                await self.refresh()
-            except StoreUnavailableError:
-                return Closed(ClosedReason.UNREACHABLE)
-            return await self._asked_once(program, ask)
-        return answer
-
-    async def _asked_once(self, program: Script, ask: PlaceHold) -> tuple[str, list[bytes]] | Closed:
         reason = self.closed_reason(ask.tenant_id)
         if reason is not None:
             return Closed(reason)
@@ -188,9 +177,16 @@ class RedisHoldStore:
         keys = (*known.slot, known.keys.done_of(ask.hold_id))
         try:
             answer = await self._client.evaluate(program, keys, tuple(arguments))
+            if answer[0] != b"C":
+                return generation, answer
+            closed = Closed(_CLOSED[answer[1]])
+            if closed.reason is not ClosedReason.GENERATION or not again:
+                return closed
+            # The gate known here is old; the new one may be open already.
+            await self.refresh()
         except StoreUnavailableError:
             return Closed(ClosedReason.UNREACHABLE)
-        return Closed(_CLOSED[answer[1]]) if answer[0] == b"C" else (generation, answer)
+        return await self._asked(program, ask, again=False)
 
     def _learn(self, tenant_id: str) -> _Tenant:
         if len(self._tenants) >= TENANTS_CACHED_MAX:

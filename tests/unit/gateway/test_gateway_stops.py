@@ -69,6 +69,13 @@ def test_a_refused_stream_ends_as_one_that_reached_its_length(tmp_path: Path) ->
     assert b": x-quaestor-cost " in response.body
 
 
+def test_a_comment_is_no_chunk_to_end_like(tmp_path: Path) -> None:
+    """The last chunk is like the last that had data."""
+    _, response = stopped(tmp_path, LONG[0], b": still thinking\n\n", chunk("x" * 500), *END)
+
+    assert last_chunk(response)["model"] == "m"
+
+
 def test_a_refused_stream_says_which_limit_and_what_is_left(tmp_path: Path) -> None:
     """As a refused request does."""
     _, response = stopped(tmp_path)
