@@ -127,8 +127,8 @@ class Live:
         self.store = MemoryHoldStore(lambda: NOW_MILLIS)
         self.store.open_tenant(TENANT, f"run:{server.generation}")
         self.slot = self.store._slots[TENANT]
-        for entry in world.log[: server.cursor]:
-            self.slot.fold.apply(EVENTS[entry])
+        self._applied = world.log[: server.cursor]
+        self.slot.fold = folded(self._applied)
         self.slot.is_open = server.is_open
         for number, status in server.overlay:
             self.slot.overlay[HOLDS[number]] = memory._Entry(BODIES[number], memory._Status(status), NOW_MILLIS + 1)
@@ -160,6 +160,9 @@ class Live:
 
     def apply(self, entry: Entry) -> None:
         """The sink applies one event."""
+        self.slot.fold = BudgetFold()
+        for before in self._applied:
+            self.slot.fold.apply(EVENTS[before])
         self.store.apply(TENANT, EVENTS[entry])
         self.cursor += 1
 
@@ -185,6 +188,8 @@ def ending(world: World, number: int) -> World:
 def gateway_steps(world: World, number: int, without: str) -> Iterator[World]:
     """What one gateway may do next."""
     phase, known = world.gateways[number]
+    if phase in {"done", "refused", "dead"}:
+        return
     live = Live(world)
     if phase == "new" and world.server.is_open:
         placed = live.place(number)
