@@ -38,14 +38,15 @@ def client(stack: GatewayStack, tenant: str, dollars: float) -> OpenAI:
     stack.limit(tenant, dollars)
     one = OpenAI(api_key=stack.key(tenant), base_url=f"{stack.url}/v1", max_retries=0, timeout=30)
 
-    def admitted() -> bool:
+    def limited() -> bool:
         try:
             one.chat.completions.create(model="fast", messages=[{"role": "user", "content": "hi"}], max_tokens=1)
         except (openai.AuthenticationError, openai.InternalServerError):
             return False
-        return True
+        events: list[Any] = stack.events("budgets")
+        return any(event.legs for event in events if event.tenant_id == tenant)
 
-    wait_for(admitted, EFFECTIVE_SECONDS_MAX, lambda: stack.log_of("gateway"))
+    wait_for(limited, EFFECTIVE_SECONDS_MAX, lambda: stack.log_of("gateway"))
     return one
 
 
@@ -64,8 +65,8 @@ def text_of(chunks: list[Any]) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
-def state_and_check(stack: GatewayStack, tenant: str) -> tuple[TenantState, BudgetCheck]:
-    """The tenant's live budgets, and how all live budgets compare with the fold of the log."""
+def states(stack: GatewayStack) -> dict[str, TenantState]:
+    """The live budgets of every tenant."""
 
     async def read() -> dict[str, TenantState]:
         reads = RedisReads(stack.settings.redis_url)
@@ -75,10 +76,14 @@ def state_and_check(stack: GatewayStack, tenant: str) -> tuple[TenantState, Budg
         finally:
             await reads.close()
 
-    states = asyncio.run(read())
+    return asyncio.run(read())
+
+
+def checked(stack: GatewayStack, found: dict[str, TenantState]) -> BudgetCheck:
+    """How live budgets compare with the fold of the log."""
     reader = KafkaReader(stack.settings.kafka_bootstrap, "test")
     try:
-        return states[tenant], check_budgets(states, reader, Codec(RegistrySchemas(stack.settings.registry_url)))
+        return check_budgets(found, reader, Codec(RegistrySchemas(stack.settings.registry_url)))
     finally:
         reader.close()
 
@@ -87,13 +92,15 @@ def settled(stack: GatewayStack, tenant: str) -> int:
     """What the tenant was charged, once nothing is held; the live budgets are the fold of the log."""
 
     def nothing_held() -> bool:
-        state, _ = state_and_check(stack, tenant)
-        return not (state.holds or state.unconfirmed or any(sums.held_nano for sums in state.sums.values()))
+        state = states(stack).get(tenant)
+        return state is not None and bool(state.sums) and not (state.holds or state.unconfirmed)
 
     wait_for(nothing_held, EFFECTIVE_SECONDS_MAX)
-    state, check = state_and_check(stack, tenant)
+    found = states(stack)
+    check = checked(stack, found)
     assert check.ok, check.differences
-    return sum(sums.posted_nano for sums in state.sums.values())
+    assert not any(sums.held_nano for sums in found[tenant].sums.values())
+    return sum(sums.posted_nano for sums in found[tenant].sums.values())
 
 
 def last_request(stack: GatewayStack, tenant: str) -> list[Any]:
