@@ -100,7 +100,7 @@ async def opened(url: str) -> None:
 async def place(store: RedisHoldStore, state: ControlState) -> None:
     """One hold, from the limits to the answer; raises SystemExit when it is not placed."""
     now = _now()
-    found = legs_for(standings(state, PAYER, TARGET, now), SIZE, now, state.rates)
+    found = legs_for(standings(state, PAYER, TARGET, now), PAYER, TARGET, SIZE, now, state.rates)
     answer = await store.place(PlaceHold(TENANT, _new_id(), found.legs, found.allowed_nano))
     if not isinstance(answer, Placed):
         raise SystemExit(f"not placed: {answer}")

@@ -53,6 +53,15 @@ POISON_PERCENT_MAX = 5
 UNRESOLVED_RECORDS_MAX = 10_000
 REDRIVE_RECORDS_MAX = 500
 
+# Alerts. What is not delivered by then is told nobody any more.
+ALERTS_REMEMBERED_MAX = 100_000
+ALERT_ATTEMPTS_MAX = 20
+ALERT_PAUSE_SECONDS_MAX = 300
+ALERT_DELIVERY_SECONDS_MAX = 24 * 3600
+ALERT_SEND_SECONDS = 10
+ALERT_SENDS_AT_ONCE_MAX = 16
+ALERT_COUNTERS_TOUCHED_MAX = 100_000
+
 # The audit log.
 AUDIT_BATCH_AGE_MILLISECONDS = 200
 AUDIT_INTEGRATE_MILLISECONDS = 250
@@ -67,6 +76,8 @@ assert DELIVERY_TIMEOUT_SECONDS < OVERLAY_SECONDS
 assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS
 # Lua compares doubles: every sum of nano-units must stay an exact integer.
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
+# A channel is given up before its alert is too old to be told.
+assert ALERT_ATTEMPTS_MAX * (ALERT_PAUSE_SECONDS_MAX + ALERT_SEND_SECONDS) < ALERT_DELIVERY_SECONDS_MAX
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
 # The audit log's writer waits for its tiles before they are too far behind, never before one integration has room.

@@ -23,6 +23,8 @@ CounterName = Literal[
     "quaestor_requests_total",  # requests answered by the gateway
     "quaestor_attempts_total",  # calls to providers
     "quaestor_holds_total",  # holds asked for
+    "quaestor_alerts_total",  # alerts told
+    "quaestor_alert_sends_total",  # attempts to hand an alert to a channel
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -68,6 +70,10 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
     "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
     "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),
+    "quaestor_alerts_total": Metric("Alerts told by guardrails.", ("kind",)),
+    "quaestor_alert_sends_total": Metric(
+        "Attempts to hand an alert to a channel: sent, later, never.", ("channel_kind", "outcome")
+    ),
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),

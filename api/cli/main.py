@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "why": "why",
     "verify": "verify",
     "ledger": "ledger",
+    "alert": "alert",
     "audit": "audit",
     "dlq": "dlq",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from api.gateway.errors import Problem, budget_exceeded
 from api.gateway.events import Context, Ended, attempt_event, cost_event
 from processors.budgets import (
     HoldContext,
@@ -19,7 +20,7 @@ from processors.budgets import (
     released_event,
     standings,
 )
-from processors.control import ControlState
+from processors.control import ControlState, Threshold
 from processors.estimation import input_tokens_bound, output_tokens_bound
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
@@ -32,7 +33,9 @@ class RequestLimits:
 
     __slots__ = ("_control", "_payer", "user_is_hidden")
 
-    def __init__(self, control: ControlState, context: Context, received: RequestEvent) -> None:
+    def __init__(
+        self, control: ControlState, context: Context, received: RequestEvent, approval_hash: str | None
+    ) -> None:
         """What RECEIVED says of the caller is what limits may know of them."""
         self._control = control
         self._payer = Payer(
@@ -43,6 +46,7 @@ class RequestLimits:
             run_id=context.run_id,
             user=received.subject_handle,
             tags=received.tags,
+            approval_hash=approval_hash,
         )
         hidden = received.subject_state is SubjectState.UNAVAILABLE
         #: Whether a limit may stand on the end user, and nobody can say now who that is.
@@ -51,13 +55,14 @@ class RequestLimits:
     def legs(self, target: Target, size: HoldSize, now: int) -> Legs:
         """The legs of a hold; raises ConfigurationError when a limit can't be checked."""
         control = self._control
-        return legs_for(standings(control, self._payer, target, now), size, now, control.rates)
+        found = standings(control, self._payer, target, now)
+        return legs_for(found, self._payer, target, size, now, control.rates)
 
 
 class Attempt:
     """A candidate being tried. Made before its hold is asked for."""
 
-    __slots__ = ("_new_id", "ask", "body", "called", "choice", "hold", "number", "placed", "started_at")
+    __slots__ = ("_held_to", "_new_id", "ask", "body", "called", "choice", "hold", "number", "placed", "started_at")
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Attempt:
         size = _size(context.operation, choice, body, bounds)
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
         found = limits.legs(target, size, now)
+        self._held_to = found.held_to
         hold_id = new_id(now)
         self.ask = PlaceHold(context.tenant_id, hold_id, found.legs, found.allowed_nano)
         self.hold = HoldContext(
@@ -125,11 +131,27 @@ class Attempt:
             causation_id=causation_id,
             limit_id=refused.limit_id,
             remaining_nano=refused.remaining_nano,
+            held_to=self.held_to(refused.limit_id),
         )
 
     def leg(self, limit_id: str) -> HoldLeg:
         """The leg on one of its limits."""
-        return next(leg for leg in self.hold.legs if leg.limit_id == limit_id)
+        return self.hold.legs[self._index(limit_id)]
+
+    def held_to(self, limit_id: str) -> Threshold | None:
+        """The threshold that makes that limit allow this call less."""
+        return self._held_to[self._index(limit_id)]
+
+    def asks_as_much(self, other: Attempt, limit_id: str) -> bool:
+        """Whether it finds no room at a limit where the other found none: it asks no less, and may have no more."""
+        if all(leg.limit_id != limit_id for leg in self.hold.legs):
+            return False
+        ours, theirs = self._index(limit_id), other._index(limit_id)
+        asks_no_less = self.ask.legs[ours].amount_nano >= other.ask.legs[theirs].amount_nano
+        return asks_no_less and self.ask.limits_nano[ours] <= other.ask.limits_nano[theirs]
+
+    def _index(self, limit_id: str) -> int:
+        return next(index for index, leg in enumerate(self.hold.legs) if leg.limit_id == limit_id)
 
     def release(self, now: int, actor: str, reason: str, causation_id: str | None = None) -> BudgetEvent:
         """RELEASED: the provider was not called, or used nothing."""
@@ -174,6 +196,27 @@ class Attempt:
         if self.placed is None:
             raise RuntimeError("the hold was never placed")
         return self.placed
+
+
+class NoRoom:
+    """The attempts of a request that found no room."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._found: list[tuple[Attempt, str, Problem]] = []
+
+    def tell(self, attempt: Attempt, refused: Refused, now: int) -> Problem:
+        """What the caller is told of one more."""
+        limit_id = refused.limit_id
+        problem = budget_exceeded(refused, attempt.leg(limit_id), now, attempt.held_to(limit_id))
+        self._found.append((attempt, limit_id, problem))
+        return problem
+
+    def told(self, attempt: Attempt) -> Problem | None:
+        """What was told of an attempt that asked no more than this one: it need not be tried."""
+        return next((problem for one, limit_id, problem in self._found if attempt.asks_as_much(one, limit_id)), None)
 
 
 def _size(operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int]) -> HoldSize:

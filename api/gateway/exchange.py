@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt, RequestLimits
+from api.gateway.attempt import Attempt, NoRoom, RequestLimits
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -23,11 +23,10 @@ from api.gateway.errors import (
     Header,
     Problem,
     admission_closed,
-    budget_exceeded,
     retry_later,
 )
 from api.gateway.events import Context, Ended, Totals, finished, refused
-from api.gateway.intake import Ask
+from api.gateway.intake import Ask, Labels
 from api.gateway.outcomes import client_gone, estimate, failed_call, refused_call
 from api.gateway.parts import Parts
 from api.gateway.relay import Caller, Relay, error_event
@@ -49,6 +48,7 @@ log = structlog.get_logger(__name__)
 PATHS = {Operation.CHAT_COMPLETIONS: "/chat/completions", Operation.EMBEDDINGS: "/embeddings"}
 #: With less time left than this no further candidate is tried.
 ATTEMPT_SECONDS_MIN = 0.5
+TOO_MANY = 429
 
 
 class Exchange:
@@ -63,11 +63,12 @@ class Exchange:
         control: ControlState,
         received: RequestEvent,
         decision: RoutingDecision,
-        traceparent: bytes | None,
+        labels: Labels,
     ) -> None:
         """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._limits, self._traceparent = RequestLimits(control, context, received), traceparent
+        self._limits = RequestLimits(control, context, received, labels.approval_hash)
+        self._traceparent = labels.traceparent
         self._totals = Totals()
         #: Events that wait for the next group.
         self._waiting: list[Event] = [received, decision]
@@ -75,6 +76,7 @@ class Exchange:
         self._ending: list[Event] = []
         self._cause = decision.event_id
         self._attempt: Attempt | None = None
+        self._no_room = NoRoom()
         self._caller: Caller | None = None
         self._deadline = time.monotonic() + parts.options.request_timeout_seconds
         #: Status answered, for the metrics.
@@ -92,13 +94,21 @@ class Exchange:
 
     async def _try_all(self, send: Send, receive: Receive) -> None:
         last: Ended | None = None
-        for number, choice in enumerate(self._routed.order[:ATTEMPTS_MAX], 1):
+        #: Why the first candidate after the last call found no room.
+        no_room: Problem | None = None
+        number = 1
+        for choice in self._routed.order[:ATTEMPTS_MAX]:
             if last is not None and self._deadline - time.monotonic() < ATTEMPT_SECONDS_MIN:
                 break
             problem = await self._open(number, choice)
+            if problem is not None and problem.status == TOO_MANY:
+                # Another candidate may be cheaper, or stand under other limits.
+                no_room = no_room or problem
+                continue
             if problem is not None:
                 await self._fail(send, problem, last)
                 return
+            number, no_room = number + 1, None
             attempt = self._current()
             last = await self._call(attempt, send, receive)
             if last is None:
@@ -106,7 +116,7 @@ class Exchange:
             self._settle(attempt, last)
             if not last.failover:
                 break
-        problem = (last and last.problem) or INTERNAL
+        problem = no_room or (last and last.problem) or INTERNAL
         await self._fail(send, problem, last)
 
     def _current(self) -> Attempt:
@@ -129,6 +139,8 @@ class Exchange:
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
+        if (known := self._no_room.told(attempt)) is not None:
+            return known
         placement = await parts.holds.place(attempt.ask)
         parts.meters.hold(type(placement).__name__.lower())
         if not isinstance(placement, Placed):
@@ -152,7 +164,7 @@ class Exchange:
     def _not_placed(self, attempt: Attempt, placement: object, now: int) -> Problem:
         if isinstance(placement, Refused):
             self._waiting.append(attempt.refused(now, self._cause, placement))
-            return budget_exceeded(placement, attempt.leg(placement.limit_id), now)
+            return self._no_room.tell(attempt, placement, now)
         if isinstance(placement, Closed):
             return admission_closed(placement.reason.value)
         log.error("hold_conflict", request_id=self._context.request_id, placement=str(placement))
@@ -292,7 +304,7 @@ class Exchange:
             ended,
             self._totals,
             served_by=attempt.choice,
-            first_chunk_micros=self._first_chunk_micros(attempt, ended),
+            first_chunk_micros=self._since_arrival(attempt, ended.first_chunk_micros),
             client_disconnected=self._caller is not None and self._caller.gone,
             currency=attempt.hold.currency,
         )
@@ -300,10 +312,8 @@ class Exchange:
         self._attempt = None
         return await self._conclude()
 
-    def _first_chunk_micros(self, attempt: Attempt, ended: Ended) -> int | None:
-        if ended.first_chunk_micros is None:
-            return None
-        return attempt.started_at - self._context.started_at + ended.first_chunk_micros
+    def _since_arrival(self, attempt: Attempt, micros: int | None) -> int | None:
+        return None if micros is None else attempt.started_at - self._context.started_at + micros
 
     async def _conclude(self) -> bool:
         """Record what waits, in Kafka or the spool; False when neither takes it: the reaper will close it then."""

@@ -16,7 +16,6 @@ import uvicorn
 from prometheus_client import generate_latest
 
 from api.gateway.app import Gateway
-from api.gateway.control import ControlFollower
 from api.gateway.journal import Journal
 from api.gateway.master_key import vault_master_key
 from api.gateway.meters import Meters
@@ -33,6 +32,7 @@ from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
 from sinks.postgres.vault import PostgresVault
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
+from streams.control import ControlFollower
 from streams.kafka import KafkaPublisher, KafkaReader
 from streams.monitor import Monitor
 from streams.recorder import Recorder

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from processors.budgets.fold import Counter, Sums
+from processors.budgets.tree import PERCENT
 from processors.calendar import window_of
 from processors.control.entities import EACH, Limit
 
-PERCENT = 100
+CHARACTERS_SHOWN = 8
 
 
 class LimitUsage(NamedTuple):
@@ -34,6 +35,20 @@ class LimitUsage(NamedTuple):
     def percent(self) -> int:
         """Charged, of what is allowed; whole per cent, rounded down. A limit of nothing is full."""
         return PERCENT * self.posted_nano // self.allowed_nano if self.allowed_nano else PERCENT
+
+
+def place_of(limit: Limit) -> str:
+    """What a limit stands on, for people; an end user's handle is cut."""
+    if limit.scope_id.endswith(EACH):
+        return f"each {limit.scope}" + (f" {limit.scope_id}" if limit.scope == "tag" else "")
+    named = limit.scope_id[:CHARACTERS_SHOWN] if limit.scope == "user" else limit.scope_id
+    return f"{limit.scope} {named}"
+
+
+def named(limit: Limit, limit_id: str) -> str:
+    """`place_of` of one counter; those of each of a kind are told apart by the end of their names."""
+    _, dot, which = limit_id.partition(".")
+    return f"{place_of(limit)} {which[:CHARACTERS_SHOWN]}" if dot else place_of(limit)
 
 
 def usage_of(
