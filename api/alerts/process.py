@@ -11,6 +11,7 @@ from random import SystemRandom
 import structlog
 
 from api.alerts.courier import Courier
+from api.alerts.forecaster import Forecaster
 from api.alerts.http import HttpOutlet
 from api.alerts.mail import MailOutlet
 from api.alerts.outlets import Outlet
@@ -19,6 +20,8 @@ from api.alerts.watcher import Watcher
 from api.providers.secrets import Secrets
 from schemas.errors import LogUnavailableError
 from schemas.events import Alert
+from sinks.redis.client import RedisClient
+from sinks.redis.hours import RedisHours
 from sinks.redis.reads import RedisReads
 from streams.codec import Codec
 from streams.control import ControlFollower
@@ -50,6 +53,9 @@ async def run(
         reads = RedisReads(redis_url)
         await reads.connect()
         held.push_async_callback(reads.close)
+        client = RedisClient(redis_url, name=CLIENT)
+        await client.open()
+        held.push_async_callback(client.close)
         recorder = Recorder(publisher, codec)
         courier = Courier(
             outlets(), Secrets().resolve, _telling(recorder), _now_micros, SystemRandom().random, monitor.metrics
@@ -65,6 +71,7 @@ async def run(
             codec,
             lambda: control.state if control.caught_up else None,
             Watcher(reads),
+            Forecaster(reads, RedisHours(client)),
             courier,
             monitor,
         )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from api.alerts.courier import Courier
+from api.alerts.forecaster import Forecaster
 from api.alerts.watcher import Watcher
 from processors.control import ControlState
 from processors.guardrails import AlertBook
@@ -30,6 +31,7 @@ from streams.records import event_of
 
 CONSUME_SECONDS = 0.1
 LOOK_SECONDS = 0.5
+FORECAST_SECONDS = 60.0
 ASK_SECONDS = 10.0
 BACK_OFF_SECONDS = 0.1
 BUDGET_RECORDS_MAX = 5 * CONSUME_BATCH_RECORDS
@@ -49,13 +51,14 @@ class Guardrails:
         codec: Codec,
         control: Callable[[], ControlState | None],
         watcher: Watcher,
+        forecaster: Forecaster,
         courier: Courier,
         monitor: Monitor,
         clock_micros: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         """`control` answers None until the control plane is known."""
         self._alerts, self._budgets, self._recorder, self._codec = alerts, budgets, recorder, codec
-        self._control, self._watcher, self._courier = control, watcher, courier
+        self._control, self._watcher, self._forecaster, self._courier = control, watcher, forecaster, courier
         self._monitor, self._clock_micros = monitor, clock_micros
         self._book = AlertBook()
         #: Next offset of the alerts to read, and where their end was when we took over; None while we stand by.
@@ -64,7 +67,7 @@ class Guardrails:
         #: Whether alerts may stand in the log that we do not know of.
         self._is_unsure = False
         self._follows_budgets = False
-        self._look_at = 0.0
+        self._look_at, self._forecast_at = 0.0, 0.0
         self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,9 +92,7 @@ class Guardrails:
             return
         self._watcher.note_limits(control.limits)
         await self._follow_budgets()
-        if time.monotonic() >= self._look_at:
-            await self._look()
-            self._look_at = time.monotonic() + LOOK_SECONDS
+        await self._look(control)
         self._courier.turn(self._book.due(control.channels.values(), self._clock_micros()))
         self._monitor.set(state="running", working=True)
 
@@ -117,11 +118,20 @@ class Guardrails:
                 self._book.apply(event)
         self._position = records[-1].offset + 1
 
-    async def _look(self) -> None:
-        """Tell what is to be told; whoever is not in charge any more tells nothing."""
-        alerts = await self._watcher.look(self._book, self._clock_micros())
-        if not alerts:
-            return
+    async def _look(self, control: ControlState) -> None:
+        """Look twice a second at what moved, once a minute at where it goes; tell what is to be told."""
+        now, alerts = time.monotonic(), list[Alert]()
+        if now >= self._look_at:
+            alerts += await self._watcher.look(self._book, self._clock_micros())
+            self._look_at = now + LOOK_SECONDS
+        if now >= self._forecast_at:
+            alerts += await self._forecaster.look(control.limits.values(), self._book, self._clock_micros())
+            self._forecast_at = now + FORECAST_SECONDS
+        if alerts:
+            await self._tell(alerts)
+
+    async def _tell(self, alerts: Sequence[Alert]) -> None:
+        """Record alerts; whoever is not in charge any more tells nothing."""
         place = {PLACE: self._position or 0}
         if not await self._blocking(lambda: self._alerts.confirm(place)):
             raise LogUnavailableError("the group does not count on us now")
@@ -171,6 +181,7 @@ class Guardrails:
         begins = self._alerts.begin_offsets(partitions, ASK_SECONDS)
         self._barrier = self._alerts.end_offsets(partitions, ASK_SECONDS)[PLACE]
         self._book, self._position = AlertBook(), begins[PLACE]
+        self._forecaster.forget()
         log.info("guardrails_taken_over", alerts=self._barrier - begins[PLACE])
         return begins
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from api.alerts.courier import Courier
+from api.alerts.forecaster import Forecaster
 from api.alerts.outlets import MemoryOutlet
 from api.alerts.service import Guardrails
 from api.alerts.watcher import Watcher
@@ -19,6 +20,7 @@ from processors.budgets import Counter
 from processors.control import Channel, ControlState, Threshold
 from schemas.events import Alert, AlertKind, BudgetKind, Event
 from schemas.topics import ALERTS, BUDGETS
+from sinks.redis.hours import MemoryHours
 from sinks.redis.posted import MemorySums
 from streams.codec import Codec, LocalSchemas
 from streams.log import Partition
@@ -67,6 +69,7 @@ class Process:
             CODEC,
             lambda: world.control,
             self.watcher,
+            Forecaster(world.sums, MemoryHours()),
             self.courier,
             self.monitor,
         )
