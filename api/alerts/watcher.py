@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 
 from processors.budgets import Counter, counter_of
 from processors.control import Limit
-from processors.guardrails import AlertBook, crossings, overage_alert, threshold_alert, threshold_alert_id
+from processors.guardrails import (
+    AlertBook,
+    crossings,
+    overage_alert,
+    refusal_alert,
+    threshold_alert,
+    threshold_alert_id,
+)
 from schemas.events import Alert, BudgetEvent, BudgetKind
 from schemas.limits import ALERT_COUNTERS_TOUCHED_MAX
 from sinks.redis.posted import SumsReader
@@ -30,6 +37,8 @@ class Watcher:
         #: Tenants of whom any counter may stand above a threshold.
         self._whole: set[str] = set()
         self._overages: dict[Counter, BudgetEvent] = {}
+        #: By the limit that refused, and why.
+        self._refusals: dict[tuple[str | None, str | None], BudgetEvent] = {}
         self._limits: Mapping[str, Limit] = {}
         #: Alerts that nobody told yet.
         self._found: dict[str, Alert] = {}
@@ -47,6 +56,8 @@ class Watcher:
         elif event.kind is BudgetKind.OVERAGE and len(self._overages) < self._touched_max:
             for leg in event.legs:
                 self._overages.setdefault(counter_of(leg), event)
+        elif event.kind is BudgetKind.REFUSED and len(self._refusals) < self._touched_max:
+            self._refusals.setdefault((event.refused_by_limit_id, event.reason), event)
 
     def note_limits(self, limits: Mapping[str, Limit]) -> None:
         """The control plane's limits as they are now; tenants of changed ones are looked at whole."""
@@ -71,6 +82,7 @@ class Watcher:
         """
         self._found = {name: alert for name, alert in self._found.items() if not book.knows(name)}
         self._look_over(book)
+        self._look_at_refusals(book)
         await self._look_at_tenants(book, now_micros)
         await self._look_at_moved(book, now_micros)
         return list(self._found.values())
@@ -86,6 +98,15 @@ class Watcher:
             leg = next(leg for leg in event.legs if counter_of(leg) == counter)
             if limit is not None:
                 self._keep(book, [overage_alert(limit, event, leg, counter)])
+
+    def _look_at_refusals(self, book: AlertBook) -> None:
+        """Calls that found no room."""
+        while self._refusals:
+            (limit_id, _), event = self._refusals.popitem()
+            leg = next((leg for leg in event.legs if leg.limit_id == limit_id), None)
+            limit = None if leg is None else self._limit(counter_of(leg))
+            alert = refusal_alert(limit, event, leg, counter_of(leg)) if leg and limit else None
+            self._keep(book, [alert] if alert else [])
 
     async def _look_at_tenants(self, book: AlertBook, now_micros: int) -> None:
         """Every counter of some tenants; one whose state is being rebuilt keeps its turn."""

@@ -138,7 +138,7 @@ def list_limits(
             limit.tenant_id,
             place_of(limit),
             f"{_allowed(limit, now)}{_conditions(limit)}",
-            thresholds_text(limit),
+            thresholds_text(limit, "\n"),
             limit.limit_id,
         )
         for limit in order
@@ -186,7 +186,7 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Make a code with which calls go past the limit's approval threshold. It is shown once, and kept as its hash."""
-    code = f"qa_{secrets.token_urlsafe(APPROVAL_BYTES)}"
+    code = f"qc_{secrets.token_urlsafe(APPROVAL_BYTES)}"
     approval = Approval(
         code_hash=hashlib.sha256(code.encode()).hexdigest(),
         valid_until=time_of(until, "--until"),

@@ -33,9 +33,9 @@ def _threshold(text: str) -> Threshold:
     )
 
 
-def thresholds_text(limit: Limit) -> str:
-    """The thresholds of a limit on one line; empty when it has none."""
-    return ", ".join(_text(threshold) for threshold in limit.guards)
+def thresholds_text(limit: Limit, between: str = ", ") -> str:
+    """The thresholds of a limit; empty when it has none."""
+    return between.join(_text(threshold) for threshold in limit.guards)
 
 
 def _text(threshold: Threshold) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from processors.guardrails.book import AlertBook, Delivery
 from processors.guardrails.delivering import delivery_event, is_final, pause_seconds, trial_alert
 from processors.guardrails.messages import slack_body, text_of, webhook_body
-from processors.guardrails.thresholds import crossings, overage_alert, threshold_alert, threshold_alert_id
+from processors.guardrails.thresholds import (
+    crossings,
+    overage_alert,
+    refusal_alert,
+    threshold_alert,
+    threshold_alert_id,
+)
 
 __all__ = [
     "AlertBook",
@@ -15,6 +21,7 @@ __all__ = [
     "is_final",
     "overage_alert",
     "pause_seconds",
+    "refusal_alert",
     "slack_body",
     "text_of",
     "threshold_alert",

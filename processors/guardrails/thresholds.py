@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from processors.budgets.events import refusal_reason
 from processors.budgets.fold import Counter
 from processors.budgets.tree import PERCENT
 from processors.budgets.usage import named
@@ -15,6 +16,8 @@ from schemas.money import format_amount, unit_name
 GUARDRAILS = "guardrails"
 #: From here on an alert is critical.
 CRITICAL_PERCENT = 95
+#: What a limit without further thresholds holds calls to.
+WHOLE = Threshold(percent=PERCENT, action="block")
 _DOES = {
     "notify": "",
     "cheaper": " From here on only these models are admitted: {models}.",
@@ -81,6 +84,42 @@ def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
 def threshold_alert_id(counter: Counter, threshold: Threshold) -> str:
     """The id of the one alert of a threshold and a window: told again, it is the same alert."""
     return derived_id(GUARDRAILS, str(counter), AlertKind.THRESHOLD.value, f"{threshold.percent}%")
+
+
+def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert | None:
+    """The alert of the first call in a window that a limit refused, or one of its thresholds; None where it has none.
+
+    Calls that a threshold holds stay below it, so charges alone might never reach it.
+    """
+    if not limit.guards:
+        return None
+    held_to = next((one for one in limit.guards if refusal_reason(one) == event.reason), WHOLE)
+    at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
+    asked, left, at = (
+        format_amount(nano, leg.currency) for nano in (leg.amount_nano, event.remaining_nano or 0, at_nano)
+    )
+    does = _DOES[held_to.action].format(models=", ".join(held_to.models))
+    return Alert(
+        event_id=threshold_alert_id(counter, held_to),
+        occurred_at=event.occurred_at,
+        tenant_id=limit.tenant_id,
+        request_id=event.request_id,
+        causation_id=event.event_id,
+        actor=GUARDRAILS,
+        kind=AlertKind.THRESHOLD,
+        severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
+        subject=str(counter),
+        title=f"{limit.tenant_id}: calls are refused by the budget of {_named(limit, counter)}",
+        detail=f"{left} {unit_name(leg.currency)} are left up to {held_to.percent}% of it ({at}), and a call may need "
+        f"{asked}.{does} Limit {counter.limit_id}.",
+        window_start=counter.window_start or None,
+        window_end=counter.window_end or None,
+        threshold=f"{held_to.percent}%",
+        limit_id=counter.limit_id,
+        currency=leg.currency,
+        allowed_nano=at_nano,
+        action=held_to.action,
+    )
 
 
 def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert:

@@ -16,7 +16,15 @@ def test_status_names_every_process(product: Product) -> None:
     processes = product.processes()
 
     expected = {"kafka", "registry", "postgres", "redis", "clickhouse", "gateway", "simulator", "stream-ledger"}
-    expected |= {"stream-budgets", "stream-health", "sink-postgres", "sink-redis", "sink-clickhouse", "sink-audit"}
+    expected |= {
+        "stream-budgets",
+        "stream-health",
+        "stream-guardrails",
+        "sink-postgres",
+        "sink-redis",
+        "sink-clickhouse",
+        "sink-audit",
+    }
     assert expected <= set(processes)
     assert {"running"} == {process["state"] for process in processes.values()}
     assert {"name", "pid", "state", "lag_events", "freshness_seconds"} <= set(processes["sink-postgres"])

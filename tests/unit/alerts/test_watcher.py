@@ -196,6 +196,51 @@ async def test_an_overage_is_told_once_per_window() -> None:
     assert [[AlertKind.OVERAGE], []] == told
 
 
+def refused(of: Limit, reason: str) -> BudgetEvent:
+    """A call that this limit refused."""
+    leg = events.leg(of.limit_id, 7)
+    return events.budget(
+        BudgetKind.REFUSED, "h1", "e1", leg, refused_by_limit_id=of.limit_id, remaining_nano=3, reason=reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("budget_exceeded", "100%"), ("budget_blocked", "80%"), ("approval_required", "60%")]
+)
+async def test_the_first_refusal_of_a_window_is_told(reason: str, told: str) -> None:
+    """A threshold that holds calls is never reached by what they are charged."""
+    thresholds = (Threshold(percent=60, action="approval"), Threshold(percent=80, action="block"))
+    guarded = limit("team", "search", 100, window="total", thresholds=thresholds)
+    world = World(guarded)
+    await world.settle()
+    found = []
+    for offset in range(2):
+        world.watcher.note(refused(guarded, reason), offset)
+        found.append(await world.look())
+    assert [[(guarded.limit_id, told)], []] == found
+
+
+async def test_a_threshold_is_told_once_by_refusal_or_by_charge() -> None:
+    """Both are the same alert."""
+    blocked = limit("team", "search", 100, window="total", thresholds=(Threshold(percent=80, action="block"),))
+    world = World(blocked)
+    await world.settle()
+    world.watcher.note(refused(blocked, "budget_blocked"), 0)
+    first = await world.look()
+    world.sums.put(TENANT, 2, {counter(blocked): 85})
+    world.watcher.note(moved(blocked.limit_id), 1)
+    assert ([(blocked.limit_id, "80%")], []) == (first, await world.look())
+
+
+async def test_a_limit_without_thresholds_refuses_in_silence() -> None:
+    """Nobody asked to be told."""
+    silent = limit("team", "search", 100, window="total", thresholds=())
+    world = World(silent)
+    await world.settle()
+    world.watcher.note(refused(silent, "budget_exceeded"), 0)
+    assert [] == await world.look()
+
+
 async def test_a_limit_that_nobody_knows_tells_nothing() -> None:
     """It was removed meanwhile."""
     world = World(TEAM)

@@ -17,7 +17,7 @@ from tests.support.control import limit_event
 PAYER = Payer("acme", "search", "web", "key_1")
 TARGET = Target("openai", "gpt-4o-2026", "fast")
 SIZE = HoldSize(amount_nano=10, currency="USD", tokens=7)
-CODE = hashlib.sha256(b"qa_code").hexdigest()
+CODE = hashlib.sha256(b"qc_code").hexdigest()
 APPROVAL = Approval(code_hash=CODE, valid_until=NOW_MICROS + 10, approval_code="CFO-1")
 
 

@@ -53,10 +53,10 @@ async def test_a_threshold_with_room_refuses_nothing(tmp_path: Path) -> None:
     assert 200 == response.status
 
 
-@pytest.mark.parametrize(("code", "status"), [("qa_right", 200), ("qa_wrong", 429)])
+@pytest.mark.parametrize(("code", "status"), [("qc_right", 200), ("qc_wrong", 429)])
 async def test_an_approval_code_in_the_header_passes(tmp_path: Path, code: str, status: int) -> None:
     """Only the right one; neither goes to the provider or into an event."""
-    right = hashlib.sha256(b"qa_right").hexdigest()
+    right = hashlib.sha256(b"qc_right").hexdigest()
     approval = Approval(code_hash=right, valid_until=1 << 62, approval_code="CFO-1")
     asking = guarded(Threshold(percent=1, action="approval"), approvals=(approval,))
     async with World(tmp_path, state=control_state(limits=(asking,))) as world:
