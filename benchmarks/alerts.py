@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import aiohttp
@@ -103,13 +104,12 @@ def _prepare(product: Product, port: int) -> str:
     return limit_id
 
 
-async def _load(session: aiohttp.ClientSession, url: str, rate: float, seconds: float) -> int:
-    """So many calls a second beside; how many were answered."""
-    answered, started = 0, time.monotonic()
+async def _load(session: aiohttp.ClientSession, url: str, rate: float, seconds: float) -> Counter[int]:
+    """So many calls a second beside; how often each status was answered."""
+    answered, started = Counter[int](), time.monotonic()
 
     async def one() -> None:
-        nonlocal answered
-        answered += await _call(session, url, {})
+        answered[await _call(session, url, {})] += 1
 
     async with asyncio.TaskGroup() as group:
         for index in range(int(rate * seconds)):
@@ -118,10 +118,10 @@ async def _load(session: aiohttp.ClientSession, url: str, rate: float, seconds: 
     return answered
 
 
-async def _call(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> bool:
+async def _call(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> int:
     async with session.post(url, data=body(), headers=headers) as response:
         await response.read()
-        return response.status == OK
+        return response.status
 
 
 async def _wait(receiver: Receiver, sent: dict[str, float]) -> None:
@@ -132,14 +132,17 @@ async def _wait(receiver: Receiver, sent: dict[str, float]) -> None:
                 await receiver.changed.wait()
 
 
-def _show(receiver: Receiver, sent: dict[str, float], answered: int, rate: float) -> int:
+def _show(receiver: Receiver, sent: dict[str, float], answered: Counter[int], rate: float) -> int:
     seconds = sorted(receiver.came[counter] - at for counter, at in sent.items() if counter in receiver.came)
     p50, p99, longest = (percentile(seconds, share) for share in (0.5, 0.99, 1.0))
     missing = len(sent) - len(seconds)
+    sys.stderr.write(f"statuses beside: {dict(answered)}\n")
     print("| call to received webhook | alerts | missing | repeated | p50 s | p99 s | longest s |")
     print("|---|---|---|---|---|---|---|")
     figures = (len(sent), missing, receiver.repeated, f"{p50:.2f}", f"{p99:.2f}", f"{longest:.2f}")
-    print(f"| at {rate:.0f} requests/s beside ({answered} answered) | {' | '.join(map(str, figures))} |")
+    print(
+        f"| at {rate:.0f} requests/s beside ({answered[OK]} of {answered.total()} answered) | {' | '.join(map(str, figures))} |"
+    )
     return 1 if missing or receiver.repeated else 0
 
 

@@ -124,9 +124,7 @@ def add(
     if as_json:
         print_json(_channel_row(added))
     else:
-        note(
-            f"alerts of {tenant} from {severity} on go to {channel} ({kind}); `quaestor alert test {channel}` tries it"
-        )
+        note(f"alerts of {tenant} from {severity} on go to {channel} ({kind})")
 
 
 def channels(
