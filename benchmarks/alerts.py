@@ -140,9 +140,8 @@ def _show(receiver: Receiver, sent: dict[str, float], answered: Counter[int], ra
     print("| call to received webhook | alerts | missing | repeated | p50 s | p99 s | longest s |")
     print("|---|---|---|---|---|---|---|")
     figures = (len(sent), missing, receiver.repeated, f"{p50:.2f}", f"{p99:.2f}", f"{longest:.2f}")
-    print(
-        f"| at {rate:.0f} requests/s beside ({answered[OK]} of {answered.total()} answered) | {' | '.join(map(str, figures))} |"
-    )
+    beside = f"{rate:.0f} requests/s beside ({answered[OK]} of {answered.total()} answered)"
+    print(f"| at {beside} | {' | '.join(map(str, figures))} |")
     return 1 if missing or receiver.repeated else 0
 
 
