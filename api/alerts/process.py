@@ -20,8 +20,6 @@ from api.alerts.watcher import Watcher
 from api.providers.secrets import Secrets
 from schemas.errors import LogUnavailableError
 from schemas.events import Alert
-from sinks.redis.client import RedisClient
-from sinks.redis.hours import RedisHours
 from sinks.redis.reads import RedisReads
 from streams.codec import Codec
 from streams.control import ControlFollower
@@ -53,9 +51,6 @@ async def run(
         reads = RedisReads(redis_url)
         await reads.connect()
         held.push_async_callback(reads.close)
-        client = RedisClient(redis_url, name=CLIENT)
-        await client.open()
-        held.push_async_callback(client.close)
         recorder = Recorder(publisher, codec)
         courier = Courier(
             outlets(), Secrets().resolve, _telling(recorder), _now_micros, SystemRandom().random, monitor.metrics
@@ -71,7 +66,7 @@ async def run(
             codec,
             lambda: control.state if control.caught_up else None,
             Watcher(reads),
-            Forecaster(reads, RedisHours(client)),
+            Forecaster(reads, reads.hours),
             courier,
             monitor,
         )

@@ -10,6 +10,7 @@ from schemas.errors import StoreUnavailableError
 from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import text, texts
+from sinks.redis.hours import RedisHours
 from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, gate_key, health_key, slot_keys, tenants_key
 from sinks.redis.posted import PostedSums
 from streams.log import Partition
@@ -108,6 +109,11 @@ class RedisReads:
         state = _pairs(await self._client.call("HGETALL", slot_keys(tenant_id).state))
         found = {_counter(name[2:]): int(value) for name, value in state.items() if name.startswith("p:")}
         return PostedSums(int(state.get("cursor", 0)), state.get("open") == "1", found)
+
+    @property
+    def hours(self) -> RedisHours:
+        """What limits had charged at the end of each hour."""
+        return RedisHours(self._client)
 
     async def tenants(self) -> dict[str, int]:
         """Every tenant that has had budget events, with its partition of quaestor.budgets."""
