@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from processors.control.entities import Channel
@@ -47,26 +47,33 @@ class AlertBook:
         """Whether this alert was told before."""
         return event_id in self._told
 
-    def due(self, channels: Iterable[Channel], now_micros: int) -> Iterator[Delivery]:
-        """What channels are still to get, the oldest first; an alert that is too old by now is for nobody."""
-        self._drop_old(now_micros - ALERT_DELIVERY_SECONDS_MAX * MICROS_PER_SECOND)
+    def due(self, channels: Iterable[Channel], now_micros: int) -> list[Delivery]:
+        """What channels are still to get, the oldest first.
+
+        An alert that is too old by now, or that no channel is to get, is put away: a channel that is added later gets
+        none that is older than itself.
+        """
         by_tenant: dict[str, list[Channel]] = {}
         for channel in channels:
             by_tenant.setdefault(channel.tenant_id, []).append(channel)
-        for event_id, alert in self._waiting.items():
+        oldest = now_micros - ALERT_DELIVERY_SECONDS_MAX * MICROS_PER_SECOND
+        found: list[Delivery] = []
+        for event_id, alert in list(self._waiting.items()):
             ended = self._ended.get(event_id, ())
-            for channel in by_tenant.get(alert.tenant_id, ()):
-                if channel.channel_id not in ended and _is_for(channel, alert):
-                    yield Delivery(alert, channel)
+            takers = by_tenant.get(alert.tenant_id, ()) if alert.occurred_at >= oldest else ()
+            wanting = [one for one in takers if one.channel_id not in ended and _is_for(one, alert)]
+            found += [Delivery(alert, channel) for channel in wanting]
+            if not wanting:
+                self._put_away(event_id)
+        return found
 
-    def _drop_old(self, before_micros: int) -> None:
-        for event_id in [name for name, alert in self._waiting.items() if alert.occurred_at < before_micros]:
-            del self._waiting[event_id]
-            self._ended.pop(event_id, None)
+    def _put_away(self, event_id: str) -> None:
+        self._waiting.pop(event_id, None)
+        self._ended.pop(event_id, None)
 
     def _forget(self, event_id: str) -> None:
-        for table in (self._told, self._waiting, self._ended):
-            table.pop(event_id, None)
+        self._told.pop(event_id, None)
+        self._put_away(event_id)
 
 
 def _is_for(channel: Channel, alert: Alert) -> bool:

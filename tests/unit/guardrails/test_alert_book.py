@@ -88,3 +88,10 @@ def test_the_oldest_alerts_are_forgotten_beyond_a_limit() -> None:
     for name in ("a1", "a2", "a3"):
         book.apply(alert(name))
     assert [False, True, True] == [book.knows(name) for name in ("a1", "a2", "a3")]
+
+
+def test_an_alert_that_nobody_is_to_get_is_put_away() -> None:
+    """What waits is what is to be sent: a channel that comes later gets none that is older than itself."""
+    book = book_of(alert("a1"))
+    assert [] == due(book)
+    assert ([], True) == (due(book, channel()), book.knows("a1"))
