@@ -11,13 +11,13 @@ import typer
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
-from api.cli.control_usage import place_of
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.times import now_micros, time_of, time_text
 from api.gateway.master_key import vault_master_key
 from api.settings import Settings, load_settings
 from processors import control
 from processors.budgets import WINDOWS
+from processors.budgets.usage import place_of
 from processors.control import CURRENCY, Increase, Limit, limit_id_of
 from processors.control.entities import Scope, Window
 from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
@@ -120,7 +120,12 @@ def list_limits(
         print_json({"limits": [_row(limit, now) for limit in order]})
         return
     cells = [
-        (limit.tenant_id, place_of(limit), f"{_allowed(limit, now)}{_conditions(limit)}", limit.limit_id)
+        (
+            limit.tenant_id,
+            place_of(limit.scope, limit.scope_id),
+            f"{_allowed(limit, now)}{_conditions(limit)}",
+            limit.limit_id,
+        )
         for limit in order
     ]
     terminal().print(table("Limits", ("tenant", "on", "allowed", "limit"), cells))
@@ -227,7 +232,7 @@ def _amount(text: str, currency: str) -> int:
 
 def _sentence(limit: Limit) -> str:
     verb = "may use" if limit.hard else "is watched above"
-    return f"{place_of(limit)} {verb} {_allowed(limit, now_micros())} ({limit.limit_id})"
+    return f"{place_of(limit.scope, limit.scope_id)} {verb} {_allowed(limit, now_micros())} ({limit.limit_id})"
 
 
 def _allowed(limit: Limit, now: int) -> str:

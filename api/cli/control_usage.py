@@ -10,19 +10,15 @@ import typer
 from rich.text import Text
 
 from api.cli.control_session import control_session
-from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, bar, print_json, table, terminal
 from api.cli.times import now_micros, time_text
 from api.settings import load_settings
-from processors.budgets.usage import LimitUsage, usage_of
-from processors.control import EACH, Limit
+from processors.budgets.usage import LimitUsage, level_of, place_of, usage_of
+from processors.control import Limit
 from schemas.money import format_amount, unit_name
 from sinks.redis.reads import RedisReads, TenantState
 
-BAR_CHARACTERS = 10
-#: From these on a bar is yellow, and red.
-YELLOW_PERCENT, RED_PERCENT = 80, 95
 ROWS_SHOWN = 200
-CHARACTERS_SHOWN = 8
 
 
 def status(
@@ -72,28 +68,9 @@ def _cells(one: LimitUsage) -> tuple[str | Text, ...]:
     until = time_text(one.counter.window_end)[5:16].replace("T", " ") if one.counter.window_end else "-"
     used = f"{charged} + {held} held" if one.held_nano else charged
     unit = unit_name(limit.currency) + ("" if limit.hard else ", soft")
-    bar, percent = _bar(one.percent), str(one.percent)
-    return (limit.tenant_id, _counted(one), Text(until, no_wrap=True), used, f"{allowed} {unit}", bar, percent)
-
-
-def place_of(limit: Limit) -> str:
-    """What a limit stands on, for people; an end user's handle is cut."""
-    if limit.scope_id.endswith(EACH):
-        return f"each {limit.scope}" + (f" {limit.scope_id}" if limit.scope == "tag" else "")
-    named = limit.scope_id[:CHARACTERS_SHOWN] if limit.scope == "user" else limit.scope_id
-    return f"{limit.scope} {named}"
-
-
-def _counted(one: LimitUsage) -> str:
-    """What a counter counts; those of each run are told apart by the end of their names."""
-    _, dot, which = one.counter.limit_id.partition(".")
-    return f"{place_of(one.limit)} {which[:CHARACTERS_SHOWN]}" if dot else place_of(one.limit)
-
-
-def _bar(percent: int) -> Text:
-    filled = min(BAR_CHARACTERS, BAR_CHARACTERS * percent // 100)
-    colour = "red" if percent >= RED_PERCENT else "yellow" if percent >= YELLOW_PERCENT else "green"
-    return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", colour, no_wrap=True)
+    place = place_of(limit.scope, limit.scope_id, one.counter.limit_id)
+    filled = bar(one.percent, level_of(one.percent))
+    return (limit.tenant_id, place, Text(until, no_wrap=True), used, f"{allowed} {unit}", filled, str(one.percent))
 
 
 def _row(one: LimitUsage) -> dict[str, Any]:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "tail": "tail",
     "why": "why",
     "verify": "verify",
+    "report": "report",
     "ledger": "ledger",
     "audit": "audit",
     "dlq": "dlq",

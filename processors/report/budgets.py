@@ -47,20 +47,20 @@ def budget_uses(limits: Sequence[Limit], windows: Iterable[WindowSpend], day: Da
     for each in windows:
         by_limit[each.counter.partition(".")[0]].append(each)
     found = [use for limit in limits for use in _uses(limit, by_limit[limit.limit_id], day)]
-    return sorted(found, key=lambda use: (-use.percent, use.limit_id, use.counter))
+    return sorted(found, key=lambda use: (-use.percent, use.limit_id, -use.spent_nano, use.counter))
 
 
 def _uses(limit: Limit, windows: Iterable[WindowSpend], day: Day) -> list[BudgetUse]:
     fullest: dict[str, BudgetUse] = {}
     for each in windows:
         use = _use(limit, each, day)
-        if use is not None and (each.counter not in fullest or use.percent > fullest[each.counter].percent):
+        if use is not None and (each.counter not in fullest or use.spent_nano > fullest[each.counter].spent_nano):
             fullest[each.counter] = use
     if not fullest and not limit.scope_id.endswith(EACH):
         start, _ = window_of(limit.window, day.ends_at - 1, limit.time_zone)
         nothing = _use(limit, WindowSpend(limit.limit_id, limit.currency, start, 0, 0), day)
         return [nothing] if nothing else []
-    return sorted(fullest.values(), key=lambda use: -use.percent)[:COUNTERS_PER_LIMIT_MAX]
+    return sorted(fullest.values(), key=lambda use: -use.spent_nano)[:COUNTERS_PER_LIMIT_MAX]
 
 
 def _use(limit: Limit, spend: WindowSpend, day: Day) -> BudgetUse | None:

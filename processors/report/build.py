@@ -91,7 +91,7 @@ def estimates(charges: Sequence[Charge]) -> tuple[Estimate, ...]:
 
 def control_totals(charges: Sequence[Charge], ledger: Sequence[LedgerMovement]) -> tuple[ControlTotal, ...]:
     """What a currency's sums must agree on, whatever single rows say: debits with credits, costs with expenses."""
-    currencies = sorted({each.currency for each in (*charges, *ledger)})
+    currencies = sorted({each.currency for each in charges} | {each.currency for each in ledger})
     return tuple(total for currency in currencies for total in _totals(currency, charges, ledger))
 
 
