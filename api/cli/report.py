@@ -19,6 +19,7 @@ from api.settings import Settings, load_settings
 from processors.report.day import Day, day_of
 from processors.report.figures import Report
 from processors.report.words import verdict
+from schemas.errors import ConfigurationError
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +42,7 @@ def report(
     if out is not None and tenant is not None:
         fail("--out writes the report of all tenants: leave --tenant out, or use --html", 2)
     now = now_micros()
-    made = _made(load_settings(data), day_of(day, time_zone, now), tenant, now, quiet=as_json)
+    made = _made(load_settings(data), _day(day, time_zone, now), tenant, now, quiet=as_json)
     if html is not None:
         write_whole(html, page(made))
     if out is not None:
@@ -54,6 +55,14 @@ def report(
     else:
         terminal().print(f"{made.day}: {verdict(made).text}")
     raise typer.Exit(0 if made.ok else 1)
+
+
+def _day(text: str, time_zone: str, now: int) -> Day:
+    """The day a person typed; ends the command when it is none."""
+    try:
+        return day_of(text, time_zone, now)
+    except ConfigurationError as error:
+        fail(str(error), 2)
 
 
 def as_document(made: Report) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from api.settings import Settings
 from api.verify.log_scan import take_barrier
-from api.verify.parity import Follower, reach
+from api.verify.parity import CATCH_UP_SECONDS, Follower, reach
 from processors.calendar import MICROS_PER_SECOND
 from processors.ledger import LedgerPoster
 from processors.reaper import Reaper
@@ -18,8 +18,9 @@ from schemas.limits import REPORT_SLACK_SECONDS
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.report_reads import CLAIMS, read_day
 from streams.kafka import KafkaGroupReader, KafkaReader
-from streams.log import GroupReader, Partition
+from streams.log import GroupReader, LogReader, Partition
 
+CLIENT = "quaestor-report"
 ASK_SECONDS_MAX = 10.0
 #: Told what is being done, how far it is and how far it goes.
 OnProgress = Callable[[str, int, int], None]
@@ -66,30 +67,44 @@ def offsets_of(cursors: Mapping[Partition, int]) -> dict[str, dict[str, int]]:
 
 
 async def _catch_up(settings: Settings, on_progress: OnProgress) -> tuple[str, ...]:
-    """Wait for the streams, one after the other since each writes what the next reads, then for Postgres.
+    def group(name: str) -> GroupReader:
+        return KafkaGroupReader(settings.kafka_bootstrap, name, CLIENT)
 
-    Answers what did not get there, in words.
-    """
-    log = KafkaReader(settings.kafka_bootstrap, "quaestor-report")
-    postgres = PostgresReads(settings.postgres_dsn)
-    lacking = []
+    log, postgres = KafkaReader(settings.kafka_bootstrap, CLIENT), PostgresReads(settings.postgres_dsn)
     try:
-        for stream in (Reaper(), LedgerPoster()):
-            name = f"stream-{stream.name}"
-            barrier = await asyncio.to_thread(take_barrier, log, stream.topics)
-            reader = KafkaGroupReader(settings.kafka_bootstrap, name, "quaestor-report")
-            try:
-                lacking += await _reach(name, StreamFollower(reader, list(barrier)), barrier, on_progress)
-            finally:
-                await asyncio.to_thread(reader.close)
-        barrier = await asyncio.to_thread(take_barrier, log)
-        lacking += await _reach("sink-postgres", postgres, barrier, on_progress)
+        return await catch_up(log, group, postgres, on_progress)
     finally:
         await postgres.close()
         log.close()
+
+
+async def catch_up(
+    log: LogReader,
+    group: Callable[[str], GroupReader],
+    postgres: Follower,
+    on_progress: OnProgress,
+    seconds: float = CATCH_UP_SECONDS,
+) -> tuple[str, ...]:
+    """Wait for the streams, one after the other since each writes what the next reads, then for Postgres.
+
+    Each for `seconds` at most. Answers what did not get there, in words; raises as the log's and the store's reads do.
+    """
+    lacking = []
+    for stream in (Reaper(), LedgerPoster()):
+        barrier = await asyncio.to_thread(take_barrier, log, stream.topics)
+        reader = group(f"stream-{stream.name}")
+        try:
+            follower = StreamFollower(reader, list(barrier))
+            lacking += await _reach(f"stream-{stream.name}", follower, barrier, on_progress, seconds)
+        finally:
+            await asyncio.to_thread(reader.close)
+    barrier = await asyncio.to_thread(take_barrier, log)
+    lacking += await _reach("sink-postgres", postgres, barrier, on_progress, seconds)
     return tuple(lacking)
 
 
-async def _reach(name: str, follower: Follower, barrier: Mapping[Partition, int], on_progress: OnProgress) -> list[str]:
-    lags = await reach(name, follower, barrier, lambda what, left: on_progress(f"{what} lags", 0, left))
+async def _reach(
+    name: str, follower: Follower, barrier: Mapping[Partition, int], on_progress: OnProgress, seconds: float
+) -> list[str]:
+    lags = await reach(name, follower, barrier, lambda what, left: on_progress(f"{what} lags", 0, left), seconds)
     return [] if lags is None else [f"{name}: {lags.first_difference}"]

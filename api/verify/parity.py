@@ -55,10 +55,19 @@ class NamedStore:
         return {partition: end for partition, end in barrier.items() if partition.topic in self.topics}
 
 
-async def reach(name: str, follower: Follower, barrier: Barrier, on_wait: OnWait) -> Check | None:
-    """Wait until it has reached the barrier; the check that says so when it does not."""
-    missing = await _missing(name, follower, barrier, on_wait)
-    return _lags(name, missing) if missing else None
+async def reach(
+    name: str, follower: Follower, barrier: Barrier, on_wait: OnWait, seconds: float = CATCH_UP_SECONDS
+) -> Check | None:
+    """Wait until it has reached the barrier, for `seconds` at most; the check that says so when it does not."""
+    deadline = time.monotonic() + seconds
+    while True:
+        missing = await _missing(follower, barrier)
+        if not missing:
+            return None
+        if time.monotonic() > deadline:
+            return _lags(name, missing, seconds)
+        on_wait(name, sum(missing.values()))
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def compare_totals(named: NamedStore, barrier: Barrier, fold: LogFold, expected: Expected) -> list[Check]:
@@ -89,24 +98,15 @@ def rollup_agrees(found: RollupSums) -> Check:
     return Check(name, ok=False, expected=expected, actual=actual, first_difference=words)
 
 
-async def _missing(name: str, follower: Follower, barrier: Barrier, on_wait: OnWait) -> dict[Partition, int]:
-    deadline = time.monotonic() + CATCH_UP_SECONDS
-    while True:
-        cursors = await follower.cursors()
-        behind = {
-            partition: end - cursors.get(partition, 0)
-            for partition, end in barrier.items()
-            if cursors.get(partition, 0) < end
-        }
-        if not behind or time.monotonic() > deadline:
-            return behind
-        on_wait(name, sum(behind.values()))
-        await asyncio.sleep(POLL_SECONDS)
+async def _missing(follower: Follower, barrier: Barrier) -> dict[Partition, int]:
+    cursors = await follower.cursors()
+    lacks = {partition: end - cursors.get(partition, 0) for partition, end in barrier.items()}
+    return {partition: events for partition, events in lacks.items() if events > 0}
 
 
-def _lags(name: str, missing: Mapping[Partition, int]) -> Check:
+def _lags(name: str, missing: Mapping[Partition, int], seconds: float) -> Check:
     partition, events = max(missing.items(), key=lambda item: item[1])
-    words = f"{events} events of {partition} not applied after {CATCH_UP_SECONDS:.0f} s: is it running?"
+    words = f"{events} events of {partition} not applied after {seconds:.0f} s: is it running?"
     return Check(
         f"{name} has reached the barrier", ok=False, expected=0, actual=sum(missing.values()), first_difference=words
     )

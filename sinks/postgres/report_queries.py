@@ -7,7 +7,6 @@ in this order, the row of processors.report.figures that it fills. All end with 
 # ruff: noqa: S608 - table and column names are our own
 from __future__ import annotations
 
-from sinks.postgres.invariants import RESOLVED
 from sinks.postgres.reconciliation import in_span
 from sinks.postgres.tables import SCHEMA
 
@@ -62,15 +61,20 @@ GROUP BY 1, 2, 3, 4, 5
 ORDER BY 1, array_position(
     ARRAY['PLACED', 'EXTENDED', 'COMMITTED', 'RELEASED', 'EXPIRED', 'OVERAGE', 'REFUSED'], kind), 6 DESC, 3, 4, 5
 """)
-#: Commits from $4 up to but without $5; their expiry may stand before midnight.
-LATE_COMMITS = in_span(f"""
-SELECT committed.tenant_id, committed.currency, count(*), sum(expired.amount_nano), sum(charged_nano)
-FROM ({RESOLVED}) AS committed
-JOIN budget_event AS expired USING (tenant_id, hold_id)
-WHERE committed.at >= $4 AND committed.at < $5 AND committed.kind = 'COMMITTED' AND expired.kind = 'EXPIRED'
-    AND expired.log_offset < (
-        SELECT min(log_offset) FROM budget_event AS first
-        WHERE first.tenant_id = committed.tenant_id AND first.hold_id = committed.hold_id AND first.kind = 'COMMITTED')
+#: Commits from $4 up to but without $5 that came behind their expiry, which may stand before midnight.
+LATE_COMMITS = in_span("""
+SELECT tenant_id, currency, count(*), sum(estimated_nano), sum(charged_nano)
+FROM (
+    SELECT tenant_id, currency,
+        min(amount_nano) FILTER (WHERE kind = 'EXPIRED') AS estimated_nano,
+        min(amount_nano) FILTER (WHERE kind = 'COMMITTED') AS charged_nano
+    FROM budget_event
+    WHERE kind IN ('EXPIRED', 'COMMITTED')
+    GROUP BY tenant_id, hold_id, currency
+    HAVING min(log_offset) FILTER (WHERE kind = 'EXPIRED') < min(log_offset) FILTER (WHERE kind = 'COMMITTED')
+        AND min(occurred_at) FILTER (WHERE kind = 'COMMITTED') >= $4
+        AND min(occurred_at) FILTER (WHERE kind = 'COMMITTED') < $5
+) AS late
 GROUP BY 1, 2
 ORDER BY 1, 2
 """)

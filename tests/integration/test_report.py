@@ -286,11 +286,11 @@ async def test_one_tenant_alone(desk: ReportDesk) -> None:
 
 @pytest.mark.parametrize("window", ["total", "month", "day", "hour"])
 async def test_budgets_are_used_as_the_ledger_says(desk: ReportDesk, window: str) -> None:
-    """What was booked by the end of the day; what comes the next day counts on the next day."""
+    """What was booked by the end of the day; what comes later counts later."""
     limit = limit_on("tenant", "acme", 3 * AMOUNT_NANO, window=window)
     start = 0 if window == "total" else START_MICROS
     await desk.write([limit_event(limit)])
-    for number, shift in ((1, 0), (2, 0), (3, DAY_MICROS)):
+    for number, shift in ((1, 0), (2, 0), (3, 2 * DAY_MICROS)):
         await desk.write(booked(_on(limit.limit_id, answered(number), start, shift)))
 
     (use,) = tenant_of(await desk.report()).budgets
