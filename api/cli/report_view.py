@@ -22,16 +22,19 @@ from processors.report.words import (
     overview,
     printable,
     rules,
+    standing,
     tables,
     verdict,
 )
 
-#: Characters of a line in a file.
+#: Characters of a line in a file or pipe: ids stay whole, for grep.
 FILE_WIDTH = 160
 
 
 def show(console: Console, report: Report) -> None:
     """Print the report."""
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
     for each in _parts(report):
         console.print(each, soft_wrap=False)
 
@@ -39,7 +42,7 @@ def show(console: Console, report: Report) -> None:
 def as_text(report: Report) -> str:
     """The report for a file: as printed, without colours."""
     text = StringIO()
-    show(Console(file=text, width=FILE_WIDTH, highlight=False, color_system=None, legacy_windows=False), report)
+    show(Console(file=text, highlight=False, color_system=None, force_terminal=False), report)
     return text.getvalue()
 
 
@@ -55,6 +58,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
             yield _drawn(each)
             if each.note:
                 yield Text(printable(each.note), "dim")
+    yield Text()
+    yield _drawn(standing(report))
 
 
 def _drawn(told: Table) -> Drawn:

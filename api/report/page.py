@@ -10,7 +10,19 @@ from api.report.drawings import bar, figure
 from api.report.markup import Html, joined, tag
 from processors.report.figures import Report, TenantReport
 from processors.report.plots import plots
-from processors.report.words import PERCENT, Cell, Marked, Share, Table, facts, overview, rules, tables, verdict
+from processors.report.words import (
+    PERCENT,
+    Cell,
+    Marked,
+    Share,
+    Table,
+    facts,
+    overview,
+    rules,
+    standing,
+    tables,
+    verdict,
+)
 
 STYLE_FILE = Path(__file__).with_name("page.css")
 
@@ -32,7 +44,7 @@ def page(report: Report) -> str:
         Html(f"<style>{style}</style>"),
     )
     sections = (_section(number, each, report) for number, each in enumerate(report.tenants))
-    body = tag("body", _header(report), tag("main", _summary(report), *sections))
+    body = tag("body", _header(report), tag("main", _summary(report), *sections, _table(standing(report))))
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 

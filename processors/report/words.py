@@ -108,6 +108,15 @@ def _mark(mismatches: int) -> Marked:
     return Marked("differs", "bad") if mismatches else Marked("ok", "good")
 
 
+def standing(report: Report) -> Table:
+    """Up to where each partition of the log is in the report."""
+    rows = tuple(
+        (topic, ", ".join(f"{number}: {offset:,}" for number, offset in partitions.items()))
+        for topic, partitions in report.standing.offsets.items()
+    )
+    return Table("Next offset of each partition", ("topic", "partition: offset"), rows)
+
+
 def tables(tenant: TenantReport, time_zone: str) -> Iterator[Table]:
     """A tenant's tables, empty ones left out; what does not match stands first."""
     made = (

@@ -179,10 +179,13 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """In one line; what stood there before is left as it was."""
+    """In one line; what stood there before is left as it was, and nothing is left beside it."""
+    (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
 
-    with pytest.raises(ConfigurationError, match="cannot write"):
-        write_whole(tmp_path / "file" / "report.html", "x")
+    for path in (tmp_path / "folder", tmp_path / "file" / "report.html"):
+        with pytest.raises(ConfigurationError, match="cannot write"):
+            write_whole(path, "x")
 
+    assert ["file", "folder"] == sorted(path.name for path in tmp_path.iterdir())
     assert "mine" == (tmp_path / "file").read_text()
