@@ -34,7 +34,7 @@ def bar(length: int, longest: int, level: str) -> Html:
 
 
 def _rows(plot: Plot) -> Html:
-    longest = max([one.value for one in plot.bars], default=0) or 1
+    longest = max([plot.whole, *(one.value for one in plot.bars)]) or 1
     rows = (
         tag(
             "tr",

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from processors.budgets.usage import Level, level_of, place_of
 from processors.calendar import MICROS_PER_SECOND, SECONDS_PER_HOUR, zone_of
 from processors.report.figures import Report, TenantReport
-from processors.report.words import money, place
+from processors.report.words import PERCENT, money, place
 from schemas.money import unit_name
 
 #: Bars of one plot that lie below each other.
@@ -34,6 +34,8 @@ class Plot(NamedTuple):
     title: str
     shape: Literal["columns", "rows"]
     bars: tuple[Bar, ...]
+    #: As long as the longest bar could be; 0: as the longest is.
+    whole: int = 0
 
 
 def plots(tenant: TenantReport, report: Report) -> Iterator[Plot]:
@@ -51,7 +53,10 @@ def plots(tenant: TenantReport, report: Report) -> Iterator[Plot]:
     )
     yield from (
         plot
-        for plot in (Plot("Budgets used", "rows", used), Plot("Rows that do not match, by rule", "rows", broken))
+        for plot in (
+            Plot("Budgets used", "rows", used, PERCENT),
+            Plot("Rows that do not match, by rule", "rows", broken),
+        )
         if plot.bars
     )
 

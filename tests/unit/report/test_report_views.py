@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 from api.cli.report_view import as_text, show
+from api.report.drawings import figure
 from api.report.files import write_all, write_whole
 from api.report.markup import joined, tag
 from api.report.page import page
 from processors.report.figures import Charge, Report
+from processors.report.plots import Bar, Plot
 from processors.report.words import ROWS_MAX, printable
 from schemas.errors import ConfigurationError
 from tests.support.reports import HOSTILE, broken, day, figures, report
@@ -124,6 +126,24 @@ def test_every_hour_of_the_day_has_its_column(of: object) -> None:
     hours = made.partition('class="hours"')[2].partition("</p>")[0].count("<span")
 
     assert hours == made.count("o&#x27;clock: ") == (of.ends_at - of.starts_at) // 3_600_000_000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("values", "whole", "widths"),
+    [
+        ((50, 25), 0, ["1000", "500"]),
+        ((1, 0), 100, ["10", "0"]),
+        ((99, 150), 100, ["660", "1000"]),
+        ((1, 10_000), 0, ["4", "1000"]),
+        ((0, -5), 0, ["0", "0"]),
+    ],
+)
+def test_bars_are_as_long_as_they_say(values: tuple[int, ...], whole: int, widths: list[str]) -> None:
+    """Beside the longest, or beside the whole where there is one; what is not nothing is seen."""
+    plot = Plot("bars", "rows", tuple(Bar("one", value, str(value)) for value in values), whole)
+    drawn = Parsed(figure(plot)).named("rect")
+
+    assert widths == [each["width"] for each in drawn if each["class"] == "plain"]
 
 
 def test_text_is_escaped_where_it_meets_markup() -> None:
