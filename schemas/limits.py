@@ -68,6 +68,10 @@ AUDIT_INTEGRATE_MILLISECONDS = 250
 AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
 AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
 
+# The nightly report.
+#: After a request's last lease: streams tick, batches are written.
+REPORT_SLACK_SECONDS = 60
+
 # A request must end before its hold's lease does, or the reaper would charge a call that is still running.
 assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
 # PLACED is acknowledged, or given up, well before its overlay entry falls away.

@@ -136,7 +136,7 @@ def list_limits(
     cells = [
         (
             limit.tenant_id,
-            place_of(limit),
+            place_of(limit.scope, limit.scope_id),
             f"{_allowed(limit, now)}{_conditions(limit)}",
             thresholds_text(limit, "\n"),
             limit.limit_id,
@@ -272,7 +272,8 @@ def _amount(text: str, currency: str) -> int:
 def _sentence(limit: Limit) -> str:
     verb = "may use" if limit.hard else "is watched above"
     told = f", told at {thresholds_text(limit)}" if limit.guards else ""
-    return f"{place_of(limit)} {verb} {_allowed(limit, now_micros())}{told} ({limit.limit_id})"
+    place = place_of(limit.scope, limit.scope_id)
+    return f"{place} {verb} {_allowed(limit, now_micros())}{told} ({limit.limit_id})"
 
 
 def _allowed(limit: Limit, now: int) -> str:

@@ -10,19 +10,16 @@ import typer
 from rich.text import Text
 
 from api.cli.control_session import control_session
-from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, bar, print_json, table, terminal
 from api.cli.times import now_micros, time_text
 from api.settings import load_settings
-from processors.budgets.usage import LimitUsage, named, usage_of
+from processors.budgets.usage import LimitUsage, level_of, place_of, usage_of
 from processors.control import Limit
 from processors.guardrails.forecast import INTERVAL_PERCENT, Projection, projection
 from processors.guardrails.hours import Standings, charged_by_hour, is_projected
 from schemas.money import format_amount, unit_name
 from sinks.redis.reads import RedisReads, TenantState
 
-BAR_CHARACTERS = 10
-#: From these on a bar is yellow, and red.
-YELLOW_PERCENT, RED_PERCENT = 80, 95
 ROWS_SHOWN = 200
 
 
@@ -86,9 +83,9 @@ def _cells(one: LimitUsage, projected: Projection | None) -> tuple[str | Text, .
     until = time_text(one.counter.window_end)[5:16].replace("T", " ") if one.counter.window_end else "-"
     used = f"{charged} + {held} held" if one.held_nano else charged
     unit = unit_name(limit.currency) + ("" if limit.hard else ", soft")
-    bar, percent = _bar(one.percent), str(one.percent)
-    place = named(limit, one.counter.limit_id)
-    cells = (limit.tenant_id, place, Text(until, no_wrap=True), used, f"{allowed} {unit}", bar, percent)
+    place = place_of(limit.scope, limit.scope_id, one.counter.limit_id)
+    filled = bar(one.percent, level_of(one.percent))
+    cells = (limit.tenant_id, place, Text(until, no_wrap=True), used, f"{allowed} {unit}", filled, str(one.percent))
     return (*cells, _expected(one, projected))
 
 
@@ -97,12 +94,6 @@ def _expected(one: LimitUsage, projected: Projection | None) -> Text:
         return Text("-")
     will_last = projected.expected_nano <= one.allowed_nano
     return Text(format_amount(projected.expected_nano, one.limit.currency), "" if will_last else "red")
-
-
-def _bar(percent: int) -> Text:
-    filled = min(BAR_CHARACTERS, BAR_CHARACTERS * percent // 100)
-    colour = "red" if percent >= RED_PERCENT else "yellow" if percent >= YELLOW_PERCENT else "green"
-    return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", colour, no_wrap=True)
 
 
 def _row(one: LimitUsage, projected: Projection | None) -> dict[str, Any]:

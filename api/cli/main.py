@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "tail": "tail",
     "why": "why",
     "verify": "verify",
+    "report": "report",
     "ledger": "ledger",
     "alert": "alert",
     "audit": "audit",

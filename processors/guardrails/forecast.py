@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from processors.budgets.fold import Counter
 from processors.budgets.tree import PERCENT
-from processors.budgets.usage import named
+from processors.budgets.usage import place_of
 from processors.control.entities import Limit
 from processors.guardrails.hours import HOURS_PER_DAY, MICROS_PER_HOUR, hour_of
 from schemas.events import Alert, AlertKind, Severity
@@ -96,6 +96,7 @@ def burn_rate_alert(
     spent, allowed, expected, low, high = (
         format_amount(nano, limit.currency) for nano in (posted_nano, allowed_nano, *projected[:3])
     )
+    place = place_of(limit.scope, limit.scope_id)
     return Alert(
         event_id=derived_id(GUARDRAILS, str(counter), AlertKind.BURN_RATE.value, ""),
         occurred_at=now_micros,
@@ -104,7 +105,7 @@ def burn_rate_alert(
         kind=AlertKind.BURN_RATE,
         severity=Severity.CRITICAL if projected.low_nano > allowed_nano else Severity.WARNING,
         subject=str(counter),
-        title=f"{limit.tenant_id}: the budget of {named(limit, counter.limit_id)} will not last its {limit.window}",
+        title=f"{limit.tenant_id}: the budget of {place} will not last its {limit.window}",
         detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged; at the rate of the last "
         f"{projected.hours} hours it will be {expected} by its end ({INTERVAL_PERCENT} % interval {low} to {high}). "
         f"Limit {counter.limit_id}.",
@@ -129,7 +130,7 @@ def anomaly_alert(limit: Limit, found: Outlier, now_micros: int) -> Alert:
         kind=AlertKind.ANOMALY,
         severity=Severity.WARNING,
         subject=f"{limit.limit_id}|{found.hour}",
-        title=f"{limit.tenant_id}: unusual charges to the budget of {named(limit, limit.limit_id)}",
+        title=f"{limit.tenant_id}: unusual charges to the budget of {place_of(limit.scope, limit.scope_id)}",
         detail=f"{charged} {unit_name(limit.currency)} in one hour; the same hour of the days before has {expected}. "
         f"Limit {limit.limit_id}.",
         window_start=found.hour * MICROS_PER_HOUR,

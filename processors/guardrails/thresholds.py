@@ -7,7 +7,7 @@ from typing import NamedTuple
 from processors.budgets.events import refusal_reason
 from processors.budgets.fold import Counter
 from processors.budgets.tree import PERCENT
-from processors.budgets.usage import named
+from processors.budgets.usage import place_of
 from processors.control.entities import Limit, Threshold
 from schemas.events import Alert, AlertKind, BudgetEvent, HoldLeg, Severity
 from schemas.ids import derived_id
@@ -148,4 +148,4 @@ def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
 def _named(limit: Limit, counter: Counter) -> str:
     """The counter for people."""
     period = "in all" if limit.window == "total" else f"a {limit.window}"
-    return f"{named(limit, counter.limit_id)}, {period}"
+    return f"{place_of(limit.scope, limit.scope_id, counter.limit_id)}, {period}"
