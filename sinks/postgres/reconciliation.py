@@ -34,6 +34,11 @@ WHERE chosen_provider_id IS NOT NULL
         SELECT FROM attempt AS tried
         WHERE tried.tenant_id = chosen.tenant_id AND tried.request_id = chosen.request_id
             AND tried.provider_id = chosen_provider_id AND tried.model = chosen_model)
+    AND NOT EXISTS (
+        SELECT FROM budget_event AS refused
+        WHERE refused.kind = 'REFUSED' AND refused.tenant_id = chosen.tenant_id
+            AND refused.request_id = chosen.request_id
+            AND refused.provider_id = chosen_provider_id AND refused.model = chosen_model)
 """
 #: Holds that nothing resolved.
 _OPEN = """
@@ -81,7 +86,7 @@ WHERE kind = 'RECEIVED'
     ),
     Invariant(
         "decisions_are_tried",
-        "The candidate that was chosen is tried, unless the request is refused before.",
+        "The candidate that was chosen is tried, unless a budget had no room for it or the request is refused before.",
         _UNTRIED,
         of_spans=True,
     ),

@@ -27,6 +27,7 @@ from tests.support.days import (
     answered,
     booked,
     expired,
+    gave_way,
     ids,
     late,
     limit_event,
@@ -100,6 +101,13 @@ async def test_a_whole_day_matches(desk: ReportDesk) -> None:
     assert [("limit_1", 1)] == [(each.limit_id, each.movements) for each in acme.holds if each.kind == "REFUSED"]
     assert [AMOUNT_NANO] == [each.amount_nano for each in tenant_of(report, "globex").charges]
     assert all(each.expected_nano == each.actual_nano for each in acme.control_totals)
+
+
+async def test_a_candidate_that_found_no_room_is_no_mismatch(desk: ReportDesk) -> None:
+    """The next one was tried: the budget says why the one that was chosen was not."""
+    await desk.write(booked(gave_way(5)))
+
+    assert {} == await desk.named()
 
 
 class Fault(NamedTuple):

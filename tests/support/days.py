@@ -59,6 +59,23 @@ def refused(number: int) -> list[Event]:
     return [story["received"], story["decision"], budget, end]
 
 
+def gave_way(number: int) -> list[Event]:
+    """A request whose first candidate found no room, answered by the next."""
+    story = answered(number)
+    _change(story, "decision", chosen_provider_id="p0", chosen_model="m0")
+    fields = {"provider_id": "p0", "model": "m0", "hold_id": event_id(number, "refused")}
+    budget = msgspec.structs.replace(
+        story["placed"],
+        event_id=event_id(number, "refusal"),
+        kind=events.BudgetKind.REFUSED,
+        reason="cheaper_models_only",
+        refused_by_limit_id="limit_1",
+        lease_until=None,
+        **fields,
+    )
+    return [story["received"], story["decision"], budget, *(story[name] for name in NAMES[2:])]
+
+
 def expired(number: int) -> list[Event]:
     """A request whose gateway was lost: its hold expired, was charged, and closed it."""
     story = answered(number)
