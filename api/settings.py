@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     output_tokens_default: int = Field(
         4096, gt=0, description="Output tokens held for when neither the caller nor the price book gives a bound."
     )
+    stream_step_tokens: int = Field(
+        limits.STREAM_STEP_TOKENS,
+        ge=64,
+        description="Output tokens per choice by which the hold of a stream without a bound grows.",
+    )
     expired_hold_charge: str = Field(
         "full",
         pattern="^(full|input|nothing)$",

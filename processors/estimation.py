@@ -5,10 +5,17 @@ text it carries (an escape is longer than what it means; a message's frame of a 
 bytes of the body bound the tokens of its text. Media given by reference cost tokens that no byte shows: each counts as
 MEDIA_TOKENS_BOUND, above what the list of current models takes for the largest picture.
 
+The same holds for what a model writes, where all of it shows as text: the bytes of a stream's text bound its tokens,
+but for a few marks around each choice (STREAM_MARK_TOKENS). What a model thinks out of sight has no bytes to count.
+
 The estimate: four bytes make a token, rounded up. It is marked as one wherever it stands.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+from schemas.limits import STREAM_MARK_TOKENS
 
 BYTES_PER_TOKEN_ESTIMATED = 4
 MEDIA_TOKENS_BOUND = 48_000
@@ -36,6 +43,41 @@ def output_tokens_bound(asked: int | None, choices: int, model_max: int | None, 
     if asked is None:
         return (model_max or default) * choices
     return (asked if model_max is None else min(asked, model_max)) * choices
+
+
+class OutputHold(NamedTuple):
+    """Output tokens that an attempt is held for, all choices together."""
+
+    #: So many now.
+    tokens: int
+    #: The most that may come; None when nobody knows.
+    tokens_max: int | None
+    #: What the hold grows by.
+    step_tokens: int = 0
+    choices: int = 1
+
+    @property
+    def grows(self) -> bool:
+        """Whether more may come than is held for."""
+        return self.step_tokens > 0 and (self.tokens_max is None or self.tokens < self.tokens_max)
+
+    @property
+    def text_bytes(self) -> int | None:
+        """So many bytes of text it covers; None when it covers whatever may come."""
+        return self.tokens - STREAM_MARK_TOKENS * self.choices if self.grows else None
+
+    def covering(self, text_bytes: int) -> OutputHold:
+        """The hold grown by as many steps as cover this much text, at least by one."""
+        lacking = text_bytes + STREAM_MARK_TOKENS * self.choices - self.tokens
+        tokens = self.tokens + self.step_tokens * max(1, -(-lacking // self.step_tokens))
+        return self._replace(tokens=tokens if self.tokens_max is None else min(tokens, self.tokens_max))
+
+
+def output_in_steps(step: int, choices: int, model_max: int | None) -> OutputHold:
+    """The first step of an answer that shows every token and has no bound but the model's, `step` tokens per choice."""
+    tokens_max = None if model_max is None else model_max * choices
+    first = step * choices
+    return OutputHold(first if tokens_max is None else min(first, tokens_max), tokens_max, first, choices)
 
 
 def tokens_estimated(text_bytes: int) -> int:

@@ -30,6 +30,11 @@ HOLD_TOMBSTONE_SECONDS = 24 * 3600
 BUDGET_LAG_SECONDS_MAX = 5
 LIMIT_UNITS_MAX = 9_000_000
 LEGS_MAX = 32
+# Streams whose hold grows: output tokens of one step, per choice; of them, those that no text shows (its begin and end
+# marks); and how long a stream that used up its hold waits for the next step.
+STREAM_STEP_TOKENS = 1_024
+STREAM_MARK_TOKENS = 16
+STREAM_EXTEND_SECONDS_MAX = 5
 
 # The log.
 RECORD_BYTES_MAX = 1_000_000
@@ -76,6 +81,8 @@ REPORT_SLACK_SECONDS = 60
 assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
 # PLACED is acknowledged, or given up, well before its overlay entry falls away.
 assert DELIVERY_TIMEOUT_SECONDS < OVERLAY_SECONDS
+# A step has room for text.
+assert STREAM_MARK_TOKENS < STREAM_STEP_TOKENS
 # A late resolution finds the tombstone of its hold.
 assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS
 # Lua compares doubles: every sum of nano-units must stay an exact integer.

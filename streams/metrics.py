@@ -25,6 +25,7 @@ CounterName = Literal[
     "quaestor_holds_total",  # holds asked for
     "quaestor_alerts_total",  # alerts told
     "quaestor_alert_sends_total",  # attempts to hand an alert to a channel
+    "quaestor_extensions_total",  # extensions of holds asked for, and streams ended for want of one
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -73,6 +74,10 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_alerts_total": Metric("Alerts told by guardrails.", ("kind",)),
     "quaestor_alert_sends_total": Metric(
         "Attempts to hand an alert to a channel: sent, later, never.", ("channel_kind", "outcome")
+    ),
+    "quaestor_extensions_total": Metric(
+        "Extensions of holds that streams asked for: granted, refused, closed, lost; and streams that were stopped.",
+        ("outcome",),
     ),
 }
 GAUGES: dict[GaugeName, Metric] = {

@@ -87,6 +87,10 @@ def set_price(
     cache_write: PriceOption = None,
     reasoning: PriceOption = None,
     max_output_tokens: Annotated[int | None, typer.Option(help="Most output tokens the model gives.")] = None,
+    visible_output: Annotated[
+        bool | None,
+        typer.Option(help="Whether streams show every output token as text, so that they may be held for in steps."),
+    ] = None,
     source: Annotated[str, typer.Option(help="Where the fact comes from.")] = "set by hand",
     reason: ReasonOption = None,
     data: DataOption = None,
@@ -101,6 +105,7 @@ def set_price(
         model=model,
         rates=_rates(given),
         max_output_tokens=max_output_tokens,
+        visible_output=visible_output,
         source=source,
         dated=today(),
     )
@@ -146,6 +151,7 @@ def price_row(price: Price, version: str) -> dict[str, Any]:
         "tiers": tiers,
         "max_output_tokens": price.max_output_tokens,
         "context_tokens": price.context_tokens,
+        "visible_output": price.visible_output,
         "source": price.source,
         "dated": price.dated,
         "version": version,

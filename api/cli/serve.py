@@ -56,6 +56,7 @@ def gateway(
         lease_seconds=settings.lease_seconds,
         hold_tombstone_seconds=settings.hold_tombstone_seconds,
         output_tokens_default=settings.output_tokens_default,
+        stream_step_tokens=settings.stream_step_tokens,
         tags_allowed=settings.tags_allowed,
         linger_milliseconds=settings.linger_milliseconds,
         log_level=settings.log_level,

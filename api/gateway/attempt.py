@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
 
 from api.gateway.errors import Problem, budget_exceeded
 from api.gateway.events import Context, Ended, attempt_event, cost_event
+from api.gateway.intake import Ask
+from api.gateway.options import GatewayOptions
 from processors.budgets import (
     HoldContext,
     HoldSize,
     Legs,
     Payer,
+    Standing,
     Target,
     committed_event,
+    extended_event,
     legs_for,
     overage_event,
     placed_event,
@@ -21,11 +28,30 @@ from processors.budgets import (
     standings,
 )
 from processors.control import ControlState, Threshold
-from processors.estimation import input_tokens_bound, output_tokens_bound
+from processors.estimation import OutputHold, input_tokens_bound, output_in_steps, output_tokens_bound
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
 from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
+from schemas.money import COUNTED_REQUESTS
 from sinks.redis.holds import PlaceHold, Refused
+
+
+class OutputBounds(NamedTuple):
+    """What is known of an answer's length before the call."""
+
+    #: Output tokens asked for at most, per choice; None when the caller set no bound.
+    asked: int | None
+    choices: int
+    #: Per choice, where nobody gives a bound.
+    default: int
+    #: Output tokens per choice to hold for at a time; None: for all at once.
+    step: int | None = None
+
+
+def output_bounds(ask: Ask, options: GatewayOptions) -> OutputBounds:
+    """The bounds of an answer to this request."""
+    step = options.stream_step_tokens if ask.open_ended else None
+    return OutputBounds(ask.output_tokens, ask.choices, options.output_tokens_default, step)
 
 
 class RequestLimits:
@@ -52,17 +78,32 @@ class RequestLimits:
         #: Whether a limit may stand on the end user, and nobody can say now who that is.
         self.user_is_hidden = hidden and "user" in control.scopes_limited.get(context.tenant_id, ())
 
-    def legs(self, target: Target, size: HoldSize, now: int) -> Legs:
+    def standing(self, target: Target, now: int) -> tuple[Standing, ...]:
+        """The limits in force."""
+        return standings(self._control, self._payer, target, now)
+
+    def legs(self, standing: tuple[Standing, ...], target: Target, size: HoldSize, now: int) -> Legs:
         """The legs of a hold; raises ConfigurationError when a limit can't be checked."""
-        control = self._control
-        found = standings(control, self._payer, target, now)
-        return legs_for(found, self._payer, target, size, now, control.rates)
+        return legs_for(standing, self._payer, target, size, now, self._control.rates)
 
 
 class Attempt:
     """A candidate being tried. Made before its hold is asked for."""
 
-    __slots__ = ("_held_to", "_new_id", "ask", "body", "called", "choice", "hold", "number", "placed", "started_at")
+    __slots__ = (
+        "_held_to",
+        "_input_tokens",
+        "_new_id",
+        "ask",
+        "body",
+        "called",
+        "choice",
+        "hold",
+        "number",
+        "output",
+        "placed",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -70,19 +111,20 @@ class Attempt:
         number: int,
         choice: Choice,
         body: bytes,
-        bounds: tuple[int | None, int, int],
+        bounds: OutputBounds,
         limits: RequestLimits,
         now: int,
         new_id: Callable[[int], str],
     ) -> None:
-        """`bounds`: output tokens asked for per choice, choices, and the default. Raises ConfigurationError.
-
-        That is when a limit counts a currency that there is no exchange rate to.
-        """
+        """Raises ConfigurationError: a limit counts a currency that there is no exchange rate to."""
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
-        size = _size(context.operation, choice, body, bounds)
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
-        found = limits.legs(target, size, now)
+        standing = limits.standing(target, now)
+        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens)
+        #: What it is held for; grows with a stream in steps.
+        self.output = _output(context.operation, choice, bounds, standing)
+        size = self._size(self.output)
+        found = limits.legs(standing, target, size, now)
         self._held_to = found.held_to
         hold_id = new_id(now)
         self.ask = PlaceHold(context.tenant_id, hold_id, found.legs, found.allowed_nano)
@@ -104,7 +146,7 @@ class Attempt:
             price_version=choice.price_version,
             exchange_rate_id=found.exchange_rate_id,
         )
-        #: Its PLACED, once the hold stands.
+        #: What the hold stands by, once it does: its PLACED, or its last EXTENDED.
         self.placed: BudgetEvent | None = None
         #: Whether the provider may have seen the call.
         self.called = False
@@ -122,10 +164,29 @@ class Attempt:
         )
         return self.placed
 
-    def refused(self, now: int, causation_id: str | None, refused: Refused) -> BudgetEvent:
-        """The REFUSED event of the hold that found no room."""
+    def extended(self, output: OutputHold, now: int) -> BudgetEvent:
+        """The EXTENDED event of the hold that is to cover this output."""
+        size, placed = self._size(output), self._placed()
+        # A request ends before its first lease does, so the lease need not grow.
+        return extended_event(
+            placed,
+            event_id=self._new_id(now),
+            occurred_at=now,
+            actor=self.hold.actor,
+            amount_nano=size.amount_nano,
+            tokens=size.tokens,
+            lease_until=placed.lease_until or now,
+        )
+
+    def refused(
+        self, now: int, causation_id: str | None, refused: Refused, extended: BudgetEvent | None = None
+    ) -> BudgetEvent:
+        """The REFUSED event of the hold that found no room, or of the extension that did not."""
+        hold = self.hold
+        if extended is not None:
+            hold = msgspec.structs.replace(hold, amount_nano=extended.amount_nano, legs=self._asked(extended))
         return refused_event(
-            self.hold,
+            hold,
             event_id=self._new_id(now),
             occurred_at=now,
             causation_id=causation_id,
@@ -152,6 +213,16 @@ class Attempt:
 
     def _index(self, limit_id: str) -> int:
         return next(index for index, leg in enumerate(self.hold.legs) if leg.limit_id == limit_id)
+
+    def _asked(self, extended: BudgetEvent) -> tuple[HoldLeg, ...]:
+        """The legs of an extension beside what they held before."""
+        pairs = zip(extended.legs, self._placed().legs, strict=True)
+        return tuple(msgspec.structs.replace(leg, held_nano=before.amount_nano) for leg, before in pairs)
+
+    def more(self, extended: BudgetEvent, limit_id: str) -> HoldLeg:
+        """What an extension asks of one of the limits beyond what is held."""
+        leg = next(leg for leg in self._asked(extended) if leg.limit_id == limit_id)
+        return msgspec.structs.replace(leg, amount_nano=leg.amount_nano - leg.held_nano)
 
     def release(self, now: int, actor: str, reason: str, causation_id: str | None = None) -> BudgetEvent:
         """RELEASED: the provider was not called, or used nothing."""
@@ -192,6 +263,12 @@ class Attempt:
                 events.append(over)
         return events, amount_nano
 
+    def _size(self, output: OutputHold) -> HoldSize:
+        """Never less than what the attempt can cost and use within this output."""
+        price, given = self.choice.price, self._input_tokens
+        amount_nano = hold_upper_bound_nano(given, output.tokens, price)
+        return HoldSize(amount_nano, price.currency, given + output.tokens)
+
     def _placed(self) -> BudgetEvent:
         if self.placed is None:
             raise RuntimeError("the hold was never placed")
@@ -219,12 +296,16 @@ class NoRoom:
         return next((problem for one, limit_id, problem in self._found if attempt.asks_as_much(one, limit_id)), None)
 
 
-def _size(operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int]) -> HoldSize:
-    """Never less than what the attempt can cost and use."""
+def _output(operation: Operation, choice: Choice, bounds: OutputBounds, standing: tuple[Standing, ...]) -> OutputHold:
+    """Never less than what may come, or a first step of it: where a stream shows all that it will be charged for."""
     price = choice.price
-    asked, choices, default = bounds
-    output = 0
-    if operation is Operation.CHAT_COMPLETIONS:
-        output = output_tokens_bound(asked, choices, price.max_output_tokens, default)
-    given = input_tokens_bound(body, price.context_tokens)
-    return HoldSize(hold_upper_bound_nano(given, output, price), price.currency, given + output)
+    if operation is not Operation.CHAT_COMPLETIONS:
+        return OutputHold(0, 0)
+    if bounds.step is not None and price.visible_output and any(_counts_output(one) for one in standing):
+        return output_in_steps(bounds.step, bounds.choices, price.max_output_tokens)
+    tokens = output_tokens_bound(bounds.asked, bounds.choices, price.max_output_tokens, bounds.default)
+    return OutputHold(tokens, tokens)
+
+
+def _counts_output(standing: Standing) -> bool:
+    return standing.limit.currency != COUNTED_REQUESTS

@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt, NoRoom, RequestLimits
+from api.gateway.attempt import Attempt, NoRoom, RequestLimits, output_bounds
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -31,6 +31,7 @@ from api.gateway.outcomes import client_gone, estimate, failed_call, refused_cal
 from api.gateway.parts import Parts
 from api.gateway.relay import Caller, Relay, error_event
 from api.gateway.spool import SpoolFullError
+from api.gateway.steps import Steps
 from api.gateway.wire import Receive, Send, answer, refuse
 from api.providers.dialect import read_answer
 from api.providers.errors import UpstreamError
@@ -69,7 +70,7 @@ class Exchange:
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
         self._limits = RequestLimits(control, context, received, labels.approval_hash)
         self._traceparent = labels.traceparent
-        self._totals = Totals()
+        self._bounds, self._totals = output_bounds(ask, parts.options), Totals()
         #: Events that wait for the next group.
         self._waiting: list[Event] = [received, decision]
         #: The last group, while it is being recorded.
@@ -132,10 +133,9 @@ class Exchange:
         if self._limits.user_is_hidden:
             return admission_closed("user_unavailable")
         now = parts.now()
-        bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
         try:
             body = ask.body_for(choice.model)
-            attempt = Attempt(self._context, number, choice, body, bounds, self._limits, now, parts.new_id)
+            attempt = Attempt(self._context, number, choice, body, self._bounds, self._limits, now, parts.new_id)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
@@ -253,9 +253,10 @@ class Exchange:
         headers = self._headers(attempt)
         if caller is None:
             caller = self._caller = Caller(send, receive)
-        relay = Relay(reply, caller, headers, self._ask.prompt_bytes)
+        steps = Steps(self._parts, attempt, self._traceparent) if attempt.output.grows else None
+        relay = Relay(reply, caller, headers, self._ask.prompt_bytes, steps)
         try:
-            ended = await relay.run()
+            ended = await self._relayed(relay, steps)
             if caller.first_at:
                 ended.first_chunk_micros = max(0, (caller.first_at - began_at) // 1_000)
             self._ended(attempt, ended, began_at)
@@ -271,6 +272,14 @@ class Exchange:
         finally:
             relay.close()
         return None
+
+    async def _relayed(self, relay: Relay, steps: Steps | None) -> Ended:
+        """The stream to its end; what its steps left to record goes first in the group that ends the attempt."""
+        try:
+            return await relay.run()
+        finally:
+            if steps is not None:
+                self._waiting += await steps.end()
 
     def _headers(self, attempt: Attempt | None) -> list[Header]:
         """Our headers on an answer."""

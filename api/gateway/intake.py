@@ -29,6 +29,8 @@ APPROVAL = b"x-quaestor-approval"
 #: More choices than this are refused: every one multiplies the hold.
 CHOICES_MAX = 128
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+#: Fields that ask for output of which a stream's text does not show all: reasoning, sound, predictions that failed.
+UNSEEN_OUTPUT = frozenset({"audio", "modalities", "prediction", "reasoning", "reasoning_effort", "thinking"})
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
 
@@ -80,6 +82,8 @@ class Ask(msgspec.Struct, frozen=True):
     #: Output tokens asked for at most, per choice; None when the caller set no bound.
     output_tokens: int | None = None
     choices: int = 1
+    #: Whether it is a stream that only the model's own bound ends, and asks for nothing but text.
+    open_ended: bool = False
     #: Size of what is to be read by the model, bytes of JSON: for estimates only.
     prompt_bytes: int = 0
     #: The end user as the caller names them: never to be logged or recorded.
@@ -197,6 +201,7 @@ def _chat_ask(chat: ChatBody, fields: dict[str, msgspec.Raw], labels: Labels) ->
         wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
         output_tokens=asked,
         choices=chat.n or 1,
+        open_ended=asked is None and chat.stream is True and UNSEEN_OUTPUT.isdisjoint(fields),
         prompt_bytes=len(bytes(fields["messages"])),
         user=chat.user or None,
         tags={**metadata, **labels.tags} if metadata else labels.tags,

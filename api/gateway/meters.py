@@ -19,6 +19,7 @@ class Meters:
         self._requests = metrics.counter("quaestor_requests_total")
         self._attempts = metrics.counter("quaestor_attempts_total")
         self._holds = metrics.counter("quaestor_holds_total")
+        self._extensions = metrics.counter("quaestor_extensions_total")
         self._request_seconds = metrics.histogram("quaestor_request_seconds")
         self._attempt_seconds = metrics.histogram("quaestor_attempt_seconds")
         self._in_flight = metrics.gauge("quaestor_requests_in_flight")
@@ -40,6 +41,10 @@ class Meters:
     def hold(self, outcome: str) -> None:
         """A hold was asked for."""
         self._counter(self._holds, "holds", outcome).inc()
+
+    def extension(self, outcome: str) -> None:
+        """A stream asked for more, or was stopped."""
+        self._counter(self._extensions, "extensions", outcome).inc()
 
     def gauges(self, spool_bytes: int) -> None:
         """What is so now; called before the metrics are read."""

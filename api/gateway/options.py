@@ -31,6 +31,8 @@ class GatewayOptions:
     hold_tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS
     #: Output tokens held for when neither the caller nor the price book gives a bound.
     output_tokens_default: int = 4096
+    #: Output tokens per choice by which the hold of a stream without a bound grows.
+    stream_step_tokens: int = limits.STREAM_STEP_TOKENS
     #: Tag and metadata keys that stand in events in the clear.
     tags_allowed: tuple[str, ...] = TAGS_ALLOWED
     #: How long the producer waits to fill a batch while many requests are under way; else it sends at once.

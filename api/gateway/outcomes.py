@@ -10,6 +10,7 @@
 | any other 4xx (the caller's request) | PROVIDER_ERROR | nothing | no, passed through |
 | an answer that can't be read, or is over a limit | INVALID_RESPONSE | estimate of the input | yes |
 | an answer that broke off | TRUNCATED | usage if told, else estimate of what came | yes, until bytes were forwarded |
+| a stream whose hold could not grow | SUCCEEDED, finish_reason length | usage if told, else estimate of what came | |
 | the caller hung up on a stream | CLIENT_DISCONNECTED | usage if told, else estimate of what came | no |
 """
 
@@ -84,6 +85,16 @@ def failed_stream(word: str, prompt_bytes: int, usage: Usage | None, written: in
         usage_source=UsageSource.PROVIDER if usage else UsageSource.ESTIMATE if written else UsageSource.NONE,
         failover=True,
         problem=_bad_gateway("provider_error", "The provider failed in the middle of its answer."),
+    )
+
+
+def stopped(reason: str, prompt_bytes: int, usage: Usage | None, written: int) -> Ended:
+    """How an attempt ended that we cut because its hold could not grow: the caller has an answer, if a short one."""
+    return Ended(
+        outcome=AttemptOutcome.SUCCEEDED,
+        detail=f"stopped: {reason}",
+        usage=usage or estimate(prompt_bytes, written),
+        usage_source=UsageSource.PROVIDER if usage else UsageSource.ESTIMATE,
     )
 
 

@@ -2,6 +2,9 @@
 
 Held back: chunks with a finish_reason, the usage chunk, and [DONE]. Nothing is sent to the caller before the first
 chunk of content, so that until then another candidate can still take over.
+
+A stream whose hold grows in steps forwards what its hold covers. When there is no further step the provider is hung up
+on, and the answer ends as one that reached its length.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import msgspec
 
 from api.gateway.errors import Header, Problem
 from api.gateway.events import Ended
-from api.gateway.outcomes import client_gone, failed_call, failed_stream
+from api.gateway.outcomes import client_gone, failed_call, failed_stream, stopped
+from api.gateway.steps import Steps, Stop
 from api.gateway.wire import Receive, Send
-from api.providers.dialect import Reading, read_chunk
+from api.providers.dialect import Reading, finished_choices, read_chunk
 from api.providers.errors import UpstreamError, UpstreamTruncatedError
 from api.providers.sse import DONE, EventSplitter, data_of, event_of
 from api.providers.upstream import Answer
@@ -30,10 +34,21 @@ STREAM_HEADERS: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 END = b"data: [DONE]\n\n"
+#: finish_reason of a choice whose hold could not grow: OpenAI's word for an answer cut by a bound.
+CUT = "length"
 
 
 class StreamFaultError(Exception):
     """The provider put an error into its stream; carries a safe word for it."""
+
+
+class StoppedError(Exception):
+    """The hold covers no more; carries why."""
+
+    def __init__(self, stop: Stop) -> None:
+        """For this reason."""
+        super().__init__(stop.reason)
+        self.stop = stop
 
 
 class Caller:
@@ -86,10 +101,17 @@ class Caller:
 class Relay:
     """The stream of one attempt."""
 
-    def __init__(self, answer: Answer, caller: Caller, headers: list[Header], prompt_bytes: int) -> None:
-        """`headers` are ours, for when this attempt is the one that begins the answer."""
+    def __init__(
+        self,
+        answer: Answer,
+        caller: Caller,
+        headers: list[Header],
+        prompt_bytes: int,
+        steps: Steps | None = None,
+    ) -> None:
+        """`headers` are ours, for when this attempt begins the answer; `steps` where the hold grows with the stream."""
         self._answer, self._caller, self._headers = answer, caller, headers
-        self._prompt_bytes = prompt_bytes
+        self._prompt_bytes, self._steps = prompt_bytes, steps
         self._splitter = EventSplitter()
         self._held: list[bytes] = []
         self._usage_event: bytes | None = None
@@ -97,7 +119,11 @@ class Relay:
         self._written = 0
         self._response_id: str | None = None
         self._finish_reason: str | None = None
+        self._finished = 0
         self._done = False
+        #: The last chunk of content, kept of a stream in steps.
+        self._last: bytes | None = None
+        self._stop: Stop | None = None
 
     async def run(self) -> Ended:
         """Forward until the stream ends; says how it ended. Nothing of the end has been sent yet."""
@@ -110,6 +136,8 @@ class Relay:
             ended = failed_stream(str(fault), self._prompt_bytes, self._usage, self._written)
         except UpstreamError as fault:
             ended = self._broken(fault)
+        except StoppedError as fault:
+            ended = self._stopped(fault.stop)
         else:
             ended = self._whole()
         finally:
@@ -122,6 +150,8 @@ class Relay:
     def tail(self, cost: str, currency: str, ended: Ended, *, wants_usage: bool) -> bytes:
         """The end of a whole stream: what was held back, usage when asked for, the cost as a comment, [DONE]."""
         parts = self._held
+        if self._stop is not None:
+            parts.append(self._stop_chunk(self._stop))
         if wants_usage:
             parts.append(self._usage_chunk(cost, currency, ended))
         parts.append(b": x-quaestor-cost " + cost.encode() + b"\n\n")
@@ -149,9 +179,34 @@ class Relay:
             await self._forward(splitter.feed(data))
 
     async def _forward(self, events: list[bytes]) -> None:
+        if self._steps is not None:
+            await self._forward_in_steps(self._steps, events)
+            return
         out = [event for event in events if self._passes(event)]
         if out:
             await self._caller.forward(self._headers, b"".join(out))
+
+    async def _forward_in_steps(self, steps: Steps, events: list[bytes]) -> None:
+        """Forward what the hold covers, and wait for more of it; raises StoppedError. Nothing is read meanwhile."""
+        passing = [(event, self._written) for event in events if self._passes(event)]
+        is_whole = self._done or self._finished >= steps.choices
+        out: list[bytes] = []
+        for event, written in passing:
+            # A step is to cover all that was read: it has been written.
+            if not is_whole and not steps.covers(written, self._written):
+                await self._send(out)
+                out = []
+                stop = await steps.reach(self._written)
+                if stop is not None:
+                    raise StoppedError(stop)
+            out.append(event)
+            if not event.startswith(b":"):
+                self._last = event
+        await self._send(out)
+
+    async def _send(self, events: list[bytes]) -> None:
+        if events:
+            await self._caller.forward(self._headers, b"".join(events))
 
     def _passes(self, event: bytes) -> bool:
         """Take note of an event; whether it goes to the caller now. Raises UpstreamGarbageError, StreamFaultError."""
@@ -176,6 +231,7 @@ class Relay:
             self._usage = reading.usage
         if reading.finished:
             self._finish_reason = self._finish_reason or reading.finish_reason
+            self._finished += reading.finished
             self._held.append(event)
             return False
         if reading.bare and reading.usage is not None:
@@ -200,6 +256,40 @@ class Relay:
             return self._whole()
         return failed_call(fault, self._prompt_bytes, self._usage, self._written)
 
+    def _stopped(self, stop: Stop) -> Ended:
+        """No further step: the provider stops at once; what it wrote until now is the answer."""
+        self._answer.abort()
+        if self._caller.gone:
+            return client_gone(self._prompt_bytes, self._usage, self._written)
+        self._stop, self._finish_reason = stop, CUT
+        return stopped(stop.reason, self._prompt_bytes, self._usage, self._written)
+
+    def _stop_chunk(self, stop: Stop) -> bytes:
+        """A chunk like those before it that ends every choice that has not ended."""
+        chunk = self._like_the_last()
+        ended = {index for event in self._held for index in finished_choices(data_of(event) or b"")}
+        indexes = [index for index in range(self._steps.choices if self._steps else 1) if index not in ended]
+        chunk["choices"] = [{"index": index, "delta": {}, "finish_reason": CUT} for index in indexes]
+        chunk["quaestor"] = {"stopped": stop.reason, **(stop.details or {})}
+        return event_of(msgspec.json.encode(chunk))
+
+    def _like_the_last(self) -> dict[str, object]:
+        data = data_of(self._last) if self._last is not None else None
+        if data is None:
+            return self._new_chunk()
+        chunk: dict[str, object] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        if "usage" in chunk:
+            chunk["usage"] = None
+        return chunk
+
+    def _new_chunk(self) -> dict[str, object]:
+        return {
+            "id": self._response_id or "",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": "",
+        }
+
     def _usage_chunk(self, cost: str, currency: str, ended: Ended) -> bytes:
         """The provider's usage chunk with the cost added, or one of ours when it sent none."""
         data = data_of(self._usage_event) if self._usage_event is not None else None
@@ -208,11 +298,7 @@ class Relay:
             chunk = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         else:
             usage = ended.usage
-            chunk = {
-                "id": self._response_id or "",
-                "object": "chat.completion.chunk",
-                "created": int(time.time()),
-                "model": "",
+            chunk = self._new_chunk() | {
                 "choices": [],
                 "usage": {
                     "prompt_tokens": usage.input_tokens,

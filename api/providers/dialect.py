@@ -50,21 +50,37 @@ class _Text(msgspec.Struct):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
+    function_call: msgspec.Raw = msgspec.Raw()
 
     def size(self) -> int:
-        """Characters written, tool calls by their JSON."""
-        size = len(self.content) if self.content else 0
+        """Bytes written, calls of tools by their JSON."""
+        size = _bytes(self.content) if self.content else 0
         if self.reasoning_content:
-            size += len(self.reasoning_content)
+            size += _bytes(self.reasoning_content)
         if self.refusal:
-            size += len(self.refusal)
+            size += _bytes(self.refusal)
+        if self.function_call:
+            size += len(bytes(self.function_call))
         return size + (len(bytes(self.tool_calls)) if self.tool_calls else 0)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 class _Choice(msgspec.Struct):
     delta: _Text | None = None
     message: _Text | None = None
     finish_reason: str | None = None
+
+
+class _End(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Ends(msgspec.Struct):
+    choices: list[_End]
 
 
 class _ChatAnswer(msgspec.Struct):
@@ -94,7 +110,7 @@ class Reading(msgspec.Struct):
     finished: int = 0
     #: Whether it has no choices: a chunk that only reports.
     bare: bool = False
-    #: Characters the model wrote in it: for estimates only.
+    #: Bytes of text the model wrote in it, never fewer than its visible tokens.
     written: int = 0
     #: A safe word for the provider's error; None when there is none.
     error: str | None = None
@@ -156,6 +172,15 @@ def read_chunk(data: bytes) -> Reading:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UpstreamGarbageError("a chunk of the stream is not the JSON it should be") from error
     return _reading(chunk, [choice.delta for choice in chunk.choices or ()])
+
+
+def finished_choices(data: bytes) -> list[int]:
+    """The indexes of the choices that end in a chunk; none where it can't be read."""
+    try:
+        choices = msgspec.json.decode(data, type=_Ends).choices
+    except msgspec.MsgspecError:
+        return []
+    return [choice.index for choice in choices if choice.finish_reason]
 
 
 def _decode_chat(data: bytes) -> _ChatAnswer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
-from processors.budgets.tree import HoldSize, counted_nano
+from processors.budgets.tree import HoldSize, counted_nano, held_nano
 from processors.control.entities import Threshold
 from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from schemas.ids import derived_id
@@ -201,22 +201,29 @@ def extended_event(
     lease_until: int,
     tokens: int = 0,
 ) -> BudgetEvent:
-    """EXTENDED: from here the hold stands at so much in all (never less than before) until `lease_until`."""
+    """EXTENDED: from here the hold stands at so much in all (never less than before) until `lease_until`.
+
+    `placed` is its PLACED, or the EXTENDED before this one.
+    """
+    legs = _raised(placed, HoldSize(amount_nano, placed.currency, tokens))
     return _of_placed(
         placed,
         BudgetKind.EXTENDED,
         event_id=event_id,
         occurred_at=occurred_at,
         actor=actor,
-        legs=_charged(placed, HoldSize(amount_nano, placed.currency, tokens)),
-        amount_nano=amount_nano,
+        legs=legs,
+        amount_nano=max(placed.amount_nano, amount_nano),
         lease_until=lease_until,
         generation=placed.generation,
     )
 
 
 def expired_event(placed: BudgetEvent, *, actor: str, policy: ExpiredCharge = ExpiredCharge.FULL) -> BudgetEvent:
-    """EXPIRED: the lease ran out; charged by the policy, an estimate. Id and bytes follow from PLACED alone."""
+    """EXPIRED: the lease ran out; charged by the policy, an estimate.
+
+    `placed` is what the hold stands by, its PLACED or its last EXTENDED: id and bytes follow from that event alone.
+    """
     legs = tuple(_leg(leg, expired_charge_nano(policy, leg.held_nano), leg.held_nano) for leg in placed.legs)
     return _of_placed(
         placed,
@@ -280,6 +287,12 @@ def _of_placed(
 def _charged(placed: BudgetEvent, size: HoldSize) -> tuple[HoldLeg, ...]:
     """Every leg with what it is charged, in what it counts."""
     return tuple(_leg(leg, counted_nano(leg, size), leg.held_nano) for leg in placed.legs)
+
+
+def _raised(placed: BudgetEvent, size: HoldSize) -> tuple[HoldLeg, ...]:
+    """Every leg with what it holds for this size, never less than before."""
+    amounts = [max(leg.amount_nano, held_nano(leg, size)) for leg in placed.legs]
+    return tuple(_leg(leg, amount, amount) for leg, amount in zip(placed.legs, amounts, strict=True))
 
 
 def _leg(leg: HoldLeg, amount_nano: int, held_nano: int) -> HoldLeg:

@@ -51,8 +51,9 @@ class Sums(NamedTuple):
 
 
 class OpenHold(NamedTuple):
-    """A hold without resolution: its PLACED, what it holds now on each counter, and when its lease ends."""
+    """A hold without resolution: what it holds now on each counter, and when its lease ends."""
 
+    #: What it stands by: its PLACED, or the EXTENDED that raised it last, with the amounts it holds now.
     placed: BudgetEvent
     held: tuple[tuple[Counter, int], ...]
     lease_until: int
@@ -113,7 +114,17 @@ def _extend(hold: OpenHold, event: BudgetEvent) -> Effect:
     asked = dict(_amounts(event))
     held = tuple((counter, max(amount, asked.get(counter, 0))) for counter, amount in hold.held)
     changes = tuple((new[0], 0, new[1] - old[1]) for new, old in zip(held, hold.held, strict=True))
-    return Effect(changes, OpenHold(hold.placed, held, max(hold.lease_until, event.lease_until or 0)))
+    stands_by = hold.placed if held == hold.held else _standing(hold, event, held)
+    return Effect(changes, OpenHold(stands_by, held, max(hold.lease_until, event.lease_until or 0)))
+
+
+def _standing(hold: OpenHold, event: BudgetEvent, held: tuple[tuple[Counter, int], ...]) -> BudgetEvent:
+    """The EXTENDED that raised a hold, with every leg that the hold has."""
+    legs = tuple(
+        msgspec.structs.replace(leg, amount_nano=amount, held_nano=amount)
+        for leg, (_, amount) in zip(hold.placed.legs, held, strict=True)
+    )
+    return msgspec.structs.replace(event, legs=legs, amount_nano=max(hold.placed.amount_nano, event.amount_nano))
 
 
 def _freed(hold: OpenHold) -> tuple[tuple[Counter, int, int], ...]:

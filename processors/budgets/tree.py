@@ -220,6 +220,11 @@ def _leg(
     )
 
 
+def held_nano(leg: HoldLeg, size: HoldSize) -> int:
+    """What a leg holds for so much, in what it counts; at the rate that placement pinned, rounded up."""
+    return _counted(leg.currency, leg.exchange_rate_nano, size, convert_up_nano)
+
+
 def counted_nano(leg: HoldLeg, size: HoldSize) -> int:
     """What a leg is charged for what was used, in what it counts; at the rate that placement pinned."""
     return _counted(leg.currency, leg.exchange_rate_nano, size, convert_nano)

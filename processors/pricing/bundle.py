@@ -45,6 +45,7 @@ class FilePrice(FileRates, frozen=True, kw_only=True, forbid_unknown_fields=True
     tiers: tuple[FileTier, ...] = ()
     max_output_tokens: int | None = None
     context_tokens: int | None = None
+    visible_output: bool | None = None
 
 
 class FileBook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +100,7 @@ def _price(book: FileBook, price: FilePrice) -> Price:
         tiers=tuple(tiers),
         max_output_tokens=price.max_output_tokens,
         context_tokens=price.context_tokens,
+        visible_output=price.visible_output,
         source=book.source,
         dated=book.dated,
     )

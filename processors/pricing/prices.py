@@ -70,6 +70,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_output_tokens: int | None = None
     #: Most tokens of input and output together. None: not known.
     context_tokens: int | None = None
+    #: Whether a stream shows every output token as text; False where it reasons out of sight. None: not known.
+    visible_output: bool | None = None
     #: Where the fact comes from.
     source: str = ""
     #: Day of the fact, YYYY-MM-DD. Empty: not known.
@@ -110,7 +112,7 @@ def make_book(provider_id: str, prices: Iterable[Price]) -> PriceBook:
 
 
 def merged_book(book: PriceBook | None, provider_id: str, prices: Iterable[Price]) -> PriceBook:
-    """The book with these prices added or replaced; bounds of tokens that they do not know stay as they were."""
+    """The book with these prices added or replaced; what they do not know of a model's tokens stays as it was."""
     old = {price.model: price for price in book.prices} if book else {}
     return make_book(provider_id, (*old.values(), *(_bounded(price, old.get(price.model)) for price in prices)))
 
@@ -122,4 +124,5 @@ def _bounded(price: Price, old: Price | None) -> Price:
         price,
         max_output_tokens=price.max_output_tokens or old.max_output_tokens,
         context_tokens=price.context_tokens or old.context_tokens,
+        visible_output=old.visible_output if price.visible_output is None else price.visible_output,
     )

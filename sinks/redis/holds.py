@@ -70,7 +70,12 @@ class Conflict(NamedTuple):
     field: str
 
 
+class Gone(NamedTuple):
+    """The hold does not stand: it is resolved, or was never confirmed. Nothing was added to it."""
+
+
 Placement = Placed | Refused | Closed | Conflict
+Extension = Placement | Gone
 
 
 class Confirmation(StrEnum):
@@ -90,7 +95,7 @@ class Confirmation(StrEnum):
 
 
 class HoldStore(Protocol):
-    """Admission. Both calls answer with values only, one round trip each; many may run at once on one loop."""
+    """Admission. Its calls answer with values only, one round trip each; many may run at once on one loop."""
 
     async def open(self) -> None:
         """Connect and learn the gates; returns also when Redis is away (`place` answers Closed until it is back)."""
@@ -105,4 +110,16 @@ class HoldStore(Protocol):
         """Add the hold iff every leg fits: posted + held + unconfirmed + amount <= limit on each, atomically."""
 
     async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
-        """Pin the hold after its PLACED is acked; from CONFIRMED on only the log's own events remove it."""
+        """Pin the hold after its PLACED is acked; from CONFIRMED on only the log's own events remove it.
+
+        Asked again after EXTENDED is acked, with the generation that `extend` answered: from CONFIRMED on the extension
+        may be counted on.
+        """
+
+    async def extend(self, ask: PlaceHold) -> Extension:
+        """Let a confirmed hold hold these amounts in all, iff what is more fits on every leg; it never holds less.
+
+        Legs are those it was placed with, in their order. The same amounts again add nothing and are Placed, a refusal
+        may be asked again; but nothing may be asked again once its EXTENDED may be in the log, which raises the hold
+        whether or not there is room. What was added stays until EXTENDED or the end of the hold takes its place.
+        """

@@ -21,7 +21,8 @@ class SlotKeys(NamedTuple):
     #: Hash: open holds the log has confirmed, hold id to body (`counter amount ...`).
     holds: str
     #: Hash: holds the log has not confirmed, hold id to status (o open, p pinned, d dropped), when its time ends
-    #: (milliseconds) and body; sums =<counter>; ! when it was swept last.
+    #: (milliseconds) and body; <hold id>+ to what a hold is extended by that the log has not confirmed, as status e
+    #: without a time; sums =<counter>; ! when it was swept last.
     overlay: str
     #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired, f refused.
     done: str

@@ -15,6 +15,8 @@ from sinks.redis.holds import (
     ClosedReason,
     Confirmation,
     Conflict,
+    Extension,
+    Gone,
     Placed,
     PlaceHold,
     Placement,
@@ -49,6 +51,8 @@ class _Slot:
     is_open: bool
     fold: BudgetFold
     overlay: dict[str, _Entry] = field(default_factory=dict)
+    #: By hold: what it is extended by that the log has not confirmed.
+    growth: dict[str, Body] = field(default_factory=dict)
     #: Answers given for good: refused, or the body of a hold that the log resolved.
     answers: dict[str, tuple[Body, Placement | None]] = field(default_factory=dict)
 
@@ -82,7 +86,7 @@ class MemoryHoldStore:
         slot = self._slots.setdefault(tenant_id, _Slot(generation, is_open=True, fold=BudgetFold()))
         slot.is_open = True
         if slot.generation != generation:
-            slot.generation, slot.overlay = generation, {}
+            slot.generation, slot.overlay, slot.growth = generation, {}, {}
 
     def close_tenant(self, tenant_id: str, generation: str) -> None:
         """Begin a generation, closed: the overlay is empty, what was applied stays."""
@@ -101,17 +105,22 @@ class MemoryHoldStore:
         if event.kind is BudgetKind.PLACED and entry and entry.status is not _Status.DROPPED:
             del slot.overlay[event.hold_id]
         before = slot.fold.open_holds.get(event.hold_id)
-        if slot.fold.apply(event) and event.kind in RESOLUTIONS:
+        found = slot.fold.apply(event)
+        if found and event.kind in RESOLUTIONS:
             slot.answers[event.hold_id] = (before.held if before else body, None)
+            slot.growth.pop(event.hold_id, None)
+        elif before and found and isinstance(found.after, OpenHold):
+            _shrink(slot, event.hold_id, before, found.after)
 
     def sums(self, tenant_id: str) -> dict[Counter, Sums]:
         """The applied sums."""
         return dict(self._slots[tenant_id].fold.sums)
 
     def unconfirmed(self, tenant_id: str) -> frozenset[str]:
-        """Holds in the overlay that count: placed or pinned, not dropped."""
-        overlay = self._slots[tenant_id].overlay
-        return frozenset(hold_id for hold_id, entry in overlay.items() if entry.status is not _Status.DROPPED)
+        """Holds in the overlay that count: placed or pinned, not dropped; and those with an extension in it."""
+        slot = self._slots[tenant_id]
+        counting = [hold_id for hold_id, entry in slot.overlay.items() if entry.status is not _Status.DROPPED]
+        return frozenset((*counting, *slot.growth))
 
     def closed_reason(self, tenant_id: str) -> ClosedReason | None:
         """Why `place` would refuse this tenant now; None when admission looks open."""
@@ -145,6 +154,17 @@ class MemoryHoldStore:
             return Confirmation.GENERATION
         return _confirm(slot, hold_id)
 
+    async def extend(self, ask: PlaceHold) -> Extension:
+        """Let a confirmed hold hold these amounts in all."""
+        if not ask.legs:
+            return Placed("")
+        reason = self.closed_reason(ask.tenant_id)
+        if reason is not None:
+            return Closed(reason)
+        slot = self._slots[ask.tenant_id]
+        self._sweep(slot)
+        return _extend(slot, ask)
+
     def _sweep(self, slot: _Slot) -> None:
         now = self._now_millis()
         for hold_id, entry in list(slot.overlay.items()):
@@ -168,6 +188,36 @@ class MemoryHoldStore:
                 return refused
         slot.overlay[ask.hold_id] = _Entry(body, _Status.OPEN, now + self._overlay_millis)
         return Placed(slot.generation)
+
+
+def _extend(slot: _Slot, ask: PlaceHold) -> Extension:
+    entry, known = slot.overlay.get(ask.hold_id), slot.fold.open_holds.get(ask.hold_id)
+    if entry is not None and entry.status is not _Status.PINNED:
+        return Gone()
+    held = known.held if known else entry.body if entry else None
+    if held is None:
+        return Gone()
+    if [counter for counter, _ in held] != [counter_of(leg) for leg in ask.legs]:
+        return Conflict("legs")
+    waits = dict(slot.growth.get(ask.hold_id, ()))
+    for (counter, amount), leg, limit_nano in zip(held, ask.legs, ask.limits_nano, strict=True):
+        more, used = leg.amount_nano - amount - waits.get(counter, 0), _used(slot, counter)
+        if more > 0:
+            if used + more > limit_nano:
+                return Refused(leg.limit_id, max(0, limit_nano - used), limit_nano)
+            waits[counter] = waits.get(counter, 0) + more
+    if waits:
+        slot.growth[ask.hold_id] = tuple(waits.items())
+    return Placed(slot.generation)
+
+
+def _shrink(slot: _Slot, hold_id: str, before: OpenHold, after: OpenHold) -> None:
+    """What the log raised the hold by is held from here, and waits no more."""
+    held = dict(before.held)
+    raised = {counter: amount - held[counter] for counter, amount in after.held}
+    rest = [(counter, amount - min(amount, raised[counter])) for counter, amount in slot.growth.pop(hold_id, ())]
+    if any(amount for _, amount in rest):
+        slot.growth[hold_id] = tuple(rest)
 
 
 def _confirm(slot: _Slot, hold_id: str) -> Confirmation:
@@ -199,7 +249,7 @@ def _answered_before(slot: _Slot, ask: PlaceHold) -> Placement | None:
 def _used(slot: _Slot, counter: Counter) -> int:
     applied = slot.fold.sums.get(counter) or Sums()
     pending = [entry.body for entry in slot.overlay.values() if entry.status is not _Status.DROPPED]
-    unconfirmed = sum(amount for body in pending for name, amount in body if name == counter)
+    unconfirmed = sum(amount for body in (*pending, *slot.growth.values()) for name, amount in body if name == counter)
     return applied.posted_nano + applied.held_nano + unconfirmed
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent / "lua"
+#: Scripts that another file stands before, so that what they have in common is written once.
+BEGINNINGS = {"place": "room", "extend": "room"}
 
 
 class Script(NamedTuple):
@@ -20,6 +22,7 @@ class Script(NamedTuple):
 
 @lru_cache(maxsize=16)
 def script(name: str) -> Script:
-    """The script of sinks/redis/lua/<name>.lua."""
-    text = (FOLDER / f"{name}.lua").read_bytes()
+    """The script of sinks/redis/lua/<name>.lua, with its beginning."""
+    parts = [BEGINNINGS[name], name] if name in BEGINNINGS else [name]
+    text = b"".join((FOLDER / f"{part}.lua").read_bytes() for part in parts)
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())

@@ -15,13 +15,15 @@ from sinks.redis.holds import (
     ClosedReason,
     Confirmation,
     Conflict,
+    Extension,
+    Gone,
     Placed,
     PlaceHold,
     Placement,
     Refused,
 )
 from sinks.redis.keys import SlotKeys, counter_text, gate_key, slot_keys
-from sinks.redis.scripts import script
+from sinks.redis.scripts import Script, script
 from streams.partitioner import partition_of
 
 GATE_SECONDS = 0.2
@@ -61,7 +63,7 @@ class _Tenant(NamedTuple):
 
 
 class RedisHoldStore:
-    """A HoldStore over one pipelined connection; two of its calls per request are on the gateway's hot path.
+    """A HoldStore over one pipelined connection; `place` and `confirm` are on the gateway's hot path.
 
     The gates are read every GATE_SECONDS by one task. A gate whose generation was made on another server run than the
     connection's is closed, whatever it says: that server has lost its tail, and its sink has not noticed yet.
@@ -87,6 +89,7 @@ class RedisHoldStore:
         self._tenants: dict[str, _Tenant] = {}
         self._place = script("place")
         self._confirm = script("confirm")
+        self._extend = script("extend")
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -128,15 +131,17 @@ class RedisHoldStore:
         """Add the hold iff every leg fits."""
         if not ask.legs:
             return Placed("")
-        answer = await self._place_once(ask)
-        if isinstance(answer, Closed) and answer.reason is ClosedReason.GENERATION:
-            # The gate known here is old; the new one may be open already.
-            try:
-                await self.refresh()
-            except StoreUnavailableError:
-                return Closed(ClosedReason.UNREACHABLE)
-            return await self._place_once(ask)
-        return answer
+        answer = await self._asked(self._place, ask)
+        return answer if isinstance(answer, Closed) else _placement(ask, *answer)
+
+    async def extend(self, ask: PlaceHold) -> Extension:
+        """Let a confirmed hold hold these amounts in all."""
+        if not ask.legs:
+            return Placed("")
+        answer = await self._asked(self._extend, ask)
+        if isinstance(answer, Closed):
+            return answer
+        return Gone() if answer[1][0] == b"N" else _placement(ask, *answer)
 
     async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
         """Pin the hold after its PLACED is acked."""
@@ -152,7 +157,8 @@ class RedisHoldStore:
             return Confirmation.UNREACHABLE
         return _CONFIRMATIONS[answer]
 
-    async def _place_once(self, ask: PlaceHold) -> Placement:
+    async def _asked(self, program: Script, ask: PlaceHold, *, again: bool = True) -> tuple[str, list[bytes]] | Closed:
+        """The generation asked under and what the script answers, where that is not Closed."""
         reason = self.closed_reason(ask.tenant_id)
         if reason is not None:
             return Closed(reason)
@@ -170,10 +176,17 @@ class RedisHoldStore:
             arguments += (counter_text(leg), str(leg.amount_nano), str(limit_nano))
         keys = (*known.slot, known.keys.done_of(ask.hold_id))
         try:
-            answer = await self._client.evaluate(self._place, keys, tuple(arguments))
+            answer = await self._client.evaluate(program, keys, tuple(arguments))
+            if answer[0] != b"C":
+                return generation, answer
+            closed = Closed(_CLOSED[answer[1]])
+            if closed.reason is not ClosedReason.GENERATION or not again:
+                return closed
+            # The gate known here is old; the new one may be open already.
+            await self.refresh()
         except StoreUnavailableError:
             return Closed(ClosedReason.UNREACHABLE)
-        return Placed(generation) if answer[0] == b"P" else _refusal(ask, answer)
+        return await self._asked(program, ask, again=False)
 
     def _learn(self, tenant_id: str) -> _Tenant:
         if len(self._tenants) >= TENANTS_CACHED_MAX:
@@ -192,10 +205,10 @@ class RedisHoldStore:
                 continue
 
 
-def _refusal(ask: PlaceHold, answer: list[bytes]) -> Placement:
-    if answer[0] == b"R":
-        index = int(answer[1]) - 1
-        return Refused(ask.legs[index].limit_id, int(answer[2]), ask.limits_nano[index])
+def _placement(ask: PlaceHold, generation: str, answer: list[bytes]) -> Placement:
+    if answer[0] == b"P":
+        return Placed(generation)
     if answer[0] == b"X":
         return Conflict(answer[1].decode())
-    return Closed(_CLOSED[answer[1]])
+    index = int(answer[1]) - 1
+    return Refused(ask.legs[index].limit_id, int(answer[2]), ask.limits_nano[index])

@@ -5,6 +5,10 @@ deaths, a lost server, a failover to an older one and commits that a dead gatewa
 order. A limit that is overspent, a hold that stays, a call that nobody is charged for or one that is charged twice is a
 broken promise. Leaving out any one of the four rules (pin, tombstone, generation, barrier) must
 break one: otherwise this search would see nothing.
+
+In the second of two scenarios there is room for two, and the first hold grows by one unit while its call is under way:
+a stream that extends its hold. Two rules come in there: lease (an extension counts only while the hold's lease lasts)
+and once (what may be in the log already is not asked for again).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from processors.budgets import BudgetFold, OpenHold
+from processors.budgets import BudgetFold, OpenHold, extended_event
 from processors.reaper import Reaper
 from schemas.events import BudgetEvent, BudgetKind
 from sinks.redis import memory
@@ -25,7 +29,6 @@ from sinks.redis.memory import MemoryHoldStore
 from tests.budget_world import NOW_MICROS, TENANT, Events, hold_id, leg
 
 T = TypeVar("T")
-LIMIT = 1
 GATEWAYS = 2
 NOW_MILLIS = NOW_MICROS // 1_000
 MUCH_LATER_MICROS = NOW_MICROS + 10**12
@@ -34,26 +37,50 @@ LEGS = ((leg(1, "first"), leg(1, "second")), (leg(1, "second"),))
 LIMITS = ("first", "second")
 MADE = Events()
 PLACED = tuple(MADE.placed(hold, *legs) for hold, legs in zip(HOLDS, LEGS, strict=True))
-EVENTS: dict[tuple[str, int], BudgetEvent] = {
-    (event.kind.value, number): event
+EXTENDED = tuple(
+    extended_event(
+        placed, event_id=hold_id(100 + at), occurred_at=NOW_MICROS, actor="test", amount_nano=2, lease_until=NOW_MICROS
+    )
+    for at, placed in enumerate(PLACED)
+)
+#: Kind, the hold's number, and the amount on each of its legs.
+Entry = tuple[str, int, int]
+EVENTS: dict[Entry, BudgetEvent] = {
+    (event.kind.value, number, event.legs[0].amount_nano): event
     for number in range(GATEWAYS)
     for event in (
         PLACED[number],
+        EXTENDED[number],
         MADE.committed(PLACED[number], 1),
+        MADE.committed(EXTENDED[number], 2),
         MADE.released(PLACED[number]),
         MADE.expired(PLACED[number]),
+        MADE.expired(EXTENDED[number]),
     )
 }
-Log = tuple[tuple[str, int], ...]
+Log = tuple[Entry, ...]
+BODIES = tuple(memory._body(placed.legs) for placed in PLACED)
+#: What a gateway in this phase lets its caller use.
+USED = {
+    "called": 1,
+    "asked": 1,
+    "raised": 1,
+    "recorded": 1,
+    "stopped": 1,
+    "dead called": 1,
+    "grown": 2,
+    "dead grown": 2,
+}
 
 
 class Server(NamedTuple):
-    """The live store: its overlay as (gateway, status), and how far the log is applied."""
+    """The live store: its overlay as (gateway, status), extensions in it, and how far the log is applied."""
 
     generation: int
     is_open: bool
     cursor: int
     overlay: frozenset[tuple[int, str]]
+    growth: frozenset[int] = frozenset()
 
 
 class World(NamedTuple):
@@ -63,6 +90,12 @@ class World(NamedTuple):
     log: Log
     server: Server
     faults: int
+    #: What each limit allows.
+    limit: int = 1
+    #: Gateways whose holds may grow.
+    growing: int = 0
+    #: By gateway: what its hold held when its lease ended, 0 while it lasts.
+    late: tuple[int, ...] = (0,) * GATEWAYS
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -94,32 +127,42 @@ class Live:
         self.store = MemoryHoldStore(lambda: NOW_MILLIS)
         self.store.open_tenant(TENANT, f"run:{server.generation}")
         self.slot = self.store._slots[TENANT]
-        for entry in world.log[: server.cursor]:
-            self.slot.fold.apply(EVENTS[entry])
+        self._applied = world.log[: server.cursor]
+        self.slot.fold = folded(self._applied)
         self.slot.is_open = server.is_open
         for number, status in server.overlay:
-            self.slot.overlay[HOLDS[number]] = memory._Entry(
-                memory._body(PLACED[number].legs), memory._Status(status), NOW_MILLIS + 1
-            )
+            self.slot.overlay[HOLDS[number]] = memory._Entry(BODIES[number], memory._Status(status), NOW_MILLIS + 1)
+        self.slot.growth = {HOLDS[number]: BODIES[number] for number in server.growth}
+        self.limit = world.limit
 
     def server(self) -> Server:
         """The state it is in now."""
         overlay = frozenset((HOLDS.index(hold), entry.status.value) for hold, entry in self.slot.overlay.items())
-        return Server(self.generation, self.slot.is_open, self.cursor, overlay)
+        growth = frozenset(HOLDS.index(hold) for hold in self.slot.growth)
+        return Server(self.generation, self.slot.is_open, self.cursor, overlay, growth)
 
     def place(self, number: int) -> bool:
         """Whether the hold was placed."""
         legs = LEGS[number]
-        asked = PlaceHold(TENANT, HOLDS[number], legs, (LIMIT,) * len(legs))
+        asked = PlaceHold(TENANT, HOLDS[number], legs, (self.limit,) * len(legs))
         return isinstance(finished(self.store.place(asked)), Placed)
+
+    def extend(self, number: int) -> bool:
+        """Whether the hold may hold two."""
+        legs = EXTENDED[number].legs
+        asked = PlaceHold(TENANT, HOLDS[number], legs, (self.limit,) * len(legs))
+        return isinstance(finished(self.store.extend(asked)), Placed)
 
     def confirm(self, number: int, generation: int) -> bool:
         """Whether the provider may be called."""
         answer = finished(self.store.confirm(TENANT, HOLDS[number], f"run:{generation}"))
         return answer is Confirmation.CONFIRMED
 
-    def apply(self, entry: tuple[str, int]) -> None:
+    def apply(self, entry: Entry) -> None:
         """The sink applies one event."""
+        self.slot.fold = BudgetFold()
+        for before in self._applied:
+            self.slot.fold.apply(EVENTS[before])
         self.store.apply(TENANT, EVENTS[entry])
         self.cursor += 1
 
@@ -135,29 +178,57 @@ def with_gateway(world: World, number: int, phase: str, known: int) -> World:
     return world._replace(gateways=gateways)
 
 
-def gateway_steps(world: World, number: int) -> Iterator[World]:
+def ending(world: World, number: int) -> World:
+    """The gateway's call is over, and charged what it used."""
+    phase, known = world.gateways[number]
+    log = (*world.log, ("COMMITTED", number, USED[phase]))
+    return with_gateway(world, number, "done", known)._replace(log=log)
+
+
+def gateway_steps(world: World, number: int, without: str) -> Iterator[World]:
     """What one gateway may do next."""
     phase, known = world.gateways[number]
+    if phase in {"done", "refused", "dead"}:
+        return
     live = Live(world)
     if phase == "new" and world.server.is_open:
         placed = live.place(number)
         after = with_gateway(world, number, "placed" if placed else "refused", world.server.generation)
         yield after._replace(server=live.server())
     elif phase == "placed":
-        yield with_gateway(world, number, "acked", known)._replace(log=(*world.log, ("PLACED", number)))
+        yield with_gateway(world, number, "acked", known)._replace(log=(*world.log, ("PLACED", number, 1)))
     elif phase == "acked":
         if live.confirm(number, known):
             yield with_gateway(world, number, "called", known)._replace(server=live.server())
         else:
-            yield with_gateway(world, number, "done", known)._replace(log=(*world.log, ("RELEASED", number)))
-    elif phase == "called":
-        yield with_gateway(world, number, "done", known)._replace(log=(*world.log, ("COMMITTED", number)))
-    elif phase == "dead called":
-        # Its spool is claimed by another process, before or after the lease ran out.
-        yield with_gateway(world, number, "done", known)._replace(log=(*world.log, ("COMMITTED", number)))
-    if world.faults and phase in {"placed", "acked", "called"}:
-        dead = with_gateway(world, number, "dead called" if phase == "called" else "dead", known)
-        yield dead._replace(faults=world.faults - 1)
+            yield with_gateway(world, number, "done", known)._replace(log=(*world.log, ("RELEASED", number, 1)))
+    if phase in USED:
+        # Of a dead one, its spool is claimed by another process, before or after the lease ran out.
+        yield ending(world, number)
+    if number < world.growing:
+        yield from extension_steps(world, number, without)
+    if world.faults and phase in {"placed", "acked", *USED} and not phase.startswith("dead"):
+        dead = {0: "dead", 1: "dead called", 2: "dead grown"}[USED.get(phase, 0)]
+        yield with_gateway(world, number, dead, known)._replace(faults=world.faults - 1)
+
+
+def extension_steps(world: World, number: int, without: str) -> Iterator[World]:
+    """What a gateway may do next to let its call use two."""
+    phase, known = world.gateways[number]
+    live = Live(world)
+    if phase in {"called", "recorded"}:
+        granted = world.server.is_open and live.extend(number)
+        then = ("asked" if phase == "called" else "raised") if granted else "stopped"
+        yield with_gateway(world, number, then, world.server.generation)._replace(server=live.server())
+    elif phase == "asked":
+        yield with_gateway(world, number, "raised", known)._replace(log=(*world.log, ("EXTENDED", number, 2)))
+    elif phase == "raised":
+        confirmed = live.confirm(number, known)
+        in_time = not world.late[number] or without == "lease"
+        if confirmed and in_time:
+            yield with_gateway(world, number, "grown", known)._replace(server=live.server())
+        else:
+            yield with_gateway(world, number, "recorded" if without == "once" else "stopped", known)
 
 
 def sink_steps(world: World, without: str) -> Iterator[World]:
@@ -178,13 +249,20 @@ def sink_steps(world: World, without: str) -> Iterator[World]:
 
 
 def reaper_steps(world: World) -> Iterator[World]:
-    """EXPIRED for any hold that the real reaper, caught up, finds open after its lease."""
+    """The end of a lease, and EXPIRED for any hold that the real reaper, caught up, finds open after it."""
     reaper = Reaper()
     state = reaper.initial(0)
     state.fold = folded(world.log)
     for event in reaper.tick(state, MUCH_LATER_MICROS, caught_up=True):
         assert isinstance(event, BudgetEvent)
-        yield world._replace(log=(*world.log, (BudgetKind.EXPIRED.value, HOLDS.index(event.hold_id))))
+        number, amount = HOLDS.index(event.hold_id), event.legs[0].amount_nano
+        late = world.late[number]
+        if world.growing and not late:
+            yield world._replace(late=(*world.late[:number], amount, *world.late[number + 1 :]))
+            continue
+        # It may have decided before an EXTENDED that came in between.
+        for decided in {amount, late or amount}:
+            yield world._replace(log=(*world.log, (BudgetKind.EXPIRED.value, number, decided)))
 
 
 def faults(world: World) -> Iterator[World]:
@@ -198,20 +276,27 @@ def faults(world: World) -> Iterator[World]:
 def steps(world: World, without: str) -> Iterator[World]:
     """Everything that may happen next."""
     for number in range(GATEWAYS):
-        yield from gateway_steps(world, number)
+        yield from gateway_steps(world, number, without)
     yield from sink_steps(world, without)
     yield from faults(world)
 
 
+def committed(log: Log, number: int) -> int:
+    """What a call was charged by its gateway, 0 for nothing yet."""
+    return next((amount for kind, of, amount in log if (kind, of) == ("COMMITTED", number)), 0)
+
+
+def expired(log: Log, number: int) -> int:
+    """What the reaper charged first."""
+    return next((amount for kind, of, amount in log if (kind, of) == ("EXPIRED", number)), 0)
+
+
 def broken_now(world: World) -> str:
     """A promise that is broken in this state."""
-    called = [
-        phase in {"called", "dead called"} or ("COMMITTED", number) in world.log
-        for number, (phase, _) in enumerate(world.gateways)
-    ]
+    used = [USED.get(phase, 0) or committed(world.log, number) for number, (phase, _) in enumerate(world.gateways)]
     for name in LIMITS:
         on_it = [number for number in range(GATEWAYS) if any(one.limit_id == name for one in LEGS[number])]
-        if sum(called[number] for number in on_it) > LIMIT:
+        if sum(used[number] for number in on_it) > world.limit:
             return "overspend"
     return ""
 
@@ -219,21 +304,23 @@ def broken_now(world: World) -> str:
 def broken_at_the_end(world: World) -> str:
     """A promise that is broken when nothing more can happen."""
     fold = folded(world.log)
-    pending = [number for number, status in world.server.overlay if status != "dropped"]
+    pending = [number for number, status in world.server.overlay if status != "dropped"] + [*world.server.growth]
     if any(sums.held_nano for sums in fold.sums.values()) or fold.open_holds or pending:
         return "leak"
-    charged = [any((kind, number) in world.log for kind in ("COMMITTED", "EXPIRED")) for number in range(GATEWAYS)]
-    if any(phase == "dead called" and not charged[number] for number, (phase, _) in enumerate(world.gateways)):
+    charged = [committed(world.log, number) or expired(world.log, number) for number in range(GATEWAYS)]
+    if any(USED.get(phase, 0) > charged[number] for number, (phase, _) in enumerate(world.gateways)):
         return "uncharged call"
-    due = Counter(one.limit_id for number in range(GATEWAYS) if charged[number] for one in LEGS[number])
+    due = Counter[str]()
+    for number, amount in enumerate(charged):
+        due.update({one.limit_id: amount for one in LEGS[number] if amount})
     posted = {counter.limit_id: sums.posted_nano for counter, sums in fold.sums.items() if sums.posted_nano}
     return "" if posted == due else "charged twice"
 
 
-def search(faults_max: int, without: str = "") -> tuple[str, int]:
+def search(faults_max: int, without: str = "", *, limit: int = 1, growing: int = 0) -> tuple[str, int]:
     """The first broken promise, empty when none is, and how many states were seen."""
     nothing = Server(0, is_open=True, cursor=0, overlay=frozenset())
-    start = World((("new", 0),) * GATEWAYS, (), nothing, faults_max)
+    start = World((("new", 0),) * GATEWAYS, (), nothing, faults_max, limit, growing)
     seen, queue = {start}, deque([start])
     while queue:
         world = queue.popleft()
@@ -253,6 +340,13 @@ def test_no_order_of_events_breaks_a_promise() -> None:
     problem, states = search(faults_max=2)
     assert problem == ""
     assert states > 40_000
+
+
+def test_no_order_of_extensions_breaks_a_promise() -> None:
+    """Two gateways, two units, a hold that grows, a death or a loss: every state is visited."""
+    problem, states = search(faults_max=1, limit=2, growing=1)
+    assert problem == ""
+    assert states > 110_000
 
 
 def confirm_without_pin(slot: Any, hold: str) -> Confirmation:
@@ -291,6 +385,15 @@ def test_each_of_the_four_rules_is_needed(rule: str, monkeypatch: pytest.MonkeyP
     assert problem == "overspend"
 
 
+@pytest.mark.parametrize("rule", ["lease", "once", "generation", "barrier"])
+def test_each_rule_of_extensions_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the search finds an overspend."""
+    if rule == "generation":
+        monkeypatch.setattr(MemoryHoldStore, "confirm", confirm_any_generation)
+    problem, _ = search(faults_max=1, without=rule, limit=2, growing=1)
+    assert problem == "overspend"
+
+
 def test_an_open_hold_is_what_the_reaper_looks_at() -> None:
     """The model's events are those of the product."""
-    assert isinstance(folded((("PLACED", 0),)).status(HOLDS[0]), OpenHold)
+    assert isinstance(folded((("PLACED", 0, 1),)).status(HOLDS[0]), OpenHold)

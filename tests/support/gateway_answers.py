@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
-from api.providers.errors import UpstreamError
+from api.providers.errors import UpstreamError, UpstreamTruncatedError
 from api.providers.memory import MemoryAnswer
 
 JSON = {"content-type": "application/json"}
@@ -61,3 +62,24 @@ def stream_answer(*pieces: bytes | UpstreamError) -> MemoryAnswer:
 def whole_stream() -> MemoryAnswer:
     """Three words, the end, the usage."""
     return stream_answer(chunk("one "), chunk("two "), chunk("three"), chunk(finish="stop"), usage_chunk(), DONE)
+
+
+class SlowAnswer(MemoryAnswer):
+    """A stream that waits for a sign before each piece, and ends when it is aborted."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        """Nothing comes before the first sign."""
+        super().__init__(200, pieces)
+        self.go = asyncio.Semaphore(0)
+
+    async def some(self) -> bytes:
+        """As the seam says."""
+        await self.go.acquire()
+        if self.aborted:
+            raise UpstreamTruncatedError
+        return await super().some()
+
+    def abort(self) -> None:
+        """As the seam says."""
+        super().abort()
+        self.go.release()

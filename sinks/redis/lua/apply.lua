@@ -47,17 +47,19 @@ local function write(kept)
   if #gone > 0 then redis.call('HDEL', kept.key, unpack(gone)) end
 end
 
-local names, by_done, done_of = {}, {}, {}
+local names, unconfirmed, by_done, done_of = {}, {}, {}, {}
 for _, event in ipairs(events) do
   local hold, index = event[3], event[4]
   if not done_of[hold] then
     done_of[hold] = index
     names[#names + 1] = hold
+    unconfirmed[#unconfirmed + 1] = hold
+    unconfirmed[#unconfirmed + 1] = hold .. '+'
     by_done[index] = by_done[index] or {}
     table.insert(by_done[index], hold)
   end
 end
-local open_holds, entries, ends = reader(holds, names), reader(overlay, names), {}
+local open_holds, entries, ends = reader(holds, names), reader(overlay, unconfirmed), {}
 for index, of_done in pairs(by_done) do ends[index] = reader(KEYS[3 + index], of_done) end
 
 -- Sums change by HINCRBY only. Changes of one field are added up first, as long as they are exact in a double.
@@ -111,6 +113,22 @@ local function leave_overlay(hold)
   return true
 end
 
+-- What the hold was to be raised by leaves the overlay: as much as it was raised by now (counter to number), or all of it.
+local function leave_growth(hold, raised)
+  local entry = entries.now[hold .. '+']
+  if not entry then return end
+  local rest, remains = {}, false
+  each(string.match(entry, ' (.*)$'), function(counter, amount)
+    local waits = tonumber(amount)
+    local gone = raised and math.min(raised[counter] or 0, waits) or waits
+    add(overlay, '=' .. counter, string.format('%.0f', -gone))
+    remains = remains or gone < waits
+    rest[#rest + 1] = counter
+    rest[#rest + 1] = string.format('%.0f', waits - gone)
+  end)
+  entries.now[hold .. '+'] = remains and 'e0 ' .. text(rest)
+end
+
 local function seen(hold, done)
   local ended = done.now[hold]
   return open_holds.now[hold] or (ended and string.sub(ended, 1, 1) ~= 'f')
@@ -124,7 +142,7 @@ local function place(hold, legs, done)
 end
 
 local function extend(hold, body, legs)
-  local asked, after = {}, {}
+  local asked, after, raised = {}, {}, {}
   for i = 1, #legs, 2 do asked[legs[i]] = legs[i + 1] end
   each(body, function(counter, amount)
     local new = asked[counter]
@@ -132,17 +150,20 @@ local function extend(hold, body, legs)
     if new and (#new > #amount or (#new == #amount and new > amount)) then
       add(state, 'h:' .. counter, new)
       add(state, 'h:' .. counter, '-' .. amount)
+      raised[counter] = tonumber(new) - tonumber(amount)
       amount = new
     end
     after[#after + 1] = counter
     after[#after + 1] = amount
   end)
   open_holds.now[hold] = text(after)
+  leave_growth(hold, raised)
 end
 
 local function resolve(kind, hold, body, legs, done)
   each(body, function(counter, amount) add(state, 'h:' .. counter, '-' .. amount) end)
   open_holds.now[hold] = false
+  leave_growth(hold)
   local ended = (kind == 'COMMITTED' and 'c' or kind == 'RELEASED' and 'r' or 'x') .. digest(body)
   if kind ~= 'RELEASED' then post(legs) end
   if kind == 'EXPIRED' then ended = ended .. ' ' .. text(legs) end

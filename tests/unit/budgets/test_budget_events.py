@@ -21,7 +21,7 @@ from processors.budgets import (
     problem_of,
     refused_event,
 )
-from schemas.events import BudgetEvent, BudgetKind
+from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from tests.budget_world import LEASE_MICROS, NOW_MICROS, Events, hold_id, leg
 
 MAKE = Events()
@@ -54,6 +54,9 @@ COUNTER = Counter("tenant_total", "USD", 0, 0)
         ([PLACED, COMMITTED, EXTENDED], 60, 0),
         ([PLACED, RELEASED, COMMITTED], 0, 0),
         ([PLACED, RELEASED, EXPIRED], 0, 0),
+        ([PLACED, EXTENDED, MAKE.expired(EXTENDED)], 150, 0),
+        ([PLACED, EXTENDED, MAKE.expired(EXTENDED), COMMITTED], 60, 0),
+        ([PLACED, EXTENDED, PLACED, COMMITTED], 60, 0),
         ([PLACED, EXPIRED, COMMITTED], 60, 0),
         ([PLACED, EXPIRED, COMMITTED, COMMITTED], 60, 0),
         ([PLACED, EXPIRED, RELEASED], 100, 0),
@@ -69,6 +72,48 @@ def test_the_first_resolution_wins_and_a_late_commit_adjusts(given: list[BudgetE
     for event in given:
         state = evolve(state, event)
     assert state.sums.get(COUNTER, Sums()) == Sums(posted, held)
+
+
+def test_an_extended_hold_stands_by_its_extension() -> None:
+    """With the amounts that it holds, also where an extension names fewer legs or less; its lease never shortens."""
+    day = leg(10, "key_day", (1, 2))
+    placed = MAKE.placed(HOLD, leg(100), day)
+    narrow = msgspec.structs.replace(EXTENDED, legs=(EXTENDED.legs[0],), lease_until=0)
+    hold = evolve(evolve(BudgetState(), placed), narrow).open_holds[HOLD]
+    assert (hold.placed.event_id, hold.placed.amount_nano) == (EXTENDED.event_id, 150)
+    assert [(one.limit_id, one.amount_nano, one.held_nano) for one in hold.placed.legs] == [
+        ("tenant_total", 150, 150),
+        ("key_day", 10, 10),
+    ]
+    assert hold.lease_until == placed.lease_until
+
+
+def test_an_extension_of_an_extension_never_holds_less() -> None:
+    """Nor counts a request twice; money of another currency is rounded up at the rate that placement pinned."""
+    legs = (leg(100), leg_of(1, "REQ"), leg_of(50, "TOK"), leg_of(1, "EUR", 900_000_001))
+    first = extended(MAKE.placed(HOLD, *legs), 150, 70)
+    second = extended(first, 120, 60)
+    for event in (first, second):
+        assert [one.amount_nano for one in event.legs] == [one.held_nano for one in event.legs] == [150, 1, 70, 136]
+    assert second.amount_nano == 150
+
+
+def extended(placed: BudgetEvent, amount_nano: int, tokens: int) -> BudgetEvent:
+    """EXTENDED to so much money and so many tokens."""
+    return extended_event(
+        placed,
+        event_id=hold_id(9),
+        occurred_at=NOW_MICROS,
+        actor="t",
+        amount_nano=amount_nano,
+        tokens=tokens,
+        lease_until=NOW_MICROS,
+    )
+
+
+def leg_of(amount_nano: int, currency: str, rate_nano: int | None = None) -> HoldLeg:
+    """A leg that counts this."""
+    return msgspec.structs.replace(leg(amount_nano, currency), currency=currency, exchange_rate_nano=rate_nano)
 
 
 def test_evolve_leaves_the_given_state_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from processors.budgets import ExpiredCharge
+from processors.budgets import ExpiredCharge, extended_event
 from processors.reaper import Reaper, ReaperState
 from schemas.events import (
     AttemptOutcome,
@@ -47,6 +47,21 @@ def test_a_hold_expires_after_lease_skew_and_grace(now_micros: int, caught_up: b
     reaper, state, _ = after(PLACED)
     events = reaper.tick(state, now_micros, caught_up)
     assert [getattr(event, "kind", None) for event in events] == [BudgetKind.EXPIRED] * expired
+
+
+def test_an_extended_hold_is_charged_with_its_extension() -> None:
+    """The provider may have written what it pays for. Another event than that of the hold before it grew."""
+    extended = extended_event(
+        PLACED, event_id=hold_id(9), occurred_at=NOW_MICROS, actor="t", amount_nano=150, lease_until=LEASE_END
+    )
+    before, state, _ = after(PLACED)
+    (stale,) = before.tick(state, DUE, True)
+    reaper, state, _ = after(PLACED, extended)
+    (event,) = reaper.tick(state, DUE, True)
+    assert isinstance(event, BudgetEvent)
+    assert (event.kind, event.amount_nano) == (BudgetKind.EXPIRED, 150)
+    assert [(leg.amount_nano, leg.held_nano) for leg in event.legs] == [(150, 150)]
+    assert event.event_id != stale.event_id
 
 
 def test_expired_is_sent_once_until_it_should_have_come_back() -> None:

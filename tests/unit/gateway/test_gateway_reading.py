@@ -73,6 +73,18 @@ def test_a_chunk_says_what_was_written() -> None:
     assert (5, 0) == ((reading := read_chunk(data_of(chunk("hello")) or b"")).written, reading.finished)
 
 
+@pytest.mark.parametrize("text", ["häßlich", "日本語", "🙂"], ids=["accents", "kanji", "emoji"])
+def test_what_was_written_is_counted_in_bytes(text: str) -> None:
+    """A token may be a part of a character: bytes are never fewer than tokens, characters may be."""
+    assert read_chunk(data_of(chunk(text)) or b"").written == len(text.encode())
+
+
+def test_the_old_call_of_a_function_counts_as_written() -> None:
+    """It is output as well."""
+    call = b'{"choices":[{"index":0,"delta":{"function_call":{"name":"f","arguments":"{}"}}}]}'
+    assert read_chunk(call).written > 10
+
+
 def test_tool_calls_count_as_written() -> None:
     """By their JSON."""
     call = b'{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{}"}}]}}]}'

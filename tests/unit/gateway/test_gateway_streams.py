@@ -11,7 +11,7 @@ import pytest
 from api.providers.errors import UpstreamTimeoutError, UpstreamTruncatedError
 from api.providers.memory import MemoryAnswer
 from schemas.events import AttemptOutcome, ProviderAttempt, RequestEvent, RequestKind, UsageSource
-from tests.support.gateway_answers import DONE, JSON, USAGE, chunk, stream_answer, usage_chunk, whole_stream
+from tests.support.gateway_answers import DONE, JSON, USAGE, SlowAnswer, chunk, stream_answer, usage_chunk, whole_stream
 from tests.support.gateway_world import Response, World, chat
 
 COST = b": x-quaestor-cost 0.00036\n\n"
@@ -200,27 +200,6 @@ async def test_an_answer_that_is_no_stream_is_refused(tmp_path: Path) -> None:
         response = await world.call(body=chat(stream=True))
 
     assert 502 == response.status
-
-
-class SlowAnswer(MemoryAnswer):
-    """A stream that waits for a sign before each piece, and ends when it is aborted."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        """Nothing comes before the first sign."""
-        super().__init__(200, pieces)
-        self.go = asyncio.Semaphore(0)
-
-    async def some(self) -> bytes:
-        """As the seam says."""
-        await self.go.acquire()
-        if self.aborted:
-            raise UpstreamTruncatedError
-        return await super().some()
-
-    def abort(self) -> None:
-        """As the seam says."""
-        super().abort()
-        self.go.release()
 
 
 async def hang_up_after(tmp_path: Path, answer: SlowAnswer, pieces: int) -> tuple[World, Response]:

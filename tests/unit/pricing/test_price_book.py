@@ -38,14 +38,22 @@ def test_merging_replaces_and_adds() -> None:
     assert (price("a"), price("b", 2), price("c")) == merged.prices
 
 
+def test_no_model_with_a_price_for_reasoning_shows_all_that_it_writes() -> None:
+    """Its streams are never held for in steps."""
+    prices = [price for book in BUNDLED for price in book.prices]
+    assert any(price.visible_output for price in prices)
+    assert not any(price.visible_output for price in prices if price.rates.reasoning is not None)
+
+
 def test_merging_keeps_bounds_that_a_feed_does_not_know() -> None:
     """A feed without token bounds does not make holds forget them."""
-    bounded = msgspec.structs.replace(price("a"), max_output_tokens=5, context_tokens=9)
+    bounded = msgspec.structs.replace(price("a"), max_output_tokens=5, context_tokens=9, visible_output=True)
     merged = merged_book(make_book("p", [bounded]), "p", [price("a", 2)])
 
-    assert (5, 9, 2) == (
+    assert (5, 9, True, 2) == (
         merged.prices[0].max_output_tokens,
         merged.prices[0].context_tokens,
+        merged.prices[0].visible_output,
         merged.prices[0].rates.input,
     )
 
