@@ -23,6 +23,7 @@ from api.gateway.errors import (
     Header,
     Problem,
     admission_closed,
+    hold_conflict,
     retry_later,
 )
 from api.gateway.events import Context, Ended, Totals, finished, refused
@@ -41,7 +42,7 @@ from schemas.errors import ConfigurationError, LogError, LogUnavailableError, Qu
 from schemas.events import AttemptOutcome, Event, Operation, RequestEvent, RoutingDecision, UsageSource
 from schemas.limits import ATTEMPTS_MAX
 from schemas.money import format_nano
-from sinks.redis.holds import Closed, Confirmation, Placed, Refused
+from sinks.redis.holds import Closed, Confirmation, Conflict, Placed, Refused
 
 log = structlog.get_logger(__name__)
 
@@ -161,14 +162,14 @@ class Exchange:
         self._attempt, self._cause = attempt, placed.event_id
         return await self._confirm(attempt, placement.generation)
 
-    def _not_placed(self, attempt: Attempt, placement: object, now: int) -> Problem:
+    def _not_placed(self, attempt: Attempt, placement: Closed | Conflict | Refused, now: int) -> Problem:
         if isinstance(placement, Refused):
             self._waiting.append(attempt.refused(now, self._cause, placement))
             return self._no_room.tell(attempt, placement, now)
         if isinstance(placement, Closed):
             return admission_closed(placement.reason.value)
-        log.error("hold_conflict", request_id=self._context.request_id, placement=str(placement))
-        return INTERNAL
+        log.error("hold_conflict", request_id=self._context.request_id, field=placement.field)
+        return hold_conflict(placement)
 
     async def _confirm(self, attempt: Attempt, generation: str) -> Problem | None:
         if not attempt.hold.legs:
