@@ -21,7 +21,7 @@ from processors.budgets import (
     standings,
 )
 from processors.control import ControlState, Threshold
-from processors.estimation import input_tokens_bound, output_tokens_bound
+from processors.estimation import NOTHING_COUNTED, Counted, input_tokens_bound, output_tokens_bound
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
 from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
@@ -74,13 +74,15 @@ class Attempt:
         limits: RequestLimits,
         now: int,
         new_id: Callable[[int], str],
+        counted: Counted | None = None,
     ) -> None:
         """`bounds`: output tokens asked for per choice, choices, and the default. Raises ConfigurationError.
 
-        That is when a limit counts a currency that there is no exchange rate to.
+        That is when a limit counts a currency that there is no exchange rate to. What was not `counted` of the body is
+        held for by its bytes.
         """
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
-        size = _size(context.operation, choice, body, bounds)
+        size = _size(context.operation, choice, body, bounds, counted or NOTHING_COUNTED)
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
         found = limits.legs(target, size, now)
         self._held_to = found.held_to
@@ -219,12 +221,14 @@ class NoRoom:
         return next((problem for one, limit_id, problem in self._found if attempt.asks_as_much(one, limit_id)), None)
 
 
-def _size(operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int]) -> HoldSize:
+def _size(
+    operation: Operation, choice: Choice, body: bytes, bounds: tuple[int | None, int, int], counted: Counted
+) -> HoldSize:
     """Never less than what the attempt can cost and use."""
     price = choice.price
     asked, choices, default = bounds
     output = 0
     if operation is Operation.CHAT_COMPLETIONS:
         output = output_tokens_bound(asked, choices, price.max_output_tokens, default)
-    given = input_tokens_bound(body, price.context_tokens)
+    given = input_tokens_bound(body, price.context_tokens, counted)
     return HoldSize(hold_upper_bound_nano(given, output, price), price.currency, given + output)

@@ -14,7 +14,8 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt, NoRoom, RequestLimits
+from api.gateway.admission import Admission
+from api.gateway.attempt import Attempt, RequestLimits
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -68,7 +69,7 @@ class Exchange:
     ) -> None:
         """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._limits = RequestLimits(control, context, received, labels.approval_hash)
+        self._admission = Admission(parts, context, ask, RequestLimits(control, context, received, labels.approval_hash))
         self._traceparent = labels.traceparent
         self._totals = Totals()
         #: Events that wait for the next group.
@@ -77,7 +78,6 @@ class Exchange:
         self._ending: list[Event] = []
         self._cause = decision.event_id
         self._attempt: Attempt | None = None
-        self._no_room = NoRoom()
         self._caller: Caller | None = None
         self._deadline = time.monotonic() + parts.options.request_timeout_seconds
         #: Status answered, for the metrics.
@@ -114,6 +114,7 @@ class Exchange:
             last = await self._call(attempt, send, receive)
             if last is None:
                 return
+            await self._admission.estimate(attempt.choice, last)
             self._settle(attempt, last)
             if not last.failover:
                 break
@@ -129,21 +130,17 @@ class Exchange:
 
     async def _open(self, number: int, choice: Choice) -> Problem | None:
         """Place, record, confirm; None when the provider may be called."""
-        parts, ask = self._parts, self._ask
-        if self._limits.user_is_hidden:
+        if self._admission.user_is_hidden:
             return admission_closed("user_unavailable")
-        now = parts.now()
-        bounds = (ask.output_tokens, ask.choices, parts.options.output_tokens_default)
+        parts, now = self._parts, self._parts.now()
         try:
-            body = ask.body_for(choice.model)
-            attempt = Attempt(self._context, number, choice, body, bounds, self._limits, now, parts.new_id)
+            found = await self._admission.place(number, choice, now)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
-        if (known := self._no_room.told(attempt)) is not None:
-            return known
-        placement = await parts.holds.place(attempt.ask)
-        parts.meters.hold(type(placement).__name__.lower())
+        if isinstance(found, Problem):
+            return found
+        attempt, placement = found
         if not isinstance(placement, Placed):
             return self._not_placed(attempt, placement, now)
         now = parts.now()
@@ -165,7 +162,7 @@ class Exchange:
     def _not_placed(self, attempt: Attempt, placement: Closed | Conflict | Refused, now: int) -> Problem:
         if isinstance(placement, Refused):
             self._waiting.append(attempt.refused(now, self._cause, placement))
-            return self._no_room.tell(attempt, placement, now)
+            return self._admission.no_room.tell(attempt, placement, now)
         if isinstance(placement, Closed):
             return admission_closed(placement.reason.value)
         log.error("hold_conflict", request_id=self._context.request_id, field=placement.field)
@@ -294,6 +291,7 @@ class Exchange:
 
     async def _complete(self, attempt: Attempt, ended: Ended) -> bool:
         """Record that the request is answered, before it is; whether it could be."""
+        await self._admission.estimate(attempt.choice, ended)
         now = self._parts.now()
         events, amount_nano = attempt.settle(self._context, now, ended)
         self._totals.add(ended, amount_nano)
