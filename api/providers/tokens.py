@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 8
 
 
 class TokenCounter(Protocol):
@@ -20,7 +20,7 @@ class TokenCounter(Protocol):
 
 
 class MemoryTokenCounter:
-    """A TokenCounter without an encoding: every four bytes of a text are a token."""
+    """A TokenCounter without an encoding: every eight bytes of a text are a token."""
 
     def __init__(self) -> None:
         """Nothing is counted yet."""
