@@ -69,7 +69,8 @@ class Exchange:
     ) -> None:
         """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._admission = Admission(parts, context, ask, RequestLimits(control, context, received, labels.approval_hash))
+        limits = RequestLimits(control, context, received, labels.approval_hash)
+        self._admission = Admission(parts, context, ask, limits)
         self._traceparent = labels.traceparent
         self._totals = Totals()
         #: Events that wait for the next group.
