@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from api.gateway.counting import Counting
@@ -15,7 +16,7 @@ from api.gateway.intake import Ask, read_ask
 from api.providers.tokens import MemoryTokenCounter
 from processors.control import ControlState, Provider
 from processors.estimation import Counted, tokens_estimated
-from processors.pricing import make_book
+from processors.pricing import Rates, make_book
 from schemas.events import BudgetEvent, BudgetKind, Operation, ProviderAttempt, RequestEvent, UsageSource
 from schemas.limits import COUNTS_WAITING_MAX
 from tests.support.gateway_answers import chat_answer, chunk, error_answer, stream_answer
@@ -94,6 +95,17 @@ async def test_without_an_encoding_the_bytes_stand(tmp_path: Path, monkeypatch: 
     _, response = await called(tmp_path, known(3_000 * INPUT_NANO))
 
     assert 429 == response.status
+
+
+async def test_a_cheaper_candidate_is_held_by_tokens_too(tmp_path: Path) -> None:
+    """By bytes it asks more than the first did by tokens, so it would not be tried."""
+    state = known(400 * INPUT_NANO)
+    cheap = msgspec.structs.replace(state.prices["two", "gpt-4o"], rates=Rates(input=500_000, output=2_000_000))
+    state = msgspec.structs.replace(state, prices=state.prices | {("two", "gpt-4o"): cheap})
+    world, response = await called(tmp_path, state)
+
+    assert (200, ["o200k_base"]) == (response.status, world.tokens.asked)
+    assert "two" == world.one(BudgetEvent, kind=BudgetKind.PLACED).provider_id
 
 
 async def test_one_count_serves_all_candidates(tmp_path: Path) -> None:
