@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
-from processors.budgets import BudgetFold
-from processors.budgets import Counter as LimitCounter
+from processors.budgets import BudgetFold, Counter
 from schemas.events import BudgetEvent, BudgetKind, Event, RequestEvent, RequestKind
 from schemas.ids import uuid7
 from schemas.limits import OVERLAY_SECONDS
@@ -117,7 +115,7 @@ class Aftermath:
         """Ask for more room than there is, which sweeps the overlay: what is left must be what was not spent."""
         for tenant, state in (await read_states(self._reads)).items():
             limit_id, now = total_of(tenant), time.time_ns() // 1_000
-            sums = state.sums.get(LimitCounter(limit_id, "USD", 0, 0))
+            sums = state.sums.get(Counter(limit_id, "USD", 0, 0))
             legs = (leg(TOTAL_NANO + 1, limit_id),)
             answer = await self._store.place(
                 PlaceHold(tenant, uuid7(now, now.to_bytes(10, "big")), legs, (TOTAL_NANO,))
@@ -141,16 +139,15 @@ class Aftermath:
         events = await asyncio.to_thread(self._stack.events, "requests", "budgets")
         movements = [event for event in events if isinstance(event, BudgetEvent)]
         self._classify(movements)
-        completed = Counter(
-            event.request_id
-            for event in events
-            if isinstance(event, RequestEvent) and event.kind is RequestKind.COMPLETED
-        )
-        lost = [mark for mark, request_id in self._callers.answers.items() if not completed[request_id]]
-        twice = [request_id for request_id, times in completed.items() if times > 1]
-        twice += [mark for mark, times in self._provider.called.items() if times > 1]
+        completed: dict[str | None, set[str]] = {}
+        for event in events:
+            if isinstance(event, RequestEvent) and event.kind is RequestKind.COMPLETED:
+                completed.setdefault(event.request_id, set()).add(event.event_id)
+        lost = [mark for mark, request_id in self._callers.answers.items() if request_id not in completed]
+        twice = [f"{request_id} is COMPLETED as {sorted(ids)}" for request_id, ids in completed.items() if len(ids) > 1]
+        twice += [f"{mark} was called {times} times" for mark, times in self._provider.called.items() if times > 1]
         found = [f"{mark} was answered, and is not COMPLETED" for mark in lost] + _overspent(movements)
-        return _lost(found) + Verdict(doubled=len(twice), first_difference=str(next(iter(twice), "")))
+        return _lost(found) + Verdict(doubled=len(twice), first_difference=next(iter(twice), ""))
 
     def _classify(self, movements: Sequence[Event]) -> None:
         of_kind: dict[str, set[str]] = {}
