@@ -33,8 +33,8 @@ GRACE_SECONDS = 1
 MARGIN_SECONDS = 20.0
 HELD_SECONDS_MAX = max(LEASE_SECONDS + GRACE_SECONDS, OVERLAY_SECONDS) + MARGIN_SECONDS
 LOOK_SECONDS = 0.3
-#: The hard limit of a minute by tenant, nano-units: the first has room for some hundred calls of about a thousand.
-MINUTE_NANO = {"tight": 2_000_000, "roomy": 10**12, "wide": 10**12}
+#: The hard limit of a minute by tenant, nano-units: the first has room for one call in ten or so.
+MINUTE_NANO = {"tight": 1_000_000, "roomy": 10**12, "wide": 10**12}
 TOTAL_NANO = 10**13
 #: How far a call came that a kill cut off, in the order of a call.
 UNRECORDED, UNCALLED, UNANSWERED, UNSETTLED, UNTOLD = (
@@ -85,9 +85,10 @@ class Aftermath:
             for hold_id in state.unconfirmed:
                 self._unconfirmed.setdefault(hold_id, number)
 
-    def rounds_by_point(self) -> dict[str, int]:
-        """In how many rounds a call was cut off at each point."""
-        return {kind: len(rounds) for kind, rounds in self._rounds.items()}
+    def counts(self) -> dict[str, int]:
+        """Calls answered and refused, and in how many rounds one was cut off at each point."""
+        calls = {"calls answered": len(self._callers.answers), "refused by a limit": self._callers.ends[429]}
+        return calls | {f"rounds with one {kind}": len(rounds) for kind, rounds in self._rounds.items()}
 
     async def holds(self) -> Verdict:
         """Pause the calls until every lease is over: nothing is held any more, and Redis equals the fold of the log."""

@@ -69,7 +69,7 @@ async def _hurt(stack: GatewayStack, random: Random, rounds: int, tick: Tick, ro
                     break
             await fleet.stop()
             row.take(await aftermath.story())
-            row.cut_off = aftermath.rounds_by_point()
+            row.counts = aftermath.counts()
 
 
 def _prepare(stack: GatewayStack, provider_url: str) -> list[str]:

@@ -22,8 +22,8 @@ class Row:
     doubled: int = 0
     seconds: float = 0.0
     first_difference: str = ""
-    #: In how many rounds something was cut off at each of some points.
-    cut_off: dict[str, int] = field(default_factory=dict)
+    #: What else was counted.
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -39,7 +39,7 @@ class Row:
     def worded(self) -> str:
         """For a line of its own."""
         what = f"{self.fault}: {self.rounds} rounds, {self.lost} lost, {self.doubled} doubled, {self.seconds:.0f} s"
-        what += "".join(f"; {point}: {rounds}" for point, rounds in self.cut_off.items())
+        what += "".join(f"; {name} {count}" for name, count in self.counts.items())
         return what if self.ok else f"{what}; {self.first_difference}"
 
     def as_json(self) -> dict[str, Any]:
