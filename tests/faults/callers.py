@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -57,13 +58,17 @@ class FaultyProvider:
             self.answered.add(mark)
             return web.json_response(_body("chat.completion", message=_MESSAGE, usage=USAGE))
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        with contextlib.suppress(ConnectionResetError):  # who asked may be dead
+            await self._stream(request, response, mark)
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse, mark: str) -> None:
         await response.prepare(request)
         await response.write(_event(_body("chat.completion.chunk", delta=_MESSAGE, finish=None)))
         await asyncio.sleep(self._random.uniform(0, ANSWER_SECONDS))
         self.answered.add(mark)
         end = _event(_body("chat.completion.chunk", delta={}, usage=USAGE)) + b"data: [DONE]\n\n"
         await response.write(end)
-        return response
 
 
 def _body(
