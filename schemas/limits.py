@@ -13,6 +13,9 @@ TAGS_MAX = 16
 TAG_KEY_CHARACTERS_MAX = 64
 TAG_VALUE_CHARACTERS_MAX = 256
 CONCURRENT_REQUESTS_MAX = 1_000
+# Text of one request given to a tokenizer, and requests that wait for theirs; beyond either, bytes bound the tokens.
+COUNTED_BYTES_MAX = 256 * 1024
+COUNTS_WAITING_MAX = 16
 
 # Calls to providers.
 ATTEMPTS_MAX = 4

@@ -28,7 +28,14 @@ from processors.budgets import (
     standings,
 )
 from processors.control import ControlState, Threshold
-from processors.estimation import OutputHold, input_tokens_bound, output_in_steps, output_tokens_bound
+from processors.estimation import (
+    NOTHING_COUNTED,
+    Counted,
+    OutputHold,
+    input_tokens_bound,
+    output_in_steps,
+    output_tokens_bound,
+)
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
 from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
@@ -115,12 +122,16 @@ class Attempt:
         limits: RequestLimits,
         now: int,
         new_id: Callable[[int], str],
+        counted: Counted | None = None,
     ) -> None:
-        """Raises ConfigurationError: a limit counts a currency that there is no exchange rate to."""
+        """Raises ConfigurationError: a limit counts a currency that there is no exchange rate to.
+
+        What was not `counted` of the body is held for by its bytes.
+        """
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
         standing = limits.standing(target, now)
-        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens)
+        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens, counted or NOTHING_COUNTED)
         #: What it is held for; grows with a stream in steps.
         self.output = _output(context.operation, choice, bounds, standing)
         size = self._size(self.output)

@@ -14,7 +14,7 @@ from processors.budgets import refusal_reason
 from processors.control import Threshold
 from schemas.events import HoldLeg
 from schemas.money import UNIT_NAMES, format_amount, unit_name
-from sinks.redis.holds import Refused
+from sinks.redis.holds import Conflict, Refused
 
 Header = tuple[bytes, bytes]
 
@@ -105,6 +105,12 @@ SHUTTING_DOWN = retry_later("shutting_down", "The gateway is shutting down.")
 def admission_closed(reason: str) -> Problem:
     """503: holds can't be placed now."""
     return retry_later(reason, f"Budgets can't be checked now ({reason}).")
+
+
+def hold_conflict(conflict: Conflict) -> Problem:
+    """409: the attempt's hold id is taken by another hold. Another try has another id: the SDKs make one."""
+    message = f"The hold of this request is taken by another one that differs in {conflict.field}; try again."
+    return Problem(409, "hold_conflict", message, extra={"field": conflict.field})
 
 
 _WAYS = {

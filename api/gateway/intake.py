@@ -91,6 +91,11 @@ class Ask(msgspec.Struct, frozen=True):
     #: Metadata of the body and tags of the header.
     tags: dict[str, str] = {}
 
+    @property
+    def prompt(self) -> bytes:
+        """What is to be read by the model, as JSON: messages, or the input of embeddings."""
+        return bytes(self.fields["input" if self.operation is Operation.EMBEDDINGS else "messages"])
+
     def body_for(self, model: str) -> bytes:
         """The body for a provider: its own name of the model, and usage asked for on streams."""
         fields = self.fields

@@ -50,10 +50,10 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 class Log:
     """One log, in memory or on Kafka, and what a test opens on it."""
 
-    def __init__(self, bootstrap: str | None) -> None:
-        """None keeps the log in memory."""
+    def __init__(self, bootstrap: str | None, memory: MemoryLog | None = None) -> None:
+        """None keeps the log in memory: a new one, or `memory`."""
         self._bootstrap = bootstrap
-        self._memory = MemoryLog()
+        self._memory = memory or MemoryLog()
         if bootstrap:
             ensure_topics(bootstrap, TOPICS)
         self.publisher: Publisher = KafkaPublisher(bootstrap) if bootstrap else self._memory.publisher()
