@@ -46,6 +46,13 @@ BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
 ID_HORIZON_DAYS = 7
 
+# Rebuilding live budgets (docs/decisions/0118).
+SNAPSHOT_SECONDS = 60
+SNAPSHOT_CHUNK_BYTES = 1024 * 1024
+SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
+SNAPSHOT_SLICE_RECORDS = 2_000
+REBUILD_ENTRIES_MAX = 1_000_000
+
 # Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).
 POISON_IN_A_ROW_MAX = 100
 POISON_WINDOW_RECORDS = 5_000

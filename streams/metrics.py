@@ -23,6 +23,7 @@ CounterName = Literal[
     "quaestor_requests_total",  # requests answered by the gateway
     "quaestor_attempts_total",  # calls to providers
     "quaestor_holds_total",  # holds asked for
+    "quaestor_budget_snapshots_total",  # snapshots of live budgets
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -39,6 +40,7 @@ HistogramName = Literal[
     "quaestor_batch_seconds",  # one batch of a sink, begin to applied
     "quaestor_request_seconds",  # a request's arrival to its end
     "quaestor_attempt_seconds",  # a provider call, sent to its end
+    "quaestor_budget_snapshot_seconds",  # one snapshot of a budgets partition
 ]
 #: 0.5 ms to 60 s.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -68,6 +70,7 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
     "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
     "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),
+    "quaestor_budget_snapshots_total": Metric("Snapshots of a budgets partition, kept or failed.", ("outcome",)),
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),
@@ -88,6 +91,7 @@ HISTOGRAMS: dict[HistogramName, Metric] = {
     ),
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
     "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),
+    "quaestor_budget_snapshot_seconds": Metric("One snapshot of a budgets partition, rests included, seconds."),
 }
 
 

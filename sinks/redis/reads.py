@@ -78,6 +78,8 @@ class RedisReads:
         keys = slot_keys(tenant_id)
         answer = await self._client.run("tenant_read", (keys.state, keys.holds, keys.overlay))
         state, holds, overlay = (_pairs(part) for part in answer)
+        if "restoring" in state:
+            state, holds, overlay = {}, {}, {}  # nobody's yet
         entries = {name: value for name, value in overlay.items() if name[0] not in "=!" and value[0] != "d"}
         return TenantState(
             tenant_id=tenant_id,

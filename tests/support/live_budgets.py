@@ -78,7 +78,7 @@ class SinkProcess:
             run_on(
                 RedisSink(url),
                 reader=log.group_reader(),
-                control_reader=log.reader,
+                make_reader=log.reader,
                 codec=CODEC,
                 monitor=Monitor("sink-redis"),
                 stop=self._stop,
