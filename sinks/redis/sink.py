@@ -163,6 +163,7 @@ class RedisSink:
         for partition in partitions:
             if partition.topic == BUDGETS.name:
                 self._owned.pop(partition.number, None)
+        self._tell()
 
     def applied(self) -> list[Applied]:
         """The open partitions of this process, as far as they are applied."""
