@@ -51,6 +51,7 @@ SNAPSHOT_SECONDS = 60
 SNAPSHOT_CHUNK_BYTES = 1024 * 1024
 SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
 SNAPSHOT_SLICE_RECORDS = 2_000
+SNAPSHOT_ENDED_MAX = 250_000
 REBUILD_ENTRIES_MAX = 1_000_000
 
 # Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).

@@ -56,13 +56,15 @@ class LiveFold:
         #: Minutes in which something ended since somebody cleared this.
         self.changed: set[str] = set()
         self._remembered_millis = remembered_seconds * 1_000
-        self._size = 0
+        self._standing = 0
+        #: Holds that ended, in memory.
+        self.remembered = 0
         self._forgotten_hour = 0
 
     @property
     def size(self) -> int:
         """Holds and counters in memory."""
-        return self._size
+        return self.remembered + self._standing
 
     def apply(self, tenant_id: str, movements: Iterable[Movement], next_cursor: int) -> None:
         """Fold a tenant's next events in; there is none between them and `next_cursor`."""
@@ -70,7 +72,7 @@ class LiveFold:
         if live is None:
             live = self.tenants[tenant_id] = LiveTenant()
         minute, ended = "", dict[str, str]()
-        self._size -= live.size
+        self._standing -= live.size
         for _, kind, hold_id, words in movements:
             if hold_id[:MINUTE_DIGITS] != minute:
                 minute = hold_id[:MINUTE_DIGITS]
@@ -86,12 +88,12 @@ class LiveFold:
                 else:
                     ended[hold_id] = _resolve(live, kind, hold_id, body, words)
                     self.changed.add(minute)
-                    self._size += 1
+                    self.remembered += 1
             elif kind == "COMMITTED" and ended.get(hold_id, "")[:1] == "x":
                 ended[hold_id] = _commit_late(live, ended[hold_id], words)
                 self.changed.add(minute)
         live.cursor = max(live.cursor, next_cursor)
-        self._size += live.size
+        self._standing += live.size
 
     def forget(self, now_millis: int) -> None:
         """Drop what nobody may ask for any more: holds that ended long ago, sums of windows long over; once an hour."""
@@ -103,7 +105,7 @@ class LiveFold:
         over = (now_millis - 2 * self._remembered_millis - MILLIS_PER_HOUR) * MICROS_PER_MILLI
         for live in self.tenants.values():
             gone = [each for each in live.posted if each not in live.held and 0 < window_end_of(each) < over]
-            self._size -= len(gone)
+            self._standing -= len(gone)
             for counter in gone:
                 del live.posted[counter]
 
@@ -115,12 +117,12 @@ class LiveFold:
         """Remember how holds of a minute ended that is not in memory."""
         self.unload([minute])
         self.ended[minute] = ended
-        self._size += sum(map(len, ended.values()))
+        self.remembered += sum(map(len, ended.values()))
 
     def unload(self, minutes: Iterable[str]) -> None:
         """Let go of these minutes."""
         for minute in minutes:
-            self._size -= sum(map(len, self.ended.pop(minute, {}).values()))
+            self.remembered -= sum(map(len, self.ended.pop(minute, {}).values()))
 
 
 def window_end_of(counter: str) -> int:

@@ -67,14 +67,17 @@ class Gates:
         applied_at_millis: int | None = None,
         moved: Mapping[str, int] | None = None,
         rebuilding: bool = False,
+        read: int | None = None,
     ) -> int:
         """Tell how far the partition is applied and which tenants moved; answers the server's time, milliseconds.
+
+        `read` is the next offset to read, where a fold in memory is ahead of the cursor.
 
         Raises GapError when the gate is of another generation, gone, or ahead: the server is not the one we wrote to.
         """
         arguments = [str(epoch), generation, str(cursor), open_word]
         arguments += ["" if applied_at_millis is None else str(applied_at_millis), str(end_offset)]
-        arguments.append("1" if rebuilding else "")
+        arguments += ["1" if rebuilding else "", str(cursor if read is None else read)]
         for tenant_id, at in (moved or {}).items():
             arguments += (tenant_id, str(at))
         answer = await self._client.run("gate_write", _keys(partition), *arguments)

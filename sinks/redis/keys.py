@@ -49,7 +49,7 @@ def hours_of_minute(minute: str) -> tuple[int, ...]:
 def gate_key(partition: int) -> str:
     """The gate of a partition.
 
-    Generation, open, cursor, epoch, topic_id, rebuilding, applied_at_millis, end_offset, lag.
+    Generation, open, cursor, epoch, topic_id, rebuilding, read, applied_at_millis, end_offset, lag.
     """
     return f"{BUDGETS}:gate:{{p{partition}}}"
 

@@ -54,6 +54,8 @@ class GateView(NamedTuple):
     end_offset: int
     lag: int
     applied_at_millis: int
+    #: Next offset to read: ahead of the cursor while slots are folded anew in the sink's memory.
+    read: int
 
 
 class RedisReads:
@@ -195,4 +197,5 @@ def _gate(number: int, fields: Mapping[str, str]) -> GateView:
         end_offset=int(fields.get("end_offset", 0)),
         lag=int(fields.get("lag", 0)),
         applied_at_millis=int(fields.get("applied_at_millis", 0)),
+        read=int(fields.get("read", 0)),
     )

@@ -225,6 +225,7 @@ class RedisSink:
             applied_at_millis=owned.applied_at_millis,
             moved=moved,
             rebuilding=owned.fold is not None,
+            read=owned.cursor,
         )
 
     async def _open_named(self, owned: Owned) -> None:

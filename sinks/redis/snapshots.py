@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from processors.budgets.live import Ended, LiveTenant, Words
 from schemas import limits
 from schemas.errors import FencedError, IntegrityError
+
+T = TypeVar("T")
 
 #: Changes when the rule or the form changes: a snapshot of another projection is not looked at.
 PROJECTION = "budgets@v1"
@@ -137,8 +139,8 @@ def pack_tenants(tenants: Mapping[str, LiveTenant]) -> Packed:
 
 
 def unpack_tenants(bodies: Iterable[bytes]) -> dict[str, LiveTenant]:
-    """The inverse of pack_tenants."""
-    rows = msgspec.msgpack.decode(b"".join(bodies), type=list[tuple[str, int, dict[str, int], dict[str, int], Holds]])
+    """The inverse of pack_tenants; raises IntegrityError."""
+    rows = _unpacked(bodies, list[tuple[str, int, dict[str, int], dict[str, int], dict[str, Words]]])
     return {row[0]: LiveTenant(*row[1:]) for row in rows}
 
 
@@ -148,11 +150,15 @@ def pack_minute(ended: Ended) -> Packed:
 
 
 def unpack_minute(bodies: Iterable[bytes]) -> Ended:
-    """The inverse of pack_minute."""
-    return msgspec.msgpack.decode(b"".join(bodies), type=Ended)
+    """The inverse of pack_minute; raises IntegrityError."""
+    return _unpacked(bodies, Ended)
 
 
-Holds = dict[str, Words]
+def _unpacked(bodies: Iterable[bytes], form: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(b"".join(bodies), type=form)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"a snapshot of another form: {error}") from error
 
 
 def _packed(body: bytes) -> Packed:

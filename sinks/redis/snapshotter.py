@@ -136,7 +136,7 @@ class Snapshotter:
         kept_bytes = 0
         while draft.cursor < applied.cursor:
             await self._advance(draft, applied)
-            if draft.cursor >= applied.cursor or draft.fold.size > limits.REBUILD_ENTRIES_MAX:
+            if draft.cursor >= applied.cursor or draft.fold.remembered > limits.SNAPSHOT_ENDED_MAX:
                 kept_bytes += await self._put(draft, applied, now_micros)
         return Taken(applied.partition, draft.cursor, draft.cursor - first, time.monotonic() - started, kept_bytes)
 

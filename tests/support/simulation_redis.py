@@ -158,7 +158,7 @@ class RedisServer:
         return [b"K", generation.encode()]
 
     def _gate_write(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        epoch, generation, cursor, open_word, _, end_offset, rebuilding, *moved = arguments
+        epoch, generation, cursor, open_word, _, end_offset, rebuilding, _, *moved = arguments
         gate = self.hashes.setdefault(keys[0], {})
         if int(gate.get("epoch", 0)) > int(epoch):
             return [b"F", gate["epoch"].encode()]

@@ -9,5 +9,5 @@ local number = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local last = tonumber(string.match(gate[2] or '', ':(%d+)$')) or 0
 local generation = ARGV[2] .. ':' .. string.format('%.0f', math.max(number, last + 1))
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'generation', generation, 'open', '0', 'cursor', ARGV[3],
-  'topic_id', ARGV[4], 'applied_at_millis', '0', 'rebuilding', ARGV[5])
+  'topic_id', ARGV[4], 'applied_at_millis', '0', 'rebuilding', ARGV[5], 'read', ARGV[3])
 return {'K', generation}

@@ -218,7 +218,7 @@ async def test_an_owner_of_before_keeps_nothing(world: World) -> None:
 
 async def test_much_at_once_is_kept_in_between(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded: what ended is let go of, and looked up when it is asked for."""
-    monkeypatch.setattr(module.limits, "REBUILD_ENTRIES_MAX", 3)
+    monkeypatch.setattr(module.limits, "SNAPSHOT_ENDED_MAX", 2)
     monkeypatch.setattr(module.limits, "SNAPSHOT_SLICE_RECORDS", 4)
     world.spend(10)
     await world.take()
