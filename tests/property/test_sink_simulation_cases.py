@@ -18,7 +18,7 @@ from tests.support.simulation_log import TENANTS, Kind
 from tests.support.simulation_run import machine_of
 from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisBench
 
-FAULTS = sorted(("keep", "fail over", "flush", "restart", "snapshot", "spoil a snapshot"))
+FAULTS = sorted(("keep", "fail over", "flush", "restart", "spoil a snapshot"))
 PLANNED = Partition("quaestor.costs", 0)
 
 
@@ -28,7 +28,6 @@ def redis() -> Iterator[Simulation]:
     structlog.configure(processors=[_drop])
     machine = machine_of(RedisBench)()
     machine.begin(records=0)
-    machine.beat(process=0)
     machine.produce(partition=0, kind=Kind.EVENT, picks=[0])
     machine.write(process=0, records=1)
     (apply,) = machine.wire.calls
@@ -63,8 +62,7 @@ def test_a_slot_that_no_gate_knows_does_not_hold_its_partition(redis: Simulation
 def test_an_owner_that_dies_while_it_restores_is_followed_by_one_that_begins_again(redis: Simulation) -> None:
     """The slot is half there, the gate says so: nobody opens it, and in the end it is the fold."""
     redis._deliver_all()
-    for fault in ("snapshot", "flush"):
-        redis.spoil(fault=FAULTS.index(fault))
+    redis.spoil(fault=FAULTS.index("flush"))
     redis.processes[0].claim([Partition(BUDGETS.name, 0)])
     redis.loop.settle()
     hashes, state = redis.bench.server.hashes, slot_keys(TENANTS[0]).state
