@@ -76,7 +76,7 @@ class Rebuilt(World):
     async def spend(self, times: int) -> None:
         """Holds: most are charged, some stay open, some run out."""
         for number in range(times):
-            placed = self.events.placed(self.hold(), leg(3))
+            placed = self.events.placed(self.hold(), leg(3, "another"))
             await self.record(placed, *self.ending(placed, number))
 
     def ending(self, placed: BudgetEvent, number: int) -> Sequence[BudgetEvent]:
@@ -192,7 +192,7 @@ async def test_a_sink_that_died_while_it_rebuilt_leaves_nothing_to_go_on_from(wo
     await world.keep()
     before = await world.generation()
     await world.sink.stop()
-    world.valkey.command("HSET", gate_key(PARTITION), "rebuilding", "1")
+    world.valkey.command("HSET", gate_key(PARTITION), "rebuilding", "1", "open", "0")
     world.sink = SinkProcess(world.log, world.valkey.url, world.snapshots)
     await world.settled()
 
