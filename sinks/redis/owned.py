@@ -84,6 +84,11 @@ class Owned:
         """How far it is."""
         return Rebuild(self.number, self.source, self.detail, self.first_offset, self.cursor, self.barrier)
 
+    def goes_on(self, gate: GateState, run_id: str) -> bool:
+        """Whether a fold in memory is still what its gate waits for: nobody has begun another generation since."""
+        is_same = self.owner.generation == gate.generation and gate.generation.startswith(run_id)
+        return self.fold is not None and bool(run_id) and is_same
+
     def reached_mark(self) -> None:
         """Move `applied_at_millis` on when the mark's offset is applied."""
         if self.mark is not None and self.cursor >= self.mark[1]:

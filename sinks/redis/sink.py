@@ -1,8 +1,9 @@
 """RedisSink: the only writer of applied budgets, and the owner of generations; also keeps each provider's last health.
 
 Of quaestor.budgets, each tenant's events go into its slot by one script per batch; the partition's gate follows. A slot
-or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, everything
-applied from where the oldest slot stands up to a barrier of end offsets taken after closing, then opened again.
+or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, brought up
+to a barrier of end offsets taken after closing, then opened again. Where slots still stand, the log is applied from the
+oldest of them on; where they are lost, they are restored from a snapshot, or folded from the log and written as a whole.
 """
 
 from __future__ import annotations
@@ -309,8 +310,7 @@ class RedisSink:
         before = self._owned.get(number)
         known = {*gate.tenants, *(before.tenants if before else ()), *self._named.get(number, ()), *met}
         owner = Ownership(gate.epoch, gate.generation, topic_id, is_open=gate.is_open)
-        if before is not None and before.fold is not None and gate.generation == before.owner.generation:
-            # Nobody has begun another since, and nothing of it is in the slots yet: it goes on where it is.
+        if before is not None and before.goes_on(gate, self._client.run_id):
             before.owner, before.barrier = before.owner._replace(epoch=gate.epoch), None
             return before
         tenants = sorted(known)
