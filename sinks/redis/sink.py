@@ -3,7 +3,7 @@
 Of quaestor.budgets, each tenant's events go into its slot by one script per batch; the partition's gate follows. A slot
 or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, brought up
 to a barrier of end offsets taken after closing, then opened again. Where slots still stand, the log is applied from the
-oldest of them on; where they are lost, they are restored from a snapshot, or folded from the log and written as a whole.
+oldest of them on; where they are lost, they are restored from a snapshot, or folded from the log and written whole.
 """
 
 from __future__ import annotations
