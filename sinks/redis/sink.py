@@ -9,6 +9,7 @@ oldest of them on; where they are lost, they are restored from a snapshot, or fo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 
 PROJECTION = "redis@v1"
 POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200, takes_columns=True)
+#: While slots are folded anew nobody waits for a single event: batches are as large as they come.
+REBUILDING = replace(POLICY, age_milliseconds=limits.BATCH_AGE_MILLISECONDS)
 
 
 class RedisSink:
@@ -379,6 +382,8 @@ class RedisSink:
             log.info("budgets_folded", partition=owned.number, tenants=len(fold.tenants), cursor=owned.cursor)
 
     def _tell(self, restoring: Owned | None = None) -> None:
+        """Say what is closed, and how batches are cut meanwhile."""
+        self.policy = REBUILDING if any(each.fold is not None for each in self._owned.values()) else POLICY
         closed = {number: each for number, each in self._owned.items() if not each.owner.is_open}
         if restoring is not None:
             closed[restoring.number] = restoring
