@@ -90,8 +90,8 @@ async def opened(url: str) -> None:
     partition = partition_of(TENANT.encode(), BUDGETS.partitions)
     gate = (gate_key(partition), tenants_key(partition))
     epoch = texts(await client.run("gate_claim", gate))[0]
-    generation = texts(await client.run("gate_generation", gate, epoch, client.run_id, "0", "topic"))[1]
-    await client.run("gate_write", gate, epoch, generation, "0", "1", str(_now() // 1_000 + 3_600_000), "0")
+    generation = texts(await client.run("gate_generation", gate, epoch, client.run_id, "0", "topic", ""))[1]
+    await client.run("gate_write", gate, epoch, generation, "0", "1", str(_now() // 1_000 + 3_600_000), "0", "", "0")
     owner = Ownership(int(epoch), generation, "topic", is_open=True)
     await Slots(client).claim(TENANT, owner, generation=generation, open_word="1", new_cursor=0)
     await client.close()

@@ -162,6 +162,7 @@ def _postgres(settings: Settings, monitor: Monitor) -> Work:
 
 def _redis(settings: Settings, monitor: Monitor) -> Work:
     from sinks.postgres.quarantine import PostgresQuarantine  # noqa: PLC0415
+    from sinks.postgres.snapshots import PostgresSnapshots  # noqa: PLC0415
     from sinks.redis.run import run  # noqa: PLC0415
 
     return lambda stop: run(
@@ -172,6 +173,8 @@ def _redis(settings: Settings, monitor: Monitor) -> Work:
         stop=stop,
         random=SystemRandom(),
         quarantine=PostgresQuarantine(settings.postgres_dsn),
+        snapshots=PostgresSnapshots(settings.postgres_dsn),
+        snapshot_seconds=settings.snapshot_seconds,
         tombstone_seconds=settings.hold_tombstone_seconds,
         membership=_membership(settings),
     )

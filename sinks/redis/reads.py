@@ -56,6 +56,8 @@ class GateView(NamedTuple):
     end_offset: int
     lag: int
     applied_at_millis: int
+    #: Next offset to read: ahead of the cursor while slots are folded anew in the sink's memory.
+    read: int
 
 
 class RedisReads:
@@ -84,6 +86,8 @@ class RedisReads:
         keys = slot_keys(tenant_id)
         answer = await self._client.run("tenant_read", (keys.state, keys.holds, keys.overlay))
         state, holds, overlay = (_pairs(part) for part in answer)
+        if "restoring" in state:
+            state, holds, overlay = {}, {}, {}  # nobody's yet
         entries = {name: value for name, value in overlay.items() if name[0] not in "=!" and value[0] != "d"}
         return TenantState(
             tenant_id=tenant_id,
@@ -218,4 +222,5 @@ def _gate(number: int, fields: Mapping[str, str]) -> GateView:
         end_offset=int(fields.get("end_offset", 0)),
         lag=int(fields.get("lag", 0)),
         applied_at_millis=int(fields.get("applied_at_millis", 0)),
+        read=int(fields.get("read", 0)),
     )
