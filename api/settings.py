@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     hold_tombstone_seconds: int = Field(
         limits.HOLD_TOMBSTONE_SECONDS, gt=0, description="How long a resolved hold is remembered."
     )
+    snapshot_seconds: float = Field(
+        limits.SNAPSHOT_SECONDS,
+        ge=1,
+        le=3600,
+        description="How often the Redis sink keeps a snapshot of its budgets in Postgres: what a rebuild reads again.",
+    )
     output_tokens_default: int = Field(
         4096, gt=0, description="Output tokens held for when neither the caller nor the price book gives a bound."
     )

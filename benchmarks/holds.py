@@ -90,8 +90,8 @@ async def opened(url: str) -> None:
     partition = partition_of(TENANT.encode(), BUDGETS.partitions)
     gate = (gate_key(partition), tenants_key(partition))
     epoch = texts(await client.run("gate_claim", gate))[0]
-    generation = texts(await client.run("gate_generation", gate, epoch, client.run_id, "0", "topic"))[1]
-    await client.run("gate_write", gate, epoch, generation, "0", "1", str(_now() // 1_000 + 3_600_000), "0")
+    generation = texts(await client.run("gate_generation", gate, epoch, client.run_id, "0", "topic", ""))[1]
+    await client.run("gate_write", gate, epoch, generation, "0", "1", str(_now() // 1_000 + 3_600_000), "0", "", "0")
     owner = Ownership(int(epoch), generation, "topic", is_open=True)
     await Slots(client).claim(TENANT, owner, generation=generation, open_word="1", new_cursor=0)
     await client.close()
@@ -100,7 +100,7 @@ async def opened(url: str) -> None:
 async def place(store: RedisHoldStore, state: ControlState) -> None:
     """One hold, from the limits to the answer; raises SystemExit when it is not placed."""
     now = _now()
-    found = legs_for(standings(state, PAYER, TARGET, now), SIZE, now, state.rates)
+    found = legs_for(standings(state, PAYER, TARGET, now), PAYER, TARGET, SIZE, now, state.rates)
     answer = await store.place(PlaceHold(TENANT, _new_id(), found.legs, found.allowed_nano))
     if not isinstance(answer, Placed):
         raise SystemExit(f"not placed: {answer}")

@@ -23,7 +23,10 @@ ANSWER_SECONDS_MAX = 60
 DRAIN_SECONDS_MAX = 600
 BODY_BYTES = 300
 #: All but the gateway, what it needs for admission, and the servers.
-BEHIND_THE_LOG = ("stream-ledger", "stream-budgets", "stream-health", "sink-postgres", "sink-clickhouse", "sink-audit")
+BEHIND_THE_LOG = (
+    *("stream-ledger", "stream-budgets", "stream-health", "stream-guardrails"),
+    *("sink-postgres", "sink-clickhouse", "sink-audit"),
+)
 
 
 class Product:

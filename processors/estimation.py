@@ -1,21 +1,30 @@
-"""Token counts without a tokenizer: the bound a hold needs, and the estimate used when a provider reports no usage.
+"""Token counts: the bound a hold needs, and the estimate used when a provider reports no usage.
 
-The bound: a token of text stands for at least one byte of it, and the JSON text of a request is never shorter than the
-text it carries (an escape is longer than what it means; a message's frame of a few tokens is longer in JSON). So the
-bytes of the body bound the tokens of its text. Media given by reference cost tokens that no byte shows: each counts as
-MEDIA_TOKENS_BOUND, above what the list of current models takes for the largest picture.
+The bound by bytes: a token of text stands for at least one byte of it, and the JSON text of a request is never shorter
+than the text it carries (an escape is longer than what it means; a message's frame of a few tokens is longer in JSON).
+So the bytes of the body bound the tokens of its text. Media given by reference cost tokens that no byte shows: each
+counts as MEDIA_TOKENS_BOUND, above what the list of current models takes for the largest picture.
 
 The same holds for what a model writes, where all of it shows as text: the bytes of a stream's text bound its tokens,
 but for a few marks around each choice (STREAM_MARK_TOKENS). What a model thinks out of sight has no bytes to count.
 
-The estimate: four bytes make a token, rounded up. It is marked as one wherever it stands.
+The bound by tokens, where a model's encoding is known: the same, but texts that the model reads as they are count what
+a tokenizer says. Frames, tools and whatever else stands in the body go on counting by their bytes, which are more than
+the three or four tokens that a message's frame takes.
+
+The estimate: four bytes make a token, rounded up; texts that were counted count as that. It is marked as one wherever
+it stands.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from schemas.limits import STREAM_MARK_TOKENS
+import msgspec
+
+from schemas.events import Operation
+from schemas.limits import COUNTED_BYTES_MAX, STREAM_MARK_TOKENS
 
 BYTES_PER_TOKEN_ESTIMATED = 4
 MEDIA_TOKENS_BOUND = 48_000
@@ -26,9 +35,71 @@ MEDIA_PARTS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'
 MEDIA_MARKS = (b'_url"', b'"input_', b'file"')
 
 
-def input_tokens_bound(body: bytes, context_tokens: int | None = None) -> int:
+class Texts(NamedTuple):
+    """Texts of a request that the model reads as they are."""
+
+    texts: list[str]
+    #: What they take of the body, bytes of JSON without their quotes: never less than their tokens.
+    json_bytes: int
+
+
+class Counted(NamedTuple):
+    """What a tokenizer said of some texts of a request."""
+
+    tokens: int
+    #: As in Texts.
+    json_bytes: int
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: msgspec.Raw = msgspec.Raw()
+
+
+class _Message(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw()
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+_parts = msgspec.json.Decoder(list[_Part])
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+
+
+def texts_of(operation: Operation, prompt: bytes) -> Texts:
+    """The texts in `messages` or `input`, given as JSON, up to COUNTED_BYTES_MAX; other shapes are left out."""
+    texts, json_bytes = [], 0
+    try:
+        for raw in _prompt_texts(operation, prompt):
+            if json_bytes + len(raw) > COUNTED_BYTES_MAX:
+                break
+            texts.append(_text.decode(raw))
+            json_bytes += len(raw) - 2
+    except msgspec.MsgspecError:
+        return Texts(texts, json_bytes)
+    return Texts(texts, json_bytes)
+
+
+def _prompt_texts(operation: Operation, prompt: bytes) -> Iterator[bytes]:
+    """JSON of each text; raises MsgspecError where the shape is another."""
+    if operation is Operation.EMBEDDINGS:
+        given = [prompt] if prompt[:1] == b'"' else [bytes(raw) for raw in _raws.decode(prompt)]
+        yield from (raw for raw in given if raw[:1] == b'"')
+        return
+    for message in _messages.decode(prompt):
+        content = bytes(message.content)
+        if content[:1] == b'"':
+            yield content
+        elif content[:1] == b"[":
+            yield from (bytes(part.text) for part in _parts.decode(content) if part.type == "text" and part.text)
+
+
+NOTHING_COUNTED = Counted(0, 0)
+
+
+def input_tokens_bound(body: bytes, context_tokens: int | None = None, counted: Counted = NOTHING_COUNTED) -> int:
     """At least as many input tokens as any provider counts for this request body; never above the model's context."""
-    bound = len(body)
+    bound = len(body) - counted.json_bytes + counted.tokens
     if any(mark in body for mark in MEDIA_MARKS):
         bound += sum(body.count(part) for part in MEDIA_PARTS) * MEDIA_TOKENS_BOUND
     return bound if context_tokens is None else min(bound, context_tokens)
@@ -80,6 +151,6 @@ def output_in_steps(step: int, choices: int, model_max: int | None) -> OutputHol
     return OutputHold(first if tokens_max is None else min(first, tokens_max), tokens_max, first, choices)
 
 
-def tokens_estimated(text_bytes: int) -> int:
-    """About as many tokens as a text of this many bytes has, rounded up."""
-    return -(-text_bytes // BYTES_PER_TOKEN_ESTIMATED)
+def tokens_estimated(text_bytes: int, counted: Counted = NOTHING_COUNTED) -> int:
+    """About as many tokens as a text of this many bytes has, rounded up; `counted` is what is known of parts of it."""
+    return counted.tokens - (counted.json_bytes - text_bytes) // BYTES_PER_TOKEN_ESTIMATED

@@ -49,12 +49,12 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: the watcher that saw it. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 1
-    #: What kind of alert.
+    schema_version: int = 2
+    #: What kind of alert; DELIVERY says how handing another alert (causation_id) to a channel ended.
     kind: AlertKind
     #: How urgent.
     severity: Severity
-    #: What it is about, for example a limit id or a topic and partition.
+    #: What it is about: a limit's counter, a channel, or a topic and partition.
     subject: str
     #: One line.
     title: str
@@ -66,6 +66,25 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     threshold: str | None = None
     #: Where delivery stands: SENT, FAILED. Null before delivery.
     delivery_state: str | None = None
+    #: End of that window, exclusive. Null when none.
+    window_end: int | None = None
+    #: The limit, as its counters are named. Null when it is about none.
+    limit_id: str | None = None
+    #: What amounts are in: an ISO 4217 code, TOK or REQ. Null without amounts.
+    currency: str | None = None
+    #: Charged in the window when this was made, nano-units of currency. Null when it says nothing.
+    spent_nano: int | None = None
+    #: What the limit allowed then, nano-units of currency. Null when it is about no limit.
+    allowed_nano: int | None = None
+    #: BURN_RATE: projected to be charged by the end of the window. ANOMALY: what the baseline expects. Nano-units of
+    #: currency. Null otherwise.
+    expected_nano: int | None = None
+    #: What the gateway does from this threshold on: notify, cheaper, approval or block. Null without threshold.
+    action: str | None = None
+    #: DELIVERY: the channel. Null otherwise.
+    channel_id: str | None = None
+    #: DELIVERY: how often it was tried. Null otherwise.
+    attempts: int | None = None
 
 
 class Operation(StrEnum):
@@ -279,6 +298,7 @@ class EntityKind(StrEnum):
     TENANT = "TENANT"
     SYSTEM = "SYSTEM"
     EXCHANGE_RATE = "EXCHANGE_RATE"
+    CHANNEL = "CHANNEL"
 
 
 class ControlAction(StrEnum):
@@ -307,7 +327,7 @@ class ControlEvent(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: cli/<uid>, console, or supervisor. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 2
+    schema_version: int = 3
     #: What kind of thing changed.
     entity_kind: EntityKind
     #: Its id.

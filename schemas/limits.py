@@ -13,6 +13,9 @@ TAGS_MAX = 16
 TAG_KEY_CHARACTERS_MAX = 64
 TAG_VALUE_CHARACTERS_MAX = 256
 CONCURRENT_REQUESTS_MAX = 1_000
+# Text of one request given to a tokenizer, and requests that wait for theirs; beyond either, bytes bound the tokens.
+COUNTED_BYTES_MAX = 256 * 1024
+COUNTS_WAITING_MAX = 16
 
 # Calls to providers.
 ATTEMPTS_MAX = 4
@@ -51,6 +54,14 @@ BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
 ID_HORIZON_DAYS = 7
 
+# Rebuilding live budgets (docs/decisions/0118).
+SNAPSHOT_SECONDS = 60
+SNAPSHOT_CHUNK_BYTES = 1024 * 1024
+SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
+SNAPSHOT_SLICE_RECORDS = 2_000
+SNAPSHOT_ENDED_MAX = 250_000
+REBUILD_ENTRIES_MAX = 1_000_000
+
 # Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).
 POISON_IN_A_ROW_MAX = 100
 POISON_WINDOW_RECORDS = 5_000
@@ -58,11 +69,24 @@ POISON_PERCENT_MAX = 5
 UNRESOLVED_RECORDS_MAX = 10_000
 REDRIVE_RECORDS_MAX = 500
 
+# Alerts. What is not delivered by then is told nobody any more.
+ALERTS_REMEMBERED_MAX = 100_000
+ALERT_ATTEMPTS_MAX = 20
+ALERT_PAUSE_SECONDS_MAX = 300
+ALERT_DELIVERY_SECONDS_MAX = 24 * 3600
+ALERT_SEND_SECONDS = 10
+ALERT_SENDS_AT_ONCE_MAX = 16
+ALERT_COUNTERS_TOUCHED_MAX = 100_000
+
 # The audit log.
 AUDIT_BATCH_AGE_MILLISECONDS = 200
 AUDIT_INTEGRATE_MILLISECONDS = 250
 AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
 AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
+
+# The nightly report.
+#: After a request's last lease: streams tick, batches are written.
+REPORT_SLACK_SECONDS = 60
 
 # A request must end before its hold's lease does, or the reaper would charge a call that is still running.
 assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
@@ -74,6 +98,8 @@ assert STREAM_MARK_TOKENS < STREAM_STEP_TOKENS
 assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS
 # Lua compares doubles: every sum of nano-units must stay an exact integer.
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
+# A channel is given up before its alert is too old to be told.
+assert ALERT_ATTEMPTS_MAX * (ALERT_PAUSE_SECONDS_MAX + ALERT_SEND_SECONDS) < ALERT_DELIVERY_SECONDS_MAX
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
 # The audit log's writer waits for its tiles before they are too far behind, never before one integration has room.

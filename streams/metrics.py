@@ -23,7 +23,10 @@ CounterName = Literal[
     "quaestor_requests_total",  # requests answered by the gateway
     "quaestor_attempts_total",  # calls to providers
     "quaestor_holds_total",  # holds asked for
+    "quaestor_alerts_total",  # alerts told
+    "quaestor_alert_sends_total",  # attempts to hand an alert to a channel
     "quaestor_extensions_total",  # extensions of holds asked for, and streams ended for want of one
+    "quaestor_budget_snapshots_total",  # snapshots of live budgets
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -40,6 +43,7 @@ HistogramName = Literal[
     "quaestor_batch_seconds",  # one batch of a sink, begin to applied
     "quaestor_request_seconds",  # a request's arrival to its end
     "quaestor_attempt_seconds",  # a provider call, sent to its end
+    "quaestor_budget_snapshot_seconds",  # one snapshot of a budgets partition
 ]
 #: 0.5 ms to 60 s.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -69,10 +73,15 @@ COUNTERS: dict[CounterName, Metric] = {
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
     "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
     "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),
+    "quaestor_alerts_total": Metric("Alerts told by guardrails.", ("kind",)),
+    "quaestor_alert_sends_total": Metric(
+        "Attempts to hand an alert to a channel: sent, later, never.", ("channel_kind", "outcome")
+    ),
     "quaestor_extensions_total": Metric(
         "Extensions of holds that streams asked for: granted, refused, closed, lost; and streams that were stopped.",
         ("outcome",),
     ),
+    "quaestor_budget_snapshots_total": Metric("Snapshots of a budgets partition, kept or failed.", ("outcome",)),
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),
@@ -93,6 +102,7 @@ HISTOGRAMS: dict[HistogramName, Metric] = {
     ),
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
     "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),
+    "quaestor_budget_snapshot_seconds": Metric("One snapshot of a budgets partition, rests included, seconds."),
 }
 
 

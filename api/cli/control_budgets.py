@@ -1,8 +1,10 @@
-"""`quaestor budget set | list | status | remove | increase | profile`: limits on what may be used, each an event."""
+"""`quaestor budget set | list | status | remove | increase | approve | profile`: limits, and each change an event."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
@@ -11,14 +13,15 @@ import typer
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
-from api.cli.control_usage import place_of
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
+from api.cli.thresholds import thresholds_of, thresholds_row, thresholds_text
 from api.cli.times import now_micros, time_of, time_text
 from api.gateway.master_key import vault_master_key
 from api.settings import Settings, load_settings
 from processors import control
 from processors.budgets import WINDOWS
-from processors.control import CURRENCY, Increase, Limit, limit_id_of
+from processors.budgets.usage import place_of
+from processors.control import CURRENCY, Approval, Increase, Limit, limit_id_of, usual_thresholds
 from processors.control.entities import Scope, Window
 from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
 from sinks.postgres.vault import PostgresVault
@@ -27,6 +30,7 @@ from sinks.postgres.vault import PostgresVault
 PROFILES: Mapping[str, tuple[str, str, tuple[tuple[Window, str], ...]]] = {
     "eu-default": ("EUR", "Europe/Brussels", (("day", "450"), ("month", "12000"))),
 }
+APPROVAL_BYTES = 18
 UNITS = {name: code for code, name in UNIT_NAMES.items()}
 
 TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
@@ -40,6 +44,7 @@ def app() -> typer.Typer:
     group.command("status")(control_usage.status)
     group.command("remove")(remove)
     group.command("increase")(increase)
+    group.command("approve")(approve)
     group.command("profile")(profile)
     return group
 
@@ -66,6 +71,13 @@ def set_limit(
     valid_from: Annotated[str | None, typer.Option("--from", help="In force from, ISO 8601.")] = None,
     valid_until: Annotated[str | None, typer.Option("--until", help="In force until, ISO 8601.")] = None,
     name: Annotated[str, typer.Option(help="Tells several limits of one place and window apart.")] = "",
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tell somebody from so many per cent on, and perhaps do more: 80, 95:block, 90:approval, "
+            "85:cheaper=MODEL,MODEL; may be repeated. none; usual: 80 a day, 85 and 95 a month. Default: as before."
+        ),
+    ] = None,
     reason: ReasonOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -97,9 +109,11 @@ def set_limit(
         valid_from=None if valid_from is None else time_of(valid_from, "--from"),
         valid_until=None if valid_until is None else time_of(valid_until, "--until"),
         name=name,
+        thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
     )
     with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
+        limit = session.refresh().limits.get(limit.limit_id, limit)
     if as_json:
         print_json(_row(limit, now_micros()))
     else:
@@ -120,10 +134,16 @@ def list_limits(
         print_json({"limits": [_row(limit, now) for limit in order]})
         return
     cells = [
-        (limit.tenant_id, place_of(limit), f"{_allowed(limit, now)}{_conditions(limit)}", limit.limit_id)
+        (
+            limit.tenant_id,
+            place_of(limit.scope, limit.scope_id),
+            f"{_allowed(limit, now)}{_conditions(limit)}",
+            thresholds_text(limit, "\n"),
+            limit.limit_id,
+        )
         for limit in order
     ]
-    terminal().print(table("Limits", ("tenant", "on", "allowed", "limit"), cells))
+    terminal().print(table("Limits", ("tenant", "on", "allowed", "told at", "limit"), cells))
 
 
 def remove(
@@ -155,6 +175,30 @@ def increase(
         )
         session.change(lambda state, origin: control.increase_limit(state, limit, added, origin), reason)
     note(f"limit {limit} allows {amount} more until {until}")
+
+
+def approve(
+    limit: Annotated[str, typer.Argument(help="Its id, lim_…")],
+    until: Annotated[str, typer.Option(help="Until when, ISO 8601.")],
+    approval_code: Annotated[str, typer.Option("--approval-code", help="Who allowed it, as your approvals name it.")],
+    reason: ReasonOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a code with which calls go past the limit's approval threshold. It is shown once, and kept as its hash."""
+    code = f"qc_{secrets.token_urlsafe(APPROVAL_BYTES)}"
+    approval = Approval(
+        code_hash=hashlib.sha256(code.encode()).hexdigest(),
+        valid_until=time_of(until, "--until"),
+        approval_code=approval_code,
+    )
+    with control_session(load_settings(data)) as session:
+        session.change(lambda state, origin: control.approve_limit(state, limit, approval, origin), reason)
+    if as_json:
+        print_json({"limit": limit, "code": code, "valid_until": time_text(approval.valid_until)})
+    else:
+        note(f"calls with this code pass the approval threshold of {limit} until {until}; it is not shown again:")
+        terminal().print(code)
 
 
 def profile(
@@ -227,7 +271,9 @@ def _amount(text: str, currency: str) -> int:
 
 def _sentence(limit: Limit) -> str:
     verb = "may use" if limit.hard else "is watched above"
-    return f"{place_of(limit)} {verb} {_allowed(limit, now_micros())} ({limit.limit_id})"
+    told = f", told at {thresholds_text(limit)}" if limit.guards else ""
+    place = place_of(limit.scope, limit.scope_id)
+    return f"{place} {verb} {_allowed(limit, now_micros())}{told} ({limit.limit_id})"
 
 
 def _allowed(limit: Limit, now: int) -> str:
@@ -257,6 +303,7 @@ def _row(limit: Limit, now_micros: int) -> dict[str, Any]:
         "window": limit.window,
         "time_zone": limit.time_zone,
         "hard": limit.hard,
+        "thresholds": thresholds_row(limit),
         "valid_from": None if limit.valid_from is None else time_text(limit.valid_from),
         "valid_until": None if limit.valid_until is None else time_text(limit.valid_until),
         "increases": [

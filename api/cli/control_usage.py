@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from api.cli.control_session import control_session
-from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, bar, print_json, table, terminal
 from api.cli.times import now_micros, time_text
 from api.settings import load_settings
-from processors.budgets.usage import LimitUsage, usage_of
-from processors.control import EACH, Limit
+from processors.budgets.usage import LimitUsage, level_of, place_of, usage_of
+from processors.control import Limit
+from processors.guardrails.forecast import INTERVAL_PERCENT, Projection, projection
+from processors.guardrails.hours import Standings, charged_by_hour, is_projected
 from schemas.money import format_amount, unit_name
 from sinks.redis.reads import RedisReads, TenantState
 
-BAR_CHARACTERS = 10
-#: From these on a bar is yellow, and red.
-YELLOW_PERCENT, RED_PERCENT = 80, 95
 ROWS_SHOWN = 200
-CHARACTERS_SHOWN = 8
 
 
 def status(
@@ -34,37 +32,50 @@ def status(
     settings = load_settings(data)
     with control_session(settings) as session:
         limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
-    states = asyncio.run(_read(settings.redis_url, {limit.tenant_id for limit in limits}))
-    used = list(_usage(limits, states))
+    now = now_micros()
+    states, hours = asyncio.run(_read(settings.redis_url, limits, now))
+    used = list(_usage(limits, states, now))
+    projected = {one.counter: _projection(one, hours, now) for one in used}
     if as_json:
-        print_json({"limits": [_row(one) for one in used]})
+        print_json({"limits": [_row(one, projected[one.counter]) for one in used]})
         return
-    columns = ("tenant", "on", "until (UTC)", "charged", "of", "", "%")
-    shown = table("Budgets now", columns, (), numbers=(3, 6))
+    columns = ("tenant", "on", "until (UTC)", "charged", "of", "", "%", "by the end")
+    shown = table("Budgets now", columns, (), numbers=(3, 6, 7))
     for one in used[:ROWS_SHOWN]:
-        shown.add_row(*_cells(one))
+        shown.add_row(*_cells(one, projected[one.counter]))
     terminal().print(shown)
     if len(used) > ROWS_SHOWN:
         terminal().print(f"{len(used) - ROWS_SHOWN} more; --tenant or --json shows them")
 
 
-async def _read(redis_url: str, tenants: Iterable[str]) -> list[TenantState]:
+async def _read(redis_url: str, limits: Sequence[Limit], now: int) -> tuple[list[TenantState], dict[str, Standings]]:
+    """The state of every tenant that has limits, and the hours of those that can be projected."""
     reads = RedisReads(redis_url)
     await reads.open()
     try:
-        return [await reads.tenant_state(tenant_id) for tenant_id in sorted(tenants)]
+        states = [await reads.tenant_state(tenant_id) for tenant_id in sorted({one.tenant_id for one in limits})]
+        series = [one for one in limits if is_projected(one, now)]
+        return states, {one.limit_id: await reads.hours.standings(one.tenant_id, one.limit_id) for one in series}
     finally:
         await reads.close()
 
 
-def _usage(limits: Sequence[Limit], states: Iterable[TenantState]) -> Iterable[LimitUsage]:
+def _projection(one: LimitUsage, hours: Mapping[str, Standings], now: int) -> Projection | None:
+    """What will be charged by the window's end, where enough hours are known."""
+    standings = hours.get(one.counter.limit_id)
+    if standings is None:
+        return None
+    return projection(charged_by_hour(standings), one.posted_nano, one.counter.window_end, now)
+
+
+def _usage(limits: Sequence[Limit], states: Iterable[TenantState], now: int) -> Iterable[LimitUsage]:
     order = sorted(limits, key=lambda one: (one.scope, one.scope_id, one.window, one.limit_id))
     for state in states:
         own = [limit for limit in order if limit.tenant_id == state.tenant_id]
-        yield from usage_of(own, state.sums, state.unconfirmed_sums, now_micros())
+        yield from usage_of(own, state.sums, state.unconfirmed_sums, now)
 
 
-def _cells(one: LimitUsage) -> tuple[str | Text, ...]:
+def _cells(one: LimitUsage, projected: Projection | None) -> tuple[str | Text, ...]:
     limit = one.limit
     allowed, charged, held = (
         format_amount(amount, limit.currency) for amount in (one.allowed_nano, one.posted_nano, one.held_nano)
@@ -72,31 +83,20 @@ def _cells(one: LimitUsage) -> tuple[str | Text, ...]:
     until = time_text(one.counter.window_end)[5:16].replace("T", " ") if one.counter.window_end else "-"
     used = f"{charged} + {held} held" if one.held_nano else charged
     unit = unit_name(limit.currency) + ("" if limit.hard else ", soft")
-    bar, percent = _bar(one.percent), str(one.percent)
-    return (limit.tenant_id, _counted(one), Text(until, no_wrap=True), used, f"{allowed} {unit}", bar, percent)
+    place = place_of(limit.scope, limit.scope_id, one.counter.limit_id)
+    filled = bar(one.percent, level_of(one.percent))
+    cells = (limit.tenant_id, place, Text(until, no_wrap=True), used, f"{allowed} {unit}", filled, str(one.percent))
+    return (*cells, _expected(one, projected))
 
 
-def place_of(limit: Limit) -> str:
-    """What a limit stands on, for people; an end user's handle is cut."""
-    if limit.scope_id.endswith(EACH):
-        return f"each {limit.scope}" + (f" {limit.scope_id}" if limit.scope == "tag" else "")
-    named = limit.scope_id[:CHARACTERS_SHOWN] if limit.scope == "user" else limit.scope_id
-    return f"{limit.scope} {named}"
+def _expected(one: LimitUsage, projected: Projection | None) -> Text:
+    if projected is None:
+        return Text("-")
+    will_last = projected.expected_nano <= one.allowed_nano
+    return Text(format_amount(projected.expected_nano, one.limit.currency), "" if will_last else "red")
 
 
-def _counted(one: LimitUsage) -> str:
-    """What a counter counts; those of each run are told apart by the end of their names."""
-    _, dot, which = one.counter.limit_id.partition(".")
-    return f"{place_of(one.limit)} {which[:CHARACTERS_SHOWN]}" if dot else place_of(one.limit)
-
-
-def _bar(percent: int) -> Text:
-    filled = min(BAR_CHARACTERS, BAR_CHARACTERS * percent // 100)
-    colour = "red" if percent >= RED_PERCENT else "yellow" if percent >= YELLOW_PERCENT else "green"
-    return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", colour, no_wrap=True)
-
-
-def _row(one: LimitUsage) -> dict[str, Any]:
+def _row(one: LimitUsage, projected: Projection | None) -> dict[str, Any]:
     limit, counter = one.limit, one.counter
     return {
         "id": counter.limit_id,
@@ -114,4 +114,12 @@ def _row(one: LimitUsage) -> dict[str, Any]:
         "held": format_amount(one.held_nano, limit.currency),
         "left": format_amount(one.left_nano, limit.currency),
         "percent": one.percent,
+        "projected": projected
+        and {
+            "expected": format_amount(projected.expected_nano, limit.currency),
+            "low": format_amount(projected.low_nano, limit.currency),
+            "high": format_amount(projected.high_nano, limit.currency),
+            "interval_percent": INTERVAL_PERCENT,
+            "hours": projected.hours,
+        },
     }

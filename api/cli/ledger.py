@@ -10,13 +10,18 @@ from typing import Annotated, TypeVar
 import typer
 
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.times import ago_or_time, now_micros
 from api.settings import load_settings
 from schemas.money import format_amount
-from sinks.postgres.reads import AccountBalance, PostgresReads, StatementLine
+from sinks.postgres.reads import AccountBalance, Period, PostgresReads, StatementLine
 
 T = TypeVar("T")
 TenantOption = Annotated[str | None, typer.Option("--tenant", help="One tenant; all of them when left out.")]
 PrefixOption = Annotated[str | None, typer.Option("--account", help="Accounts whose name begins so.")]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="Only what moved from then on: 2026-11-20, 2026-11-20T08:00+01:00, 24h.")
+]
+UntilOption = Annotated[str | None, typer.Option("--until", help="Only what moved before then.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most lines.")]
 
 
@@ -29,11 +34,19 @@ def register(app: typer.Typer) -> None:
 
 
 def balance(
-    tenant: TenantOption = None, account: PrefixOption = None, data: DataOption = None, as_json: JsonOption = False
+    tenant: TenantOption = None,
+    account: PrefixOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """The trial balance: debits and credits of every account, pending and posted, with their sums per currency."""
-    dsn = load_settings(data).postgres_dsn
-    rows = _read(dsn, lambda reads: reads.balances(tenant, account))
+    """The trial balance: debits and credits of every account, pending and posted, with their sums per currency.
+
+    What stands on the accounts now; with --since or --until what moved on them in that time.
+    """
+    dsn, period = load_settings(data).postgres_dsn, _period(since, until)
+    rows = _read(dsn, lambda reads: reads.balances(tenant, account, period))
     if as_json:
         print_json({"accounts": [vars(row) for row in rows], "totals": [vars(row) for row in totals(rows)]})
         return
@@ -61,19 +74,32 @@ def totals(rows: list[AccountBalance]) -> list[AccountBalance]:
 def statement(
     account: Annotated[str, typer.Argument(help="The whole name, for example budget/<limit>/available.")],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose account.")],
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: LimitOption = 50,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What the newest transfers did to one account, newest first."""
-    dsn = load_settings(data).postgres_dsn
-    lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit))
+    """What the newest transfers did to one account, newest first; --since and --until bound their time."""
+    dsn, period = load_settings(data).postgres_dsn, _period(since, until)
+    lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit, period))
     if as_json:
         print_json({"tenant_id": tenant, "account": account, "lines": [vars(line) for line in lines]})
         return
     columns = ("when (UTC)", "kind", "memo", "other account", "side", "pending", "posted", "currency")
     rows = [_statement_line(line) for line in lines]
     terminal().print(table(f"{tenant}: {account}", columns, rows, numbers=(5, 6)))
+
+
+def _period(since: str | None, until: str | None) -> Period | None:
+    """The time that was asked about; None for all of it."""
+    if since is None and until is None:
+        return None
+    now, always = now_micros(), Period()
+    return Period(
+        always.since if since is None else ago_or_time(since, now),
+        always.until if until is None else ago_or_time(until, now),
+    )
 
 
 def _read(dsn: str, question: Callable[[PostgresReads], Awaitable[T]]) -> T:

@@ -33,7 +33,9 @@ COMMANDS: dict[str, str] = {
     "tail": "tail",
     "why": "why",
     "verify": "verify",
+    "report": "report",
     "ledger": "ledger",
+    "alert": "alert",
     "audit": "audit",
     "dlq": "dlq",
 }

@@ -65,49 +65,71 @@ def gateway(
 
 
 def stream(
-    name: Annotated[Literal["ledger", "budgets", "health"], typer.Argument(help="ledger, budgets or health.")],
+    name: Annotated[
+        Literal["ledger", "budgets", "health", "guardrails"],
+        typer.Argument(help="ledger, budgets, health or guardrails."),
+    ],
     data: DataOption = None,
 ) -> None:
     """Run one stream processor until it is stopped."""
     settings = load_settings(data)
     monitor = begin(settings, f"stream-{name}")
-    codec = Codec(RegistrySchemas(settings.registry_url))
-    if name == "health":
-        from streams.agents.run import run_health  # noqa: PLC0415 - faust is loaded only where it runs
+    until_stopped(_STREAMS[name](settings, monitor))
 
-        until_stopped(lambda stop: run_health(settings.kafka_bootstrap, codec, monitor, stop, settings.data))
-    elif name == "budgets":
-        from streams.budgets import run_reaper  # noqa: PLC0415
 
-        until_stopped(
-            lambda stop: run_reaper(
-                bootstrap=settings.kafka_bootstrap,
-                codec=codec,
-                monitor=monitor,
-                stop=stop,
-                expired_hold_charge=settings.expired_hold_charge,
-                lease_seconds=settings.lease_seconds,
-                clock_skew_seconds=settings.clock_skew_seconds,
-                spool_grace_seconds=settings.spool_grace_seconds,
-                tombstone_seconds=settings.hold_tombstone_seconds,
-                membership=_membership(settings),
-            )
-        )
-    else:
-        from processors.ledger import LedgerPoster  # noqa: PLC0415
-        from streams.runtime import run_stream  # noqa: PLC0415
+def _ledger(settings: Settings, monitor: Monitor) -> Work:
+    from processors.ledger import LedgerPoster  # noqa: PLC0415
+    from streams.runtime import run_stream  # noqa: PLC0415
 
-        poster = LedgerPoster(settings.hold_tombstone_seconds, settings.lease_seconds)
-        until_stopped(
-            lambda stop: run_stream(
-                poster,
-                bootstrap=settings.kafka_bootstrap,
-                codec=codec,
-                monitor=monitor,
-                stop=stop,
-                membership=_membership(settings),
-            )
-        )
+    poster = LedgerPoster(settings.hold_tombstone_seconds, settings.lease_seconds)
+    return lambda stop: run_stream(
+        poster,
+        bootstrap=settings.kafka_bootstrap,
+        codec=_codec(settings),
+        monitor=monitor,
+        stop=stop,
+        membership=_membership(settings),
+    )
+
+
+def _reaper(settings: Settings, monitor: Monitor) -> Work:
+    from streams.budgets import run_reaper  # noqa: PLC0415
+
+    return lambda stop: run_reaper(
+        bootstrap=settings.kafka_bootstrap,
+        codec=_codec(settings),
+        monitor=monitor,
+        stop=stop,
+        expired_hold_charge=settings.expired_hold_charge,
+        lease_seconds=settings.lease_seconds,
+        clock_skew_seconds=settings.clock_skew_seconds,
+        spool_grace_seconds=settings.spool_grace_seconds,
+        tombstone_seconds=settings.hold_tombstone_seconds,
+        membership=_membership(settings),
+    )
+
+
+def _health(settings: Settings, monitor: Monitor) -> Work:
+    from streams.agents.run import run_health  # noqa: PLC0415 - faust is loaded only where it runs
+
+    return lambda stop: run_health(settings.kafka_bootstrap, _codec(settings), monitor, stop, settings.data)
+
+
+def _guardrails(settings: Settings, monitor: Monitor) -> Work:
+    from api.alerts.process import run  # noqa: PLC0415
+
+    membership = _membership(settings)
+    return lambda stop: run(
+        settings.kafka_bootstrap, settings.registry_url, settings.redis_url, monitor, stop, membership
+    )
+
+
+_STREAMS: dict[str, Callable[[Settings, Monitor], Work]] = {
+    "ledger": _ledger,
+    "budgets": _reaper,
+    "health": _health,
+    "guardrails": _guardrails,
+}
 
 
 def sink(
@@ -123,6 +145,10 @@ def sink(
     until_stopped(_SINKS[store](settings, monitor))
 
 
+def _codec(settings: Settings) -> Codec:
+    return Codec(RegistrySchemas(settings.registry_url))
+
+
 def _membership(settings: Settings) -> Membership:
     return Membership(settings.session_seconds, settings.instance)
 
@@ -136,16 +162,19 @@ def _postgres(settings: Settings, monitor: Monitor) -> Work:
 
 def _redis(settings: Settings, monitor: Monitor) -> Work:
     from sinks.postgres.quarantine import PostgresQuarantine  # noqa: PLC0415
+    from sinks.postgres.snapshots import PostgresSnapshots  # noqa: PLC0415
     from sinks.redis.run import run  # noqa: PLC0415
 
     return lambda stop: run(
         bootstrap=settings.kafka_bootstrap,
         redis_url=settings.redis_url,
-        codec=Codec(RegistrySchemas(settings.registry_url)),
+        codec=_codec(settings),
         monitor=monitor,
         stop=stop,
         random=SystemRandom(),
         quarantine=PostgresQuarantine(settings.postgres_dsn),
+        snapshots=PostgresSnapshots(settings.postgres_dsn),
+        snapshot_seconds=settings.snapshot_seconds,
         tombstone_seconds=settings.hold_tombstone_seconds,
         membership=_membership(settings),
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from api.cli.stack_view import StackView, endpoint_rows, next_steps, state_text
+from api.cli.stack_view import StackView, endpoint_rows, next_steps, rebuild_table, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
 from api.settings import Settings, load_settings
 from infra.embedded import daemon
@@ -186,6 +186,8 @@ def _show_status(found: Status) -> None:
     title = f"Quaestor is {found.phase}" if whole else "Quaestor runs, but not all of it"
     terminal().print(table(title, columns, rows, numbers=(2, 3, 4, 5)))
     for process in found.processes:
+        if process.get("rebuilds"):
+            terminal().print(rebuild_table(process["rebuilds"]))
         for word, style in (("paused", "yellow"), ("broken", "bold red")):
             for where, why in process.get(word, {}).items():
                 terminal().print(f"[{style}]{word}[/{style}] {process['name']} at {where}: {escape(why)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 from urllib.parse import urlsplit
@@ -126,6 +126,19 @@ def state_text(state: str) -> str:
     """A state with its colour, as markup."""
     colour = COLOURS.get(state, "cyan")
     return f"[{colour}]{state}[/{colour}]"
+
+
+def rebuild_table(rebuilds: Sequence[Mapping[str, Any]]) -> Table:
+    """How far each budgets partition is whose admission is closed, with a bar."""
+    grid = Table.grid(padding=(0, 2))
+    for each in rebuilds:
+        known = each["barrier"] is not None
+        way = f"offset {each['at']} of {each['barrier']}, from {each['from']}" if known else f"offset {each['at']}"
+        bar = ProgressBar(total=100, completed=each["per_cent"], width=30)
+        share = f"{each['per_cent']} %" if known else "-"
+        why = Text(f"{each['source']}: {each['detail']}", style="dim", overflow="ellipsis", no_wrap=True)
+        grid.add_row(Text(f"rebuilding budgets/{each['partition']}", style="yellow"), bar, share, way, why)
+    return grid
 
 
 def endpoint_rows(found: Endpoints) -> list[dict[str, Any]]:

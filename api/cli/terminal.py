@@ -12,7 +12,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+BAR_CHARACTERS = 10
+COLOURS = {"plain": "cyan", "good": "green", "warning": "yellow", "bad": "red"}
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +58,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     return made
+
+
+def bar(percent: int, level: str) -> Text:
+    """So much of a bar, in the colour of its level; more than the whole is the whole."""
+    filled = min(BAR_CHARACTERS, BAR_CHARACTERS * percent // 100)
+    return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", COLOURS[level], no_wrap=True)
 
 
 def note(message: str) -> None:

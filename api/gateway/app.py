@@ -137,7 +137,7 @@ class Gateway:
         if isinstance(routed, RouteRefusal):
             return await self._refuse_route(send, context, ask.model, routed)
         first, decided = await self._opening(context, ask, body, routed)
-        exchange = Exchange(parts, context, ask, routed, state, first, decided, labels.traceparent)
+        exchange = Exchange(parts, context, ask, routed, state, first, decided, labels)
         await exchange.run(send, receive)
         return exchange.status
 

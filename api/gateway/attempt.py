@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from api.gateway.errors import Problem, budget_exceeded
 from api.gateway.events import Context, Ended, attempt_event, cost_event
 from api.gateway.intake import Ask
 from api.gateway.options import GatewayOptions
@@ -26,8 +27,15 @@ from processors.budgets import (
     released_event,
     standings,
 )
-from processors.control import ControlState
-from processors.estimation import OutputHold, input_tokens_bound, output_in_steps, output_tokens_bound
+from processors.control import ControlState, Threshold
+from processors.estimation import (
+    NOTHING_COUNTED,
+    Counted,
+    OutputHold,
+    input_tokens_bound,
+    output_in_steps,
+    output_tokens_bound,
+)
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
 from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
@@ -58,7 +66,9 @@ class RequestLimits:
 
     __slots__ = ("_control", "_payer", "user_is_hidden")
 
-    def __init__(self, control: ControlState, context: Context, received: RequestEvent) -> None:
+    def __init__(
+        self, control: ControlState, context: Context, received: RequestEvent, approval_hash: str | None
+    ) -> None:
         """What RECEIVED says of the caller is what limits may know of them."""
         self._control = control
         self._payer = Payer(
@@ -69,6 +79,7 @@ class RequestLimits:
             run_id=context.run_id,
             user=received.subject_handle,
             tags=received.tags,
+            approval_hash=approval_hash,
         )
         hidden = received.subject_state is SubjectState.UNAVAILABLE
         #: Whether a limit may stand on the end user, and nobody can say now who that is.
@@ -78,15 +89,16 @@ class RequestLimits:
         """The limits in force."""
         return standings(self._control, self._payer, target, now)
 
-    def legs(self, standing: tuple[Standing, ...], size: HoldSize, now: int) -> Legs:
+    def legs(self, standing: tuple[Standing, ...], target: Target, size: HoldSize, now: int) -> Legs:
         """The legs of a hold; raises ConfigurationError when a limit can't be checked."""
-        return legs_for(standing, size, now, self._control.rates)
+        return legs_for(standing, self._payer, target, size, now, self._control.rates)
 
 
 class Attempt:
     """A candidate being tried. Made before its hold is asked for."""
 
     __slots__ = (
+        "_held_to",
         "_input_tokens",
         "_new_id",
         "ask",
@@ -110,16 +122,21 @@ class Attempt:
         limits: RequestLimits,
         now: int,
         new_id: Callable[[int], str],
+        counted: Counted | None = None,
     ) -> None:
-        """Raises ConfigurationError: a limit counts a currency that there is no exchange rate to."""
+        """Raises ConfigurationError: a limit counts a currency that there is no exchange rate to.
+
+        What was not `counted` of the body is held for by its bytes.
+        """
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
         standing = limits.standing(target, now)
-        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens)
+        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens, counted or NOTHING_COUNTED)
         #: What it is held for; grows with a stream in steps.
         self.output = _output(context.operation, choice, bounds, standing)
         size = self._size(self.output)
-        found = limits.legs(standing, size, now)
+        found = limits.legs(standing, target, size, now)
+        self._held_to = found.held_to
         hold_id = new_id(now)
         self.ask = PlaceHold(context.tenant_id, hold_id, found.legs, found.allowed_nano)
         self.hold = HoldContext(
@@ -186,11 +203,27 @@ class Attempt:
             causation_id=causation_id,
             limit_id=refused.limit_id,
             remaining_nano=refused.remaining_nano,
+            held_to=self.held_to(refused.limit_id),
         )
 
     def leg(self, limit_id: str) -> HoldLeg:
         """The leg on one of its limits."""
-        return next(leg for leg in self.hold.legs if leg.limit_id == limit_id)
+        return self.hold.legs[self._index(limit_id)]
+
+    def held_to(self, limit_id: str) -> Threshold | None:
+        """The threshold that makes that limit allow this call less."""
+        return self._held_to[self._index(limit_id)]
+
+    def asks_as_much(self, other: Attempt, limit_id: str) -> bool:
+        """Whether it finds no room at a limit where the other found none: it asks no less, and may have no more."""
+        if all(leg.limit_id != limit_id for leg in self.hold.legs):
+            return False
+        ours, theirs = self._index(limit_id), other._index(limit_id)
+        asks_no_less = self.ask.legs[ours].amount_nano >= other.ask.legs[theirs].amount_nano
+        return asks_no_less and self.ask.limits_nano[ours] <= other.ask.limits_nano[theirs]
+
+    def _index(self, limit_id: str) -> int:
+        return next(index for index, leg in enumerate(self.hold.legs) if leg.limit_id == limit_id)
 
     def _asked(self, extended: BudgetEvent) -> tuple[HoldLeg, ...]:
         """The legs of an extension beside what they held before."""
@@ -251,6 +284,27 @@ class Attempt:
         if self.placed is None:
             raise RuntimeError("the hold was never placed")
         return self.placed
+
+
+class NoRoom:
+    """The attempts of a request that found no room."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._found: list[tuple[Attempt, str, Problem]] = []
+
+    def tell(self, attempt: Attempt, refused: Refused, now: int) -> Problem:
+        """What the caller is told of one more."""
+        limit_id = refused.limit_id
+        problem = budget_exceeded(refused, attempt.leg(limit_id), now, attempt.held_to(limit_id))
+        self._found.append((attempt, limit_id, problem))
+        return problem
+
+    def told(self, attempt: Attempt) -> Problem | None:
+        """What was told of an attempt that asked no more than this one: it need not be tried."""
+        return next((problem for one, limit_id, problem in self._found if attempt.asks_as_much(one, limit_id)), None)
 
 
 def _output(operation: Operation, choice: Choice, bounds: OutputBounds, standing: tuple[Standing, ...]) -> OutputHold:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from processors.budgets import refusal_reason
+from processors.control import Threshold
 from schemas.events import HoldLeg
 from schemas.money import UNIT_NAMES, format_amount, unit_name
-from sinks.redis.holds import Refused
+from sinks.redis.holds import Conflict, Refused
 
 Header = tuple[bytes, bytes]
 
@@ -105,10 +107,24 @@ def admission_closed(reason: str) -> Problem:
     return retry_later(reason, f"Budgets can't be checked now ({reason}).")
 
 
-def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int) -> Problem:
+def hold_conflict(conflict: Conflict) -> Problem:
+    """409: the attempt's hold id is taken by another hold. Another try has another id: the SDKs make one."""
+    message = f"The hold of this request is taken by another one that differs in {conflict.field}; try again."
+    return Problem(409, "hold_conflict", message, extra={"field": conflict.field})
+
+
+_WAYS = {
+    "block": "It is blocked from {percent}% of its amount on.",
+    "approval": "From {percent}% of its amount on, calls need an approval code in the header x-quaestor-approval.",
+    "cheaper": "From {percent}% of its amount on, only these models pass: {models}.",
+}
+
+
+def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int, held_to: Threshold | None = None) -> Problem:
     """429: a limit has no room; `leg` is what was asked of it. Without a window there is no time to try again.
 
-    Code and type are OpenAI's: rate_limit_exceeded with tokens or requests, insufficient_quota for money.
+    Code and type are OpenAI's: rate_limit_exceeded with tokens or requests, insufficient_quota for money. Where a
+    threshold held the call to less, the code says what would pass.
     """
     limit, remaining = (format_amount(nano, leg.currency) for nano in (refused.limit_nano, refused.remaining_nano))
     asked, resets_at = format_amount(leg.amount_nano, leg.currency), leg.window_end
@@ -130,4 +146,8 @@ def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int) -> Problem:
         f"{asked} may be needed."
     )
     code, kind = ("rate_limit_exceeded", unit) if leg.currency in UNIT_NAMES else ("budget_exceeded", QUOTA)
+    if held_to is not None:
+        code, kind = refusal_reason(held_to), QUOTA
+        extra |= {"threshold": f"{held_to.percent}%", "models": list(held_to.models)}
+        message += f" {_WAYS[held_to.action].format(percent=held_to.percent, models=', '.join(held_to.models))}"
     return Problem(429, code, message, kind, headers=tuple(headers), extra=extra)

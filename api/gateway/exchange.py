@@ -14,7 +14,8 @@ import time
 
 import structlog
 
-from api.gateway.attempt import Attempt, RequestLimits, output_bounds
+from api.gateway.admission import Admission
+from api.gateway.attempt import Attempt, RequestLimits
 from api.gateway.errors import (
     INTERNAL,
     JSON_TYPE,
@@ -23,33 +24,33 @@ from api.gateway.errors import (
     Header,
     Problem,
     admission_closed,
-    budget_exceeded,
+    hold_conflict,
     retry_later,
 )
 from api.gateway.events import Context, Ended, Totals, finished, refused
-from api.gateway.intake import Ask
-from api.gateway.outcomes import client_gone, estimate, failed_call, refused_call
+from api.gateway.intake import Ask, Labels
+from api.gateway.outcomes import client_gone, failed_call, refused_call, whole_answer
 from api.gateway.parts import Parts
 from api.gateway.relay import Caller, Relay, error_event
 from api.gateway.spool import SpoolFullError
 from api.gateway.steps import Steps
 from api.gateway.wire import Receive, Send, answer, refuse
-from api.providers.dialect import read_answer
 from api.providers.errors import UpstreamError
 from api.providers.upstream import Answer, Call
 from processors.control import ControlState
 from processors.routing import Choice, Routed
 from schemas.errors import ConfigurationError, LogError, LogUnavailableError, QuaestorError
-from schemas.events import AttemptOutcome, Event, Operation, RequestEvent, RoutingDecision, UsageSource
+from schemas.events import AttemptOutcome, Event, Operation, RequestEvent, RoutingDecision
 from schemas.limits import ATTEMPTS_MAX
 from schemas.money import format_nano
-from sinks.redis.holds import Closed, Confirmation, Placed, Refused
+from sinks.redis.holds import Closed, Confirmation, Conflict, Placed, Refused
 
 log = structlog.get_logger(__name__)
 
 PATHS = {Operation.CHAT_COMPLETIONS: "/chat/completions", Operation.EMBEDDINGS: "/embeddings"}
 #: With less time left than this no further candidate is tried.
 ATTEMPT_SECONDS_MIN = 0.5
+TOO_MANY = 429
 
 
 class Exchange:
@@ -64,12 +65,14 @@ class Exchange:
         control: ControlState,
         received: RequestEvent,
         decision: RoutingDecision,
-        traceparent: bytes | None,
+        labels: Labels,
     ) -> None:
         """RECEIVED and DECISION are recorded with the first hold; `control` is what was decided on."""
         self._parts, self._context, self._ask, self._routed = parts, context, ask, routed
-        self._limits, self._traceparent = RequestLimits(control, context, received), traceparent
-        self._bounds, self._totals = output_bounds(ask, parts.options), Totals()
+        limits = RequestLimits(control, context, received, labels.approval_hash)
+        self._admission = Admission(parts, context, ask, limits)
+        self._traceparent = labels.traceparent
+        self._totals = Totals()
         #: Events that wait for the next group.
         self._waiting: list[Event] = [received, decision]
         #: The last group, while it is being recorded.
@@ -93,21 +96,30 @@ class Exchange:
 
     async def _try_all(self, send: Send, receive: Receive) -> None:
         last: Ended | None = None
-        for number, choice in enumerate(self._routed.order[:ATTEMPTS_MAX], 1):
+        #: Why the first candidate after the last call found no room.
+        no_room: Problem | None = None
+        number = 1
+        for choice in self._routed.order[:ATTEMPTS_MAX]:
             if last is not None and self._deadline - time.monotonic() < ATTEMPT_SECONDS_MIN:
                 break
             problem = await self._open(number, choice)
+            if problem is not None and problem.status == TOO_MANY:
+                # Another candidate may be cheaper, or stand under other limits.
+                no_room = no_room or problem
+                continue
             if problem is not None:
                 await self._fail(send, problem, last)
                 return
+            number, no_room = number + 1, None
             attempt = self._current()
             last = await self._call(attempt, send, receive)
             if last is None:
                 return
+            await self._admission.estimate(attempt.choice, last)
             self._settle(attempt, last)
             if not last.failover:
                 break
-        problem = (last and last.problem) or INTERNAL
+        problem = no_room or (last and last.problem) or INTERNAL
         await self._fail(send, problem, last)
 
     def _current(self) -> Attempt:
@@ -119,18 +131,17 @@ class Exchange:
 
     async def _open(self, number: int, choice: Choice) -> Problem | None:
         """Place, record, confirm; None when the provider may be called."""
-        parts, ask = self._parts, self._ask
-        if self._limits.user_is_hidden:
+        if self._admission.user_is_hidden:
             return admission_closed("user_unavailable")
-        now = parts.now()
+        parts, now = self._parts, self._parts.now()
         try:
-            body = ask.body_for(choice.model)
-            attempt = Attempt(self._context, number, choice, body, self._bounds, self._limits, now, parts.new_id)
+            found = await self._admission.place(number, choice, now)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
-        placement = await parts.holds.place(attempt.ask)
-        parts.meters.hold(type(placement).__name__.lower())
+        if isinstance(found, Problem):
+            return found
+        attempt, placement = found
         if not isinstance(placement, Placed):
             return self._not_placed(attempt, placement, now)
         now = parts.now()
@@ -149,14 +160,14 @@ class Exchange:
         self._attempt, self._cause = attempt, placed.event_id
         return await self._confirm(attempt, placement.generation)
 
-    def _not_placed(self, attempt: Attempt, placement: object, now: int) -> Problem:
+    def _not_placed(self, attempt: Attempt, placement: Closed | Conflict | Refused, now: int) -> Problem:
         if isinstance(placement, Refused):
             self._waiting.append(attempt.refused(now, self._cause, placement))
-            return budget_exceeded(placement, attempt.leg(placement.limit_id), now)
+            return self._admission.no_room.tell(attempt, placement, now)
         if isinstance(placement, Closed):
             return admission_closed(placement.reason.value)
-        log.error("hold_conflict", request_id=self._context.request_id, placement=str(placement))
-        return INTERNAL
+        log.error("hold_conflict", request_id=self._context.request_id, field=placement.field)
+        return hold_conflict(placement)
 
     async def _confirm(self, attempt: Attempt, generation: str) -> Problem | None:
         if not attempt.hold.legs:
@@ -206,26 +217,10 @@ class Exchange:
         return ended
 
     async def _call_plain(self, attempt: Attempt, reply: Answer, began_at: int, send: Send) -> Ended | None:
-        prompt_bytes = self._ask.prompt_bytes
-        try:
-            body = await reply.body()
-            reading = read_answer(self._ask.operation, body)
-        except UpstreamError as fault:
-            ended = failed_call(fault, prompt_bytes)
-            ended.status_code = reply.status
-            return self._ended(attempt, ended, began_at)
-        usage, source = reading.usage, UsageSource.PROVIDER
-        if usage is None:
-            usage, source = estimate(prompt_bytes, reading.written), UsageSource.ESTIMATE
-        ended = Ended(
-            outcome=AttemptOutcome.SUCCEEDED,
-            status_code=reply.status,
-            usage=usage,
-            usage_source=source,
-            finish_reason=reading.finish_reason,
-            response_id=reading.response_id,
-        )
+        ended, body = await whole_answer(reply, self._ask.operation, self._ask.prompt_bytes)
         self._ended(attempt, ended, began_at)
+        if not ended.succeeded:
+            return ended
         if not await self._complete(attempt, ended):
             await self._refuse(send, NOT_RECORDED)
             return None
@@ -290,6 +285,7 @@ class Exchange:
 
     async def _complete(self, attempt: Attempt, ended: Ended) -> bool:
         """Record that the request is answered, before it is; whether it could be."""
+        await self._admission.estimate(attempt.choice, ended)
         now = self._parts.now()
         events, amount_nano = attempt.settle(self._context, now, ended)
         self._totals.add(ended, amount_nano)
@@ -301,7 +297,7 @@ class Exchange:
             ended,
             self._totals,
             served_by=attempt.choice,
-            first_chunk_micros=self._first_chunk_micros(attempt, ended),
+            first_chunk_micros=self._since_arrival(attempt, ended.first_chunk_micros),
             client_disconnected=self._caller is not None and self._caller.gone,
             currency=attempt.hold.currency,
         )
@@ -309,10 +305,8 @@ class Exchange:
         self._attempt = None
         return await self._conclude()
 
-    def _first_chunk_micros(self, attempt: Attempt, ended: Ended) -> int | None:
-        if ended.first_chunk_micros is None:
-            return None
-        return attempt.started_at - self._context.started_at + ended.first_chunk_micros
+    def _since_arrival(self, attempt: Attempt, micros: int | None) -> int | None:
+        return None if micros is None else attempt.started_at - self._context.started_at + micros
 
     async def _conclude(self) -> bool:
         """Record what waits, in Kafka or the spool; False when neither takes it: the reaper will close it then."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Annotated
 
 import msgspec
@@ -24,6 +25,7 @@ UserId = Annotated[str, msgspec.Meta(max_length=1024)]
 RUN_ID = b"x-quaestor-run-id"
 TAGS = b"x-quaestor-tags"
 TRACEPARENT = b"traceparent"
+APPROVAL = b"x-quaestor-approval"
 #: More choices than this are refused: every one multiplies the hold.
 CHOICES_MAX = 128
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -89,6 +91,11 @@ class Ask(msgspec.Struct, frozen=True):
     #: Metadata of the body and tags of the header.
     tags: dict[str, str] = {}
 
+    @property
+    def prompt(self) -> bytes:
+        """What is to be read by the model, as JSON: messages, or the input of embeddings."""
+        return bytes(self.fields["input" if self.operation is Operation.EMBEDDINGS else "messages"])
+
     def body_for(self, model: str) -> bytes:
         """The body for a provider: its own name of the model, and usage asked for on streams."""
         fields = self.fields
@@ -112,6 +119,8 @@ class Labels(msgspec.Struct, frozen=True):
     run_id: str | None = None
     tags: dict[str, str] = {}
     traceparent: bytes | None = None
+    #: SHA-256 of the approval code, hex: the code itself goes no further.
+    approval_hash: str | None = None
 
 
 _chat = msgspec.json.Decoder(ChatBody)
@@ -122,8 +131,8 @@ NO_LABELS = Labels()
 
 def read_labels(headers: Mapping[bytes, bytes]) -> Labels | Problem:
     """Run id, tags and trace of a request; a Problem names the header that is wrong."""
-    run, tags, trace = headers.get(RUN_ID), headers.get(TAGS), headers.get(TRACEPARENT)
-    if run is None and tags is None and trace is None:
+    run, tags, trace, code = (headers.get(name) for name in (RUN_ID, TAGS, TRACEPARENT, APPROVAL))
+    if run is None and tags is None and trace is None and code is None:
         return NO_LABELS
     run_id = None if run is None else run.decode("latin-1")
     if run_id is not None and not is_name(run_id):
@@ -131,7 +140,8 @@ def read_labels(headers: Mapping[bytes, bytes]) -> Labels | Problem:
     parsed = _parse_tags(tags) if tags is not None else {}
     if isinstance(parsed, Problem):
         return parsed
-    return Labels(run_id, parsed, trace if trace is not None and _TRACEPARENT.fullmatch(trace) else None)
+    trace = trace if trace is not None and _TRACEPARENT.fullmatch(trace) else None
+    return Labels(run_id, parsed, trace, None if code is None else sha256(code.strip()).hexdigest())
 
 
 def _parse_tags(text: bytes) -> dict[str, str] | Problem:

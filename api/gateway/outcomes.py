@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from api.gateway.errors import INVALID, RETRY_SECONDS, SERVER, Header, Problem
 from api.gateway.events import Ended
-from api.providers.dialect import read_error
+from api.providers.dialect import read_answer, read_error
 from api.providers.errors import (
     SecretUnavailableError,
     UpstreamError,
@@ -29,7 +29,7 @@ from api.providers.errors import (
 from api.providers.upstream import RETRY_AFTER, Answer
 from processors.estimation import tokens_estimated
 from processors.pricing import Usage
-from schemas.events import AttemptOutcome, UsageSource
+from schemas.events import AttemptOutcome, Operation, UsageSource
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
 #: Statuses that say that our configuration of the provider is wrong, not the caller's request.
@@ -107,6 +107,26 @@ def client_gone(prompt_bytes: int, usage: Usage | None, written: int) -> Ended:
         usage_source=UsageSource.PROVIDER if usage else UsageSource.ESTIMATE,
         problem=CLIENT_GONE,
     )
+
+
+async def whole_answer(reply: Answer, operation: Operation, prompt_bytes: int) -> tuple[Ended, bytes]:
+    """How an attempt ended that was answered with success and is no stream, and the answer's body."""
+    try:
+        body = await reply.body()
+        reading = read_answer(operation, body)
+    except UpstreamError as fault:
+        ended = failed_call(fault, prompt_bytes)
+        ended.status_code = reply.status
+        return ended, b""
+    ended = Ended(
+        outcome=AttemptOutcome.SUCCEEDED,
+        status_code=reply.status,
+        usage=reading.usage or estimate(prompt_bytes, reading.written),
+        usage_source=UsageSource.PROVIDER if reading.usage else UsageSource.ESTIMATE,
+        finish_reason=reading.finish_reason,
+        response_id=reading.response_id,
+    )
+    return ended, body
 
 
 async def refused_call(answer: Answer) -> Ended:

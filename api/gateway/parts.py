@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from api.gateway.counting import Counting
 from api.gateway.journal import Journal
 from api.gateway.meters import Meters
 from api.gateway.options import GatewayOptions
@@ -68,6 +69,7 @@ class Parts:
     upstream: Upstream
     subjects: Subjects
     meters: Meters
+    counting: Counting
     secrets: Secrets = field(default_factory=Secrets)
     router: Router = field(default_factory=OrderedRouter)
     now: Callable[[], int] = now_micros

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from api.gateway.control import ControlFollower
 from api.gateway.journal import Journal
 from sinks.redis.holds import HoldStore
+from streams.control import ControlFollower
 
 #: A worker that has not written for so long is gone.
 STALE_SECONDS = 10.0

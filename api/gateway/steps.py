@@ -135,7 +135,8 @@ class Steps:
 
     def _refusal(self, extended: BudgetEvent, refused: Refused) -> Stop:
         attempt, now = self._attempt, self._parts.now()
-        problem = budget_exceeded(refused, attempt.more(extended, refused.limit_id), now)
+        held_to = attempt.held_to(refused.limit_id)
+        problem = budget_exceeded(refused, attempt.more(extended, refused.limit_id), now, held_to)
         cause = attempt.placed.event_id if attempt.placed is not None else None
         event = attempt.refused(now, cause, refused, extended)
         return Stop(problem.code, details=problem.extra, event=event)

@@ -16,7 +16,7 @@ import uvicorn
 from prometheus_client import generate_latest
 
 from api.gateway.app import Gateway
-from api.gateway.control import ControlFollower
+from api.gateway.counting import Counting
 from api.gateway.journal import Journal
 from api.gateway.master_key import vault_master_key
 from api.gateway.meters import Meters
@@ -27,12 +27,14 @@ from api.gateway.readiness import Readiness
 from api.gateway.spool import Spool
 from api.gateway.subjects import Subjects
 from api.providers.openai import HttpUpstream
+from api.providers.tiktoken import TiktokenCounter
 from schemas.errors import CodecError, LogError
 from schemas.limits import CONCURRENT_REQUESTS_MAX
 from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
 from sinks.postgres.vault import PostgresVault
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
+from streams.control import ControlFollower
 from streams.kafka import KafkaPublisher, KafkaReader
 from streams.monitor import Monitor
 from streams.recorder import Recorder
@@ -138,6 +140,8 @@ class Worker:
         opened.push_async_callback(upstream.close)
         vault = PostgresVault(options.postgres_dsn, vault_master_key(options.data_directory))
         opened.push_async_callback(vault.close)
+        counting = Counting(TiktokenCounter())
+        opened.callback(counting.close)
         self._parts = Parts(
             options=options,
             actor=f"gateway/{instance}",
@@ -147,6 +151,7 @@ class Worker:
             upstream=upstream,
             subjects=Subjects(vault, options.tags_allowed),
             meters=Meters(self._monitor.metrics),
+            counting=counting,
         )
         directory = options.run_directory if self._shared else None
         self.readiness = Readiness(control, journal, holds, directory, lambda: known.known)

@@ -20,11 +20,12 @@ IDLE_READS_MAX = 30
 Barrier = Mapping[Partition, int]
 #: Takes a record, and whether its event is met for the first time; a repeated event is told again each time.
 Taker = Callable[[LogRow, bool], object]
+ALL_TOPICS = tuple(topic.name for topic in TOPICS)
 
 
-def take_barrier(reader: LogReader) -> dict[Partition, int]:
-    """End offsets of all our partitions, taken now; raises LogUnavailableError."""
-    partitions = reader.partitions([topic.name for topic in TOPICS], CALL_TIMEOUT_SECONDS)
+def take_barrier(reader: LogReader, topics: Sequence[str] = ALL_TOPICS) -> dict[Partition, int]:
+    """End offsets of all partitions of our topics, taken now; raises LogUnavailableError. Blocks."""
+    partitions = reader.partitions(topics, CALL_TIMEOUT_SECONDS)
     return reader.end_offsets(partitions, CALL_TIMEOUT_SECONDS)
 
 
@@ -35,7 +36,7 @@ class LogScan:
         """`reader` is this scan's alone. Raises LogUnavailableError."""
         self._reader = reader
         self._screen = Screen(codec, "verify", takes_everything=True)
-        self._topic_ids = reader.topic_ids([topic.name for topic in TOPICS], CALL_TIMEOUT_SECONDS)
+        self._topic_ids = reader.topic_ids(ALL_TOPICS, CALL_TIMEOUT_SECONDS)
 
     def fold(self, barrier: Barrier, takers: Sequence[Taker], progress: Callable[[int, int], None]) -> LogFold:
         """Fold every record below the barrier; `progress` takes records read and records in all.

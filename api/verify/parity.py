@@ -24,11 +24,15 @@ Barrier = Mapping[Partition, int]
 OnWait = Callable[[str, int], None]
 
 
-class ComparedStore(Protocol):
-    """What verification asks of a store."""
+class Follower(Protocol):
+    """What follows the log."""
 
     async def cursors(self) -> Mapping[Partition, int]:
-        """Where the store stands; raises StoreUnavailableError."""
+        """Where it stands; raises StoreUnavailableError or LogUnavailableError."""
+
+
+class ComparedStore(Follower, Protocol):
+    """What verification asks of a store."""
 
     async def totals(self, barrier: Barrier) -> Mapping[str, StoreTotals]:
         """Its totals per topic below the barrier; raises StoreUnavailableError."""
@@ -51,10 +55,19 @@ class NamedStore:
         return {partition: end for partition, end in barrier.items() if partition.topic in self.topics}
 
 
-async def reach(named: NamedStore, barrier: Barrier, on_wait: OnWait) -> Check | None:
-    """Wait until the store has reached the barrier; the check that says so when it does not."""
-    missing = await _missing(named, named.part(barrier), on_wait)
-    return _lags(named.name, missing) if missing else None
+async def reach(
+    name: str, follower: Follower, barrier: Barrier, on_wait: OnWait, seconds: float = CATCH_UP_SECONDS
+) -> Check | None:
+    """Wait until it has reached the barrier, for `seconds` at most; the check that says so when it does not."""
+    deadline = time.monotonic() + seconds
+    while True:
+        missing = await _missing(follower, barrier)
+        if not missing:
+            return None
+        if time.monotonic() > deadline:
+            return _lags(name, missing, seconds)
+        on_wait(name, sum(missing.values()))
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def compare_totals(named: NamedStore, barrier: Barrier, fold: LogFold, expected: Expected) -> list[Check]:
@@ -85,24 +98,15 @@ def rollup_agrees(found: RollupSums) -> Check:
     return Check(name, ok=False, expected=expected, actual=actual, first_difference=words)
 
 
-async def _missing(named: NamedStore, barrier: Barrier, on_wait: OnWait) -> dict[Partition, int]:
-    deadline = time.monotonic() + CATCH_UP_SECONDS
-    while True:
-        cursors = await named.store.cursors()
-        behind = {
-            partition: end - cursors.get(partition, 0)
-            for partition, end in barrier.items()
-            if cursors.get(partition, 0) < end
-        }
-        if not behind or time.monotonic() > deadline:
-            return behind
-        on_wait(named.name, sum(behind.values()))
-        await asyncio.sleep(POLL_SECONDS)
+async def _missing(follower: Follower, barrier: Barrier) -> dict[Partition, int]:
+    cursors = await follower.cursors()
+    lacks = {partition: end - cursors.get(partition, 0) for partition, end in barrier.items()}
+    return {partition: events for partition, events in lacks.items() if events > 0}
 
 
-def _lags(name: str, missing: Mapping[Partition, int]) -> Check:
+def _lags(name: str, missing: Mapping[Partition, int], seconds: float) -> Check:
     partition, events = max(missing.items(), key=lambda item: item[1])
-    words = f"{events} events of {partition} not applied after {CATCH_UP_SECONDS:.0f} s: is its sink running?"
+    words = f"{events} events of {partition} not applied after {seconds:.0f} s: is it running?"
     return Check(
         f"{name} has reached the barrier", ok=False, expected=0, actual=sum(missing.values()), first_difference=words
     )
@@ -110,5 +114,6 @@ def _lags(name: str, missing: Mapping[Partition, int]) -> Check:
 
 async def reach_all(stores: Sequence[NamedStore], barrier: Barrier, on_wait: OnWait) -> dict[str, Check]:
     """The stores that have not reached the barrier, waited for side by side."""
-    found = await asyncio.gather(*(reach(store, barrier, on_wait) for store in stores))
+    reached = (reach(store.name, store.store, store.part(barrier), on_wait) for store in stores)
+    found = await asyncio.gather(*reached)
     return {store.name: check for store, check in zip(stores, found, strict=True) if check is not None}

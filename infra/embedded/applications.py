@@ -36,6 +36,7 @@ APPLICATIONS: tuple[Application, ...] = (
     Application("stream-ledger", ("stream", "ledger")),
     Application("stream-budgets", ("stream", "budgets")),
     Application("stream-health", ("stream", "health")),
+    Application("stream-guardrails", ("stream", "guardrails")),
     Application("sink-postgres", ("sink", "postgres")),
     Application("sink-redis", ("sink", "redis")),
     Application("sink-clickhouse", ("sink", "clickhouse")),

@@ -9,6 +9,7 @@ from processors.budgets.events import (
     extended_event,
     overage_event,
     placed_event,
+    refusal_reason,
     refused_event,
     released_event,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "overage_event",
     "placed_event",
     "problem_of",
+    "refusal_reason",
     "refused_event",
     "released_event",
     "standings",

@@ -10,6 +10,7 @@ import msgspec
 
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
 from processors.budgets.tree import HoldSize, counted_nano, held_nano
+from processors.control.entities import Threshold
 from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from schemas.ids import derived_id
 
@@ -55,6 +56,14 @@ def placed_event(
     return _of_context(context, BudgetKind.PLACED, event_id, occurred_at, causation_id, lease_until, generation or None)
 
 
+def refusal_reason(held_to: Threshold | None) -> str:
+    """Why a limit had no room, as REFUSED and callers are told."""
+    return "budget_exceeded" if held_to is None else _REASONS[held_to.action]
+
+
+_REASONS = {"block": "budget_blocked", "approval": "approval_required", "cheaper": "cheaper_models_only"}
+
+
 def refused_event(
     context: HoldContext,
     *,
@@ -63,11 +72,12 @@ def refused_event(
     causation_id: str | None,
     limit_id: str,
     remaining_nano: int,
+    held_to: Threshold | None = None,
 ) -> BudgetEvent:
-    """REFUSED: a limit had no room; it moves no counter."""
+    """REFUSED: a limit had no room, or none up to a threshold; it moves no counter."""
     event = _of_context(context, BudgetKind.REFUSED, event_id, occurred_at, causation_id, None, None)
     return msgspec.structs.replace(
-        event, reason="budget_exceeded", refused_by_limit_id=limit_id, remaining_nano=remaining_nano
+        event, reason=refusal_reason(held_to), refused_by_limit_id=limit_id, remaining_nano=remaining_nano
     )
 
 

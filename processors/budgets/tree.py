@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from processors.calendar import window_of
-from processors.control.entities import EACH, SCOPES, ExchangeRate, Limit
+from processors.control.entities import EACH, SCOPES, ExchangeRate, Limit, Threshold
 from processors.control.state import ControlState
 from schemas.errors import ConfigurationError
 from schemas.events import HoldLeg
@@ -30,6 +30,7 @@ from schemas.money import (
 #: The allowance of a limit that only watches: it never refuses.
 UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
 VALUE_HEX_DIGITS = 16
+PERCENT = 100
 
 
 class Payer(NamedTuple):
@@ -44,6 +45,8 @@ class Payer(NamedTuple):
     user: str | None = None
     #: Tags that stand in the clear.
     tags: Mapping[str, str] = {}
+    #: SHA-256 of the approval code that the caller gave, hex.
+    approval_hash: str | None = None
 
 
 class Target(NamedTuple):
@@ -80,6 +83,8 @@ class Legs(NamedTuple):
     legs: tuple[HoldLeg, ...] = ()
     #: Nano-units of each leg's currency.
     allowed_nano: tuple[int, ...] = ()
+    #: The threshold that makes a leg's limit allow less than its amount; None where there is none.
+    held_to: tuple[Threshold | None, ...] = ()
     #: For the events; None when none was needed.
     exchange_rate_id: str | None = None
 
@@ -142,7 +147,12 @@ def _digest(value: str) -> str:
 
 
 def legs_for(
-    found: tuple[Standing, ...], size: HoldSize, now_micros: int, rates: Mapping[tuple[str, str], ExchangeRate]
+    found: tuple[Standing, ...],
+    payer: Payer,
+    target: Target,
+    size: HoldSize,
+    now_micros: int,
+    rates: Mapping[tuple[str, str], ExchangeRate],
 ) -> Legs:
     """The legs of a hold of this size; raises ConfigurationError without an exchange rate, and for too many limits."""
     if not found:
@@ -151,8 +161,33 @@ def legs_for(
         raise ConfigurationError(f"a call stands under {len(found)} limits, {LEGS_MAX} are allowed")
     used: dict[str, None] = {}
     legs = tuple([_leg(standing, size, now_micros, rates, used) for standing in found])
-    allowed = tuple([one.limit.allowed_nano(now_micros) if one.limit.hard else UNLIMITED_NANO for one in found])
-    return Legs(legs, allowed, ",".join(used) or None)
+    allowed = [_allowed(one.limit, payer, target, now_micros) for one in found]
+    return Legs(legs, tuple([nano for nano, _ in allowed]), tuple([by for _, by in allowed]), ",".join(used) or None)
+
+
+def _allowed(limit: Limit, payer: Payer, target: Target, now_micros: int) -> tuple[int, Threshold | None]:
+    """What a limit allows this call, nano-units, and the threshold that makes it less than the limit's amount.
+
+    A threshold that does more than notify is a lower limit for the calls that it holds to something: so it acts at
+    once, and can't be overrun (docs/decisions/0121).
+    """
+    amount_nano = limit.allowed_nano(now_micros)
+    allowed_nano, held_to = amount_nano if limit.hard else UNLIMITED_NANO, None
+    for threshold in limit.guards:
+        if threshold.action != "notify" and not _passes(threshold, limit, payer, target, now_micros):
+            at_nano = amount_nano * threshold.percent // PERCENT
+            if at_nano < allowed_nano:
+                allowed_nano, held_to = at_nano, threshold
+    return allowed_nano, held_to
+
+
+def _passes(threshold: Threshold, limit: Limit, payer: Payer, target: Target, now_micros: int) -> bool:
+    """Whether a call may go past a threshold."""
+    if threshold.action == "approval":
+        return payer.approval_hash is not None and limit.approves(payer.approval_hash, now_micros)
+    if threshold.action == "cheaper":
+        return threshold.admits(target.model, f"{target.provider_id}/{target.model}")
+    return False
 
 
 def _leg(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from processors.budgets.fold import Counter, Sums
+from processors.budgets.tree import PERCENT
 from processors.calendar import window_of
 from processors.control.entities import EACH, Limit
 
-PERCENT = 100
+#: From these on a limit is filling up, and as good as full.
+FILLING_PERCENT, FULL_PERCENT = 80, 95
+Level = Literal["plain", "good", "warning", "bad"]
+CHARACTERS_SHOWN = 8
 
 
 class LimitUsage(NamedTuple):
@@ -69,3 +73,22 @@ def _usage(
     applied = sums.get(counter, Sums())
     held_nano = applied.held_nano + unconfirmed.get(counter, 0)
     return LimitUsage(limit, counter, limit.allowed_nano(now_micros), applied.posted_nano, held_nano)
+
+
+def level_of(percent: int) -> Level:
+    """How a limit that is used up so far is shown."""
+    if percent >= FULL_PERCENT:
+        return "bad"
+    return "warning" if percent >= FILLING_PERCENT else "good"
+
+
+def place_of(scope: str, scope_id: str, counter: str = "") -> str:
+    """What a limit stands on, for people; an end user's handle is cut.
+
+    The counter of one of many of a kind is told by the beginning of its name behind the limit's.
+    """
+    if not scope_id.endswith(EACH):
+        return f"{scope} {scope_id[:CHARACTERS_SHOWN] if scope == 'user' else scope_id}"
+    place = f"each {scope}" + (f" {scope_id}" if scope == "tag" else "")
+    which = counter.partition(".")[2][:CHARACTERS_SHOWN]
+    return f"{place} {which}" if which else place

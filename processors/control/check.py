@@ -12,11 +12,16 @@ import msgspec
 
 from processors.calendar import WINDOWS, zone_of
 from processors.control.entities import (
+    CHANNEL_KINDS,
     EACH,
     SCOPES,
+    SEVERITY_FLOORS,
+    THRESHOLD_ACTIONS,
+    Channel,
     ExchangeRate,
     Increase,
     Limit,
+    Threshold,
 )
 from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
@@ -31,6 +36,10 @@ LIMIT_CURRENCIES = ("USD", "EUR")
 #: What a limit may count.
 LIMIT_UNITS = (*LIMIT_CURRENCIES, COUNTED_TOKENS, COUNTED_REQUESTS)
 INCREASES_PER_LIMIT_MAX = 100
+APPROVALS_PER_LIMIT_MAX = 100
+THRESHOLDS_PER_LIMIT_MAX = 10
+THRESHOLD_PERCENT_MAX = 1_000
+CHANNELS_PER_TENANT_MAX = 20
 LIMITS_PER_PLACE_MAX = 16
 #: A rate beyond this is a slip of the decimal point.
 RATE_UNITS_MAX = 1_000_000
@@ -70,6 +79,7 @@ class RefusalCode(StrEnum):
     UNKNOWN_ROUTE = "UNKNOWN_ROUTE"
     UNKNOWN_LIMIT = "UNKNOWN_LIMIT"
     UNKNOWN_RATE = "UNKNOWN_RATE"
+    UNKNOWN_CHANNEL = "UNKNOWN_CHANNEL"
     UNCHANGED = "UNCHANGED"
 
 
@@ -130,7 +140,7 @@ def base_url(url: str, *, insecure: bool) -> Refusal | None:
     match = _URL.fullmatch(url) if len(url) <= URL_CHARACTERS_MAX else None
     if match is None or int(match["port"] or 1) not in range(1, 65_536):
         return Refusal(RefusalCode.INVALID_URL, "give a base URL such as https://api.example.com/v1, without query")
-    if match["scheme"] == "http" and not insecure and not _private(match["host"]):
+    if match["scheme"] == "http" and not insecure and not is_private(match["host"]):
         message = (
             f"http:// to {match['host']} would send keys and prompts in the clear: use https, or --insecure to allow it"
         )
@@ -138,7 +148,7 @@ def base_url(url: str, *, insecure: bool) -> Refusal | None:
     return None
 
 
-def _private(host: str) -> bool:
+def is_private(host: str) -> bool:
     """Whether a host is this machine or in a private network; a name without a dot is no public name."""
     host = host.strip("[]")
     try:
@@ -178,11 +188,57 @@ def limit(value: Limit) -> Refusal | None:
         f"the window is one of {', '.join(WINDOWS)}, not {value.window!r}": value.window not in WINDOWS,
         "a limit ends after it begins": (value.valid_until or 1 << 62) <= (value.valid_from or 0),
         f"at most {INCREASES_PER_LIMIT_MAX} increases": len(value.increases) > INCREASES_PER_LIMIT_MAX,
+        f"at most {APPROVALS_PER_LIMIT_MAX} approvals": len(value.approvals) > APPROVALS_PER_LIMIT_MAX,
     }
     fault = next((message for message, broken in faults.items() if broken), None)
     if fault:
         return Refusal(RefusalCode.INVALID_VALUE, fault)
-    return tenant(value.tenant_id) or limit_amount(value.amount_nano) or _place(value) or _zone(value.time_zone)
+    return (
+        tenant(value.tenant_id)
+        or limit_amount(value.amount_nano)
+        or _place(value)
+        or _zone(value.time_zone)
+        or _thresholds(value.thresholds or ())
+        or next((wrong for one in value.approvals if (wrong := _approval_code(one.approval_code))), None)
+    )
+
+
+def _thresholds(values: tuple[Threshold, ...]) -> Refusal | None:
+    percents = [value.percent for value in values]
+    faults = {
+        f"at most {THRESHOLDS_PER_LIMIT_MAX} thresholds": len(values) > THRESHOLDS_PER_LIMIT_MAX,
+        f"a threshold is from 1 to {THRESHOLD_PERCENT_MAX} per cent": any(
+            not 1 <= percent <= THRESHOLD_PERCENT_MAX for percent in percents
+        ),
+        "thresholds rise, and none is named twice": percents != sorted(set(percents)),
+        f"a threshold does one of {', '.join(THRESHOLD_ACTIONS)}": any(
+            value.action not in THRESHOLD_ACTIONS for value in values
+        ),
+        "cheaper, and only it, names the models that it still admits": any(
+            (value.action == "cheaper") != bool(value.models) for value in values
+        ),
+    }
+    fault = next((message for message, broken in faults.items() if broken), None)
+    if fault:
+        return Refusal(RefusalCode.INVALID_VALUE, fault)
+    return next((wrong for value in values if (wrong := models(value.models, MODELS_PER_KEY_MAX))), None)
+
+
+def channel(value: Channel) -> Refusal | None:
+    """Whether a channel's values make sense; what its references hold is read when it is used."""
+    faults = {
+        f"a channel is one of {', '.join(CHANNEL_KINDS)}": value.kind not in CHANNEL_KINDS,
+        f"the least severity is one of {', '.join(SEVERITY_FLOORS)}": value.severity not in SEVERITY_FLOORS,
+        "only a webhook is signed": value.secret_ref is not None and value.kind != "webhook",
+    }
+    fault = next((message for message, broken in faults.items() if broken), None)
+    if fault:
+        return Refusal(RefusalCode.INVALID_VALUE, fault)
+    return (
+        names(channel=value.channel_id, tenant=value.tenant_id)
+        or secret_reference(value.target_ref)
+        or secret_reference(value.secret_ref)
+    )
 
 
 def _place(value: Limit) -> Refusal | None:
@@ -213,13 +269,20 @@ def _zone(name: str) -> Refusal | None:
 
 def increase(value: Increase) -> Refusal | None:
     """Whether a temporary increase is one."""
-    if not value.approval_code or text("approval code", value.approval_code):
-        return Refusal(RefusalCode.INVALID_VALUE, "an increase needs the approval code of whoever allowed it")
+    wrong = _approval_code(value.approval_code)
+    if wrong:
+        return wrong
     if value.valid_until <= value.valid_from:
         return Refusal(RefusalCode.INVALID_VALUE, "an increase ends after it begins")
     if value.amount_nano <= 0:
         return Refusal(RefusalCode.INVALID_AMOUNT, "an increase is more than nothing")
     return limit_amount(value.amount_nano)
+
+
+def _approval_code(value: str) -> Refusal | None:
+    if not value or text("approval code", value):
+        return Refusal(RefusalCode.INVALID_VALUE, "say who allowed it: the approval code must be one printable line")
+    return None
 
 
 def exchange_rate(value: ExchangeRate) -> Refusal | None:

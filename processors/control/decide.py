@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import msgspec
 
 from processors.control import check
 from processors.control.check import Refusal, RefusalCode
-from processors.control.entities import EACH, ExchangeRate, Increase, Limit, Provider, Route, VirtualKey
+from processors.control.entities import (
+    EACH,
+    Approval,
+    Channel,
+    ExchangeRate,
+    Increase,
+    Limit,
+    Provider,
+    Route,
+    VirtualKey,
+)
 from processors.control.state import ControlState
 from processors.pricing.prices import PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -131,10 +144,15 @@ def remove_route(state: ControlState, tenant_id: str, alias: str, origin: Origin
 
 
 def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent | Refusal:
-    """Set or change a limit; increases that are not over stay."""
+    """Set or change a limit; increases and approvals that are not over stay, and thresholds when none are given."""
     before = state.limits.get(limit.limit_id)
     if before is not None:
-        limit = msgspec.structs.replace(limit, increases=limit.increases or _lasting(before, origin))
+        limit = msgspec.structs.replace(
+            limit,
+            increases=limit.increases or _lasting(before.increases, origin),
+            approvals=limit.approvals or _lasting(before.approvals, origin),
+            thresholds=before.thresholds if limit.thresholds is None else limit.thresholds,
+        )
     wrong = check.limit(limit) or _unknown_place(state, limit) or _crowded(state, limit, before)
     return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
 
@@ -163,14 +181,32 @@ def increase_limit(state: ControlState, limit_id: str, increase: Increase, origi
     before = state.limits.get(limit_id)
     if before is None:
         return _unknown_limit(limit_id)
-    after = msgspec.structs.replace(before, increases=(*_lasting(before, origin), increase))
+    after = msgspec.structs.replace(before, increases=(*_lasting(before.increases, origin), increase))
     wrong = check.increase(increase) or check.limit(after)
     return wrong or _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, after, origin)
 
 
-def _lasting(limit: Limit, origin: Origin) -> tuple[Increase, ...]:
-    """Its increases that are not over."""
-    return tuple(one for one in limit.increases if one.valid_until > origin.now_micros)
+def approve_limit(state: ControlState, limit_id: str, approval: Approval, origin: Origin) -> ControlEvent | Refusal:
+    """Let calls with a code past a limit's approval threshold for a while."""
+    before = state.limits.get(limit_id)
+    if before is None:
+        return _unknown_limit(limit_id)
+    if all(threshold.action != "approval" for threshold in before.guards):
+        message = f"limit {limit_id} has no approval threshold: `quaestor budget set … --threshold 95:approval`"
+        return Refusal(RefusalCode.INVALID_VALUE, message)
+    if approval.valid_until <= origin.now_micros:
+        return Refusal(RefusalCode.INVALID_VALUE, "an approval ends in the future")
+    after = msgspec.structs.replace(before, approvals=(*_lasting(before.approvals, origin), approval))
+    wrong = check.limit(after)
+    return wrong or _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, after, origin)
+
+
+Dated = TypeVar("Dated", Increase, Approval)
+
+
+def _lasting(dated: Iterable[Dated], origin: Origin) -> tuple[Dated, ...]:
+    """Those that are not over."""
+    return tuple(one for one in dated if one.valid_until > origin.now_micros)
 
 
 def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlEvent | Refusal:
@@ -179,6 +215,35 @@ def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlE
     if before is None:
         return _unknown_limit(limit_id)
     return _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, None, origin)
+
+
+def add_channel(
+    state: ControlState, channel: Channel, origin: Origin, *, replace: bool = False
+) -> ControlEvent | Refusal:
+    """Add a channel, or change it with `replace`; created_at is set from the origin where it is new."""
+    place = (channel.tenant_id, channel.channel_id)
+    before = state.channels.get(place)
+    created_at = origin.now_micros if before is None else before.created_at
+    channel = msgspec.structs.replace(channel, created_at=created_at)
+    wrong = check.channel(channel)
+    if wrong:
+        return wrong
+    if before is not None and before != channel and not replace:
+        return Refusal(RefusalCode.TAKEN, f"channel {channel.channel_id!r} exists already; --replace changes it")
+    others = sum(tenant_id == channel.tenant_id for tenant_id, _ in state.channels)
+    if before is None and others >= check.CHANNELS_PER_TENANT_MAX:
+        message = f"tenant {channel.tenant_id} has {others} channels already, the most there may be"
+        return Refusal(RefusalCode.TOO_MANY, message)
+    return _changed(_Place(EntityKind.CHANNEL, *place), before, channel, origin)
+
+
+def remove_channel(state: ControlState, tenant_id: str, channel_id: str, origin: Origin) -> ControlEvent | Refusal:
+    """Remove a channel; what was not sent by then is not sent."""
+    before = state.channels.get((tenant_id, channel_id))
+    if before is None:
+        message = f"tenant {tenant_id!r} has no channel {channel_id!r}; `quaestor alert channels` shows them"
+        return Refusal(RefusalCode.UNKNOWN_CHANNEL, message)
+    return _changed(_Place(EntityKind.CHANNEL, tenant_id, channel_id), before, None, origin)
 
 
 def set_exchange_rate(state: ControlState, rate: ExchangeRate, origin: Origin) -> ControlEvent | Refusal:

@@ -20,8 +20,21 @@ Scope = Literal["run", "key", "user", "tag", "model", "provider", "project", "te
 #: The narrowest first: the order in which a hold looks for room.
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Window = Literal["total", "minute", "hour", "day", "week", "month"]
+ThresholdAction = Literal["notify", "cheaper", "approval", "block"]
+THRESHOLD_ACTIONS: tuple[ThresholdAction, ...] = get_args(ThresholdAction)
+ChannelKind = Literal["slack", "webhook", "email"]
+CHANNEL_KINDS: tuple[ChannelKind, ...] = get_args(ChannelKind)
+SeverityFloor = Literal["info", "warning", "critical"]
+SEVERITY_FLOORS: tuple[SeverityFloor, ...] = get_args(SeverityFloor)
 #: A limit on each of a kind apart.
 EACH = "*"
+
+
+def is_listed(name: str, entries: tuple[str, ...]) -> bool:
+    """Whether a name is in a list; an entry ending in * stands for all that begin so."""
+    if name in entries:
+        return True
+    return any(entry.endswith("*") and name.startswith(entry[:-1]) for entry in entries)
 
 
 class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,9 +66,7 @@ class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def allows(self, model: str) -> bool:
         """Whether the key may ask for a model or alias by this name."""
-        if not self.allowed_models or model in self.allowed_models:
-            return True
-        return any(entry.endswith("*") and model.startswith(entry[:-1]) for entry in self.allowed_models)
+        return not self.allowed_models or is_listed(model, self.allowed_models)
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,6 +122,33 @@ class Increase(msgspec.Struct, frozen=True, kw_only=True):
     approval_code: str
 
 
+class Threshold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a limit from which somebody is told, and the gateway may do more than that."""
+
+    #: Of what the limit allows, whole per cent.
+    percent: int
+    #: notify; or what calls that would go past it are held to: cheaper (only `models`), approval (only with a code),
+    #: block (none).
+    action: ThresholdAction = "notify"
+    #: What cheaper still admits: models or provider/model; one ending in * stands for all that begin so.
+    models: tuple[str, ...] = ()
+
+    def admits(self, *names: str) -> bool:
+        """Whether cheaper still admits a model that goes by these names."""
+        return any(is_listed(name, self.models) for name in names)
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A code with which calls may go past a limit's approval threshold."""
+
+    #: SHA-256 of the code's text, hex.
+    code_hash: str
+    #: Microseconds since the epoch, up to but without.
+    valid_until: int
+    #: Who allowed it, as the approver's own system names it.
+    approval_code: str
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The most that may be used in a window, by one thing or by each of a kind."""
 
@@ -140,6 +178,19 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     increases: tuple[Increase, ...] = ()
     #: Tells several limits of one place and window apart.
     name: str = ""
+    #: From where on somebody is told, the lowest first. None: as is usual for its window.
+    thresholds: tuple[Threshold, ...] | None = None
+    #: Codes for its approval thresholds, those that ended included until the limit changes again.
+    approvals: tuple[Approval, ...] = ()
+
+    def approves(self, code_hash: str, now_micros: int) -> bool:
+        """Whether this is the hash of a code with which calls may go past its approval thresholds now."""
+        return any(one.code_hash == code_hash and now_micros < one.valid_until for one in self.approvals)
+
+    @property
+    def guards(self) -> tuple[Threshold, ...]:
+        """Its thresholds, or those that its window has when nobody said otherwise."""
+        return usual_thresholds(self.window) if self.thresholds is None else self.thresholds
 
     def in_force(self, now_micros: int) -> bool:
         """Whether it counts at this moment."""
@@ -151,6 +202,36 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return self.amount_nano
         more = sum(one.amount_nano for one in self.increases if one.valid_from <= now_micros < one.valid_until)
         return min(self.amount_nano + more, LIMIT_UNITS_MAX * NANO_PER_UNIT)
+
+
+_USUAL_THRESHOLDS: dict[str, tuple[Threshold, ...]] = {
+    "day": (Threshold(percent=80),),
+    "month": (Threshold(percent=85), Threshold(percent=95)),
+}
+
+
+def usual_thresholds(window: str) -> tuple[Threshold, ...]:
+    """What a limit of this window has when nobody says otherwise."""
+    return _USUAL_THRESHOLDS.get(window, ())
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a tenant's alerts go. Addresses and secrets are references: both may be somebody's, and the log is kept."""
+
+    #: Its name, unique within the tenant.
+    channel_id: str
+    #: Whose alerts; '_system' for what concerns the operator.
+    tenant_id: str
+    #: What listens there.
+    kind: ChannelKind
+    #: env:NAME or file:PATH of the webhook's URL, or of smtp[s]://user:password@host:port?from=…&to=….
+    target_ref: str
+    #: env:NAME or file:PATH of the key that signs a webhook's body. None: it is not signed.
+    secret_ref: str | None = None
+    #: Alerts below it are not sent.
+    severity: SeverityFloor = "info"
+    #: Microseconds since the epoch; older alerts are not sent.
+    created_at: int = 0
 
 
 class ExchangeRate(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from processors.control.entities import ExchangeRate, Limit, Provider, Route, VirtualKey
+from processors.control.entities import Channel, ExchangeRate, Limit, Provider, Route, VirtualKey
 from processors.pricing.prices import Price, PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.topics import SYSTEM_TENANT
@@ -40,6 +40,8 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     limits_by_scope: Mapping[LimitKey, tuple[Limit, ...]] = {}
     #: Scopes of each tenant that have or had a limit: the others need no look-up (index).
     scopes_limited: Mapping[str, frozenset[str]] = {}
+    #: Where alerts go, by (tenant, channel id).
+    channels: Mapping[tuple[str, str], Channel] = {}
     #: Exchange rates by (base, quote).
     rates: Mapping[tuple[str, str], ExchangeRate] = {}
     #: Prices by (provider, the provider's model name) (index).
@@ -169,6 +171,10 @@ def _rate(draft: _Draft, event: ControlEvent, rate: ExchangeRate | None) -> None
     draft.put("rates", (base, quote), rate and msgspec.structs.replace(rate, rate_id=event.event_id))
 
 
+def _channel(draft: _Draft, event: ControlEvent, channel: Channel | None) -> None:
+    draft.put("channels", (event.tenant_id, event.entity_id), channel)
+
+
 def _book(draft: _Draft, event: ControlEvent, book: PriceBook | None) -> None:
     provider_id = event.entity_id
     before: PriceBook | None = draft.read("books").get(provider_id)
@@ -186,4 +192,5 @@ _CHANGES: Mapping[EntityKind, tuple[type, Callable[[_Draft, ControlEvent, Any], 
     EntityKind.LIMIT: (Limit, _limit),
     EntityKind.PRICE_BOOK: (PriceBook, _book),
     EntityKind.EXCHANGE_RATE: (ExchangeRate, _rate),
+    EntityKind.CHANNEL: (Channel, _channel),
 }

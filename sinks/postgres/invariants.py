@@ -1,6 +1,8 @@
 """The ledger's invariants as queries: each answers how many things disagree and one of them (ledgers.md 5.4).
 
 Every query gives rows of (difference) text, best a handful; none means the invariant holds. They read one snapshot.
+Those that hold of any span of time also say whose row it is, when, and of what: `quaestor verify ledger` asks them of
+everything, the nightly report of a day (reconciliation.py).
 """
 
 # ruff: noqa: S608 - the schema's name is ours
@@ -19,20 +21,25 @@ class Invariant:
 
     name: str
     claim: str
-    #: Rows of one text column `difference`; none when it holds.
+    #: Rows with a text column `difference`; none when it holds.
     sql: str
+    #: Whether they can be asked of a span of time: rows have tenant_id, at, id and request_id too, and tables stand
+    #: without their schema, so that whoever asks may put the rows of a span in their place.
+    of_spans: bool = False
 
 
 #: Costs of an attempt, corrections included.
-_COSTS = f"""
-SELECT tenant_id, attempt_id, currency, sum(amount_nano) AS amount_nano
-FROM {SCHEMA}.cost
+COSTS = """
+SELECT tenant_id, attempt_id, min(request_id) AS request_id, currency, sum(amount_nano) AS amount_nano,
+    min(occurred_at) AS at
+FROM cost
 GROUP BY tenant_id, attempt_id, currency
 """
 #: The one resolution of a hold that counts: the first by offset, and a COMMITTED that came late after EXPIRED.
-_RESOLVED = f"""
-SELECT DISTINCT ON (tenant_id, hold_id) tenant_id, hold_id, currency, amount_nano, kind
-FROM {SCHEMA}.budget_event
+RESOLVED = """
+SELECT DISTINCT ON (tenant_id, hold_id) tenant_id, hold_id, request_id, currency, kind, legs, occurred_at AS at,
+    CASE WHEN kind = 'RELEASED' THEN 0 ELSE amount_nano END AS charged_nano
+FROM budget_event
 WHERE kind IN ('COMMITTED', 'RELEASED', 'EXPIRED')
 ORDER BY tenant_id, hold_id, (kind = 'COMMITTED') DESC, log_offset
 """
@@ -99,46 +106,65 @@ WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_n
     Invariant(
         "pending_resolved_within_bounds",
         "A pending transfer is posted at most once, and posts and voids never exceed it.",
-        f"""
-SELECT format('%s: pending %s, posted %s in %s, voided %s', pending.event_id, pending.amount_nano,
-    coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
-    count(*) FILTER (WHERE resolver.kind = 'POST'),
-    coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0)) AS difference
-FROM {SCHEMA}.transfer AS resolver
-JOIN {SCHEMA}.transfer AS pending
+        """
+SELECT pending.tenant_id, pending.occurred_at AS at, pending.event_id::text AS id, pending.request_id,
+    format('%s: pending %s, posted %s in %s, voided %s', pending.event_id, pending.amount_nano,
+        coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
+        count(*) FILTER (WHERE resolver.kind = 'POST'),
+        coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0)) AS difference
+FROM transfer AS resolver
+JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id
-GROUP BY pending.tenant_id, pending.event_id, pending.amount_nano
+GROUP BY pending.tenant_id, pending.event_id, pending.occurred_at, pending.request_id, pending.amount_nano
 HAVING sum(resolver.amount_nano) > pending.amount_nano
     OR count(*) FILTER (WHERE resolver.kind = 'POST') > 1
     OR count(*) FILTER (WHERE resolver.kind = 'VOID') > 1
 """,
+        of_spans=True,
     ),
     Invariant(
         "resolutions_have_a_pending",
         "A post or void points at a pending transfer of the same currency and moves on from one of its accounts.",
-        f"""
-SELECT format('%s %s', resolver.kind, resolver.event_id) AS difference
-FROM {SCHEMA}.transfer AS resolver
-LEFT JOIN {SCHEMA}.transfer AS pending
+        """
+SELECT resolver.tenant_id, resolver.occurred_at AS at, resolver.event_id::text AS id, resolver.request_id,
+    format('%s %s', resolver.kind, resolver.event_id) AS difference
+FROM transfer AS resolver
+LEFT JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id AND pending.kind = 'PENDING'
 WHERE resolver.kind IN ('POST', 'VOID')
     AND (pending.currency IS DISTINCT FROM resolver.currency
         OR resolver.debit_account NOT IN (pending.debit_account, pending.credit_account))
 """,
+        of_spans=True,
     ),
     Invariant(
         "committed_equals_costs",
         "What a hold was charged is the sum of its attempt's costs, late commits and corrections netted.",
         f"""
-SELECT format('attempt %s: charged %s, costs %s %s', hold_id, coalesce(resolved.amount_nano, 0),
-    coalesce(costs.amount_nano, 0), coalesce(resolved.currency, costs.currency)) AS difference
-FROM ({_RESOLVED}) AS resolved
-FULL JOIN ({_COSTS}) AS costs
+SELECT resolved.tenant_id, resolved.at, hold_id::text AS id, resolved.request_id,
+    format('attempt %s: charged %s, costs %s %s', hold_id, charged_nano, coalesce(costs.amount_nano, 0),
+        resolved.currency) AS difference
+FROM ({RESOLVED}) AS resolved
+LEFT JOIN ({COSTS}) AS costs
     ON costs.tenant_id = resolved.tenant_id AND costs.attempt_id = resolved.hold_id
     AND costs.currency = resolved.currency
-WHERE CASE WHEN resolved.kind = 'RELEASED' THEN 0 ELSE coalesce(resolved.amount_nano, 0) END
-    <> coalesce(costs.amount_nano, 0)
+WHERE charged_nano <> coalesce(costs.amount_nano, 0)
 """,
+        of_spans=True,
+    ),
+    Invariant(
+        "charges_are_settled",
+        "An attempt that has costs has a hold that was charged, in the same currency.",
+        f"""
+SELECT tenant_id, at, attempt_id::text AS id, request_id,
+    format('attempt %s: costs %s %s, its hold was never charged', attempt_id, amount_nano, currency) AS difference
+FROM ({COSTS}) AS costs
+WHERE amount_nano <> 0 AND NOT EXISTS (
+    SELECT FROM budget_event AS resolution
+    WHERE resolution.tenant_id = costs.tenant_id AND resolution.hold_id = costs.attempt_id
+        AND resolution.currency = costs.currency AND resolution.kind IN ('COMMITTED', 'RELEASED', 'EXPIRED'))
+""",
+        of_spans=True,
     ),
     Invariant(
         "limits_hold",
@@ -157,16 +183,18 @@ HAVING taken_nano > max(allowed.amount_nano)
     Invariant(
         "entries_have_a_source",
         "Every transfer derives from an event that is here too.",
-        f"""
-SELECT format('%s from %s %s', entry.event_id, entry.source_topic, entry.source_event_id) AS difference
-FROM {SCHEMA}.transfer AS entry
+        """
+SELECT entry.tenant_id, entry.occurred_at AS at, entry.event_id::text AS id, entry.request_id,
+    format('%s from %s %s', entry.event_id, entry.source_topic, entry.source_event_id) AS difference
+FROM transfer AS entry
 WHERE NOT EXISTS (
-        SELECT FROM {SCHEMA}.budget_event AS source
+        SELECT FROM budget_event AS source
         WHERE source.tenant_id = entry.tenant_id AND source.event_id = entry.source_event_id)
     AND NOT EXISTS (
-        SELECT FROM {SCHEMA}.cost AS source
+        SELECT FROM cost AS source
         WHERE source.tenant_id = entry.tenant_id AND source.event_id = entry.source_event_id)
 """,
+        of_spans=True,
     ),
     Invariant(
         "one_row_per_id",
@@ -181,11 +209,12 @@ HAVING count(*) > 1
     Invariant(
         "amounts_are_not_negative",
         "A transfer's amount is never negative, and it moves between two different accounts.",
-        f"""
-SELECT event_id::text AS difference
-FROM {SCHEMA}.transfer
+        """
+SELECT tenant_id, occurred_at AS at, event_id::text AS id, request_id, event_id::text AS difference
+FROM transfer
 WHERE amount_nano < 0 OR debit_account = credit_account
 """,
+        of_spans=True,
     ),
 )
 

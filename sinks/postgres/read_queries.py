@@ -1,4 +1,4 @@
-"""The statements behind sinks.postgres.reads; ledger checks are in invariants.py."""
+"""The statements behind sinks.postgres.reads; ledger checks are in invariants.py, the report's in report_queries.py."""
 
 # ruff: noqa: S608 - table and column names come from our own schemas, never from input
 from __future__ import annotations
@@ -64,14 +64,28 @@ WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR account LIKE
 ORDER BY tenant_id, currency, account
 LIMIT $3
 """
+#: What moved on accounts between two times; their pending transfers are looked for from $6 on.
+MOVEMENTS = f"""
+SELECT
+    tenant_id, account, currency,
+    coalesce(sum(pending_nano) FILTER (WHERE is_debit), 0)::text,
+    coalesce(sum(posted_nano) FILTER (WHERE is_debit), 0)::text,
+    coalesce(sum(pending_nano) FILTER (WHERE NOT is_debit), 0)::text,
+    coalesce(sum(posted_nano) FILTER (WHERE NOT is_debit), 0)::text
+FROM {SCHEMA}.transfer_sides($4, $5, $6)
+WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR account LIKE $2)
+GROUP BY 1, 2, 3
+ORDER BY tenant_id, currency, account
+LIMIT $3
+"""
 STATEMENT = f"""
 SELECT
     transfer.event_id::text, transfer.occurred_at, transfer.kind, transfer.memo,
     CASE WHEN transfer.debit_account = $2 THEN transfer.credit_account ELSE transfer.debit_account END AS other_account,
     side.is_debit, side.pending_nano, side.posted_nano, transfer.currency, transfer.request_id,
     transfer.source_event_id::text
-FROM {SCHEMA}.transfer_side AS side
-JOIN {SCHEMA}.transfer USING (tenant_id, event_id)
+FROM {SCHEMA}.transfer_sides($4, $5, $6) AS side
+JOIN {SCHEMA}.transfer USING (tenant_id, event_id, occurred_at)
 WHERE side.tenant_id = $1 AND side.account = $2
 ORDER BY transfer.occurred_at DESC, transfer.log_partition, transfer.log_offset DESC, side.is_debit
 LIMIT $3

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import asyncpg
 import msgspec
 
+from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
 from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
 from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
+from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
 from sinks.postgres.sink import PROJECTION
 from sinks.postgres.tables import TABLES, EventTable, content_hash
 from sinks.totals import StoreTotals
@@ -24,6 +26,20 @@ CONNECTIONS_MAX = 4
 ROWS_MAX = 10_000
 #: Rows fetched at once when whole tables are read.
 PAGE_ROWS = 2_000
+#: A transfer stays pending for no longer than its hold is remembered.
+PENDING_SECONDS_MAX = HOLD_TOMBSTONE_SECONDS
+
+
+class Period(NamedTuple):
+    """From a time up to but without another, microseconds since the epoch."""
+
+    since: int = EARLIEST_MICROS
+    until: int = LATEST_MICROS
+
+    @property
+    def bounds(self) -> tuple[int, int, int]:
+        """Both, and since when the pending transfers are looked for that are resolved in it."""
+        return self.since, self.until, max(EARLIEST_MICROS, self.since - PENDING_SECONDS_MAX * MICROS_PER_SECOND)
 
 
 @dataclass(frozen=True)
@@ -198,15 +214,27 @@ class PostgresReads:
             for row in rows
         ]
 
-    async def balances(self, tenant_id: str | None = None, prefix: str | None = None) -> list[AccountBalance]:
-        """The trial balance: every account, or those of a tenant, or those whose name begins so."""
+    async def balances(
+        self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None
+    ) -> list[AccountBalance]:
+        """The trial balance: every account, or those of a tenant, or those whose name begins so.
+
+        What stands on them now; with a period what moved on them in it.
+        """
         pattern = None if prefix is None else prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        rows = await self._fetch(queries.BALANCES, tenant_id, pattern, ROWS_MAX)
+        given = (tenant_id, pattern, ROWS_MAX)
+        if period is None:
+            rows = await self._fetch(queries.BALANCES, *given)
+        else:
+            rows = await self._fetch(queries.MOVEMENTS, *given, *period.bounds)
         return [AccountBalance(*list(row.values())[:3], *map(int, list(row.values())[3:])) for row in rows]
 
-    async def statement(self, tenant_id: str, account: str, limit: int = 100) -> list[StatementLine]:
-        """What the newest transfers did to an account, newest first."""
-        rows = await self._fetch(queries.STATEMENT, tenant_id, account, min(limit, ROWS_MAX))
+    async def statement(
+        self, tenant_id: str, account: str, limit: int = 100, period: Period | None = None
+    ) -> list[StatementLine]:
+        """What the newest transfers, or those of a period, did to an account, newest first."""
+        bounds = (period or Period()).bounds
+        rows = await self._fetch(queries.STATEMENT, tenant_id, account, min(limit, ROWS_MAX), *bounds)
         return [StatementLine(*row.values()) for row in rows]
 
     async def recent_requests(self, tenant_id: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
@@ -271,4 +299,4 @@ def _step(event: StoredEvent) -> int:
     return STORY_ORDER.index(event.topic)
 
 
-__all__ = ["AccountBalance", "InvariantResult", "PostgresReads", "StatementLine", "StoredEvent"]
+__all__ = ["AccountBalance", "InvariantResult", "Period", "PostgresReads", "StatementLine", "StoredEvent"]

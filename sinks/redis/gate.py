@@ -22,6 +22,8 @@ class GateState(NamedTuple):
     #: None when there is none.
     cursor: int | None
     topic_id: str
+    #: Whether an owner died while it made the slots anew: what they say counts for nothing.
+    is_rebuilding: bool
     #: Next offset of every tenant that has had events.
     tenants: dict[str, int]
 
@@ -36,14 +38,18 @@ class Gates:
     async def claim(self, partition: int) -> GateState:
         """Take the partition: every earlier epoch is fenced."""
         answer = await self._client.run("gate_claim", _keys(partition))
-        epoch, generation, is_open, cursor, topic_id = texts(answer[:5])
-        names = texts(answer[5])
+        epoch, generation, is_open, cursor, topic_id, rebuilding = texts(answer[:6])
+        names = texts(answer[6])
         tenants = {name: int(at) for name, at in zip(names[::2], names[1::2], strict=True)}
-        return GateState(int(epoch), generation, is_open == "1", int(cursor) if cursor else None, topic_id, tenants)
+        stands = int(cursor) if cursor else None
+        return GateState(int(epoch), generation, is_open == "1", stands, topic_id, rebuilding == "1", tenants)
 
-    async def begin(self, partition: int, epoch: int, cursor: int, topic_id: str) -> str:
-        """Begin a generation, closed, applied up to `cursor`; answers its name."""
-        arguments = (str(epoch), self._client.run_id, str(cursor), topic_id)
+    async def begin(self, partition: int, epoch: int, cursor: int, topic_id: str, *, rebuilding: bool = False) -> str:
+        """Begin a generation, closed, applied up to `cursor`; answers its name.
+
+        `rebuilding` says that slots are made anew: until `write` ends that, any later owner begins another generation.
+        """
+        arguments = (str(epoch), self._client.run_id, str(cursor), topic_id, "1" if rebuilding else "")
         answer = texts(await self._client.run("gate_generation", _keys(partition), *arguments))
         if answer[0] == "F":
             raise FencedError(f"gate {partition}", epoch)
@@ -60,13 +66,18 @@ class Gates:
         open_word: str = "",
         applied_at_millis: int | None = None,
         moved: Mapping[str, int] | None = None,
+        rebuilding: bool = False,
+        read: int | None = None,
     ) -> int:
         """Tell how far the partition is applied and which tenants moved; answers the server's time, milliseconds.
+
+        `read` is the next offset to read, where a fold in memory is ahead of the cursor.
 
         Raises GapError when the gate is of another generation, gone, or ahead: the server is not the one we wrote to.
         """
         arguments = [str(epoch), generation, str(cursor), open_word]
         arguments += ["" if applied_at_millis is None else str(applied_at_millis), str(end_offset)]
+        arguments += ["1" if rebuilding else "", str(cursor if read is None else read)]
         for tenant_id, at in (moved or {}).items():
             arguments += (tenant_id, str(at))
         answer = await self._client.run("gate_write", _keys(partition), *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from processors.budgets.fold import hour_of
@@ -9,6 +10,7 @@ from schemas.events import HoldLeg
 
 BUDGETS = "budgets@v1"
 HEALTH = "health@v1"
+MINUTES_CACHED_MAX = 4_096
 HEALTH_CURSOR = f"{HEALTH}:{{health}}:cursor"
 HEALTH_INDEX = f"{HEALTH}:{{health}}:index"
 
@@ -38,8 +40,18 @@ def slot_keys(tenant_id: str) -> SlotKeys:
     return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "done:")
 
 
+@lru_cache(maxsize=MINUTES_CACHED_MAX)
+def hours_of_minute(minute: str) -> tuple[int, ...]:
+    """The hours of every uuid7 that begins with these digits: one, nearly always, or two."""
+    first, last = hour_of(f"{minute}-0000-7000-8000-000000000000"), hour_of(f"{minute}-ffff-7000-8000-000000000000")
+    return (first,) if first == last else (first, last)
+
+
 def gate_key(partition: int) -> str:
-    """The gate of a partition: generation, open, cursor, epoch, topic_id, applied_at_millis, end_offset, lag."""
+    """The gate of a partition.
+
+    Generation, open, cursor, epoch, topic_id, rebuilding, read, applied_at_millis, end_offset, lag.
+    """
     return f"{BUDGETS}:gate:{{p{partition}}}"
 
 

@@ -10,7 +10,9 @@ from schemas.errors import StoreUnavailableError
 from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import text, texts
+from sinks.redis.hours import RedisHours
 from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, gate_key, health_key, slot_keys, tenants_key
+from sinks.redis.posted import PostedSums
 from streams.log import Partition
 
 Body = tuple[tuple[Counter, int], ...]
@@ -54,6 +56,8 @@ class GateView(NamedTuple):
     end_offset: int
     lag: int
     applied_at_millis: int
+    #: Next offset to read: ahead of the cursor while slots are folded anew in the sink's memory.
+    read: int
 
 
 class RedisReads:
@@ -63,9 +67,13 @@ class RedisReads:
         """Connect nothing yet."""
         self._client = RedisClient(url, name="quaestor-reads")
 
+    async def connect(self) -> None:
+        """Connect, or go on trying in the background."""
+        await self._client.open()
+
     async def open(self) -> None:
         """Connect; raises StoreUnavailableError."""
-        await self._client.open()
+        await self.connect()
         if not self._client.connected:
             raise StoreUnavailableError("Redis is away")
 
@@ -78,6 +86,8 @@ class RedisReads:
         keys = slot_keys(tenant_id)
         answer = await self._client.run("tenant_read", (keys.state, keys.holds, keys.overlay))
         state, holds, overlay = (_pairs(part) for part in answer)
+        if "restoring" in state:
+            state, holds, overlay = {}, {}, {}  # nobody's yet
         entries = {name: value for name, value in overlay.items() if name[0] not in "=!" and value[0] != "d"}
         return TenantState(
             tenant_id=tenant_id,
@@ -89,6 +99,25 @@ class RedisReads:
             unconfirmed={name: _body(value.partition(" ")[2]) for name, value in entries.items()},
             unconfirmed_sums={_counter(n[1:]): int(v) for n, v in overlay.items() if n.startswith("=") and v != "0"},
         )
+
+    async def posted(self, tenant_id: str, counters: Sequence[Counter]) -> PostedSums:
+        """What these counters of a tenant have charged, and the cursor it is charged up to."""
+        names = [f"p:{counter}" for counter in counters]
+        state = slot_keys(tenant_id).state
+        cursor, is_open, *values = await self._client.call("HMGET", state, "cursor", "open", *names)
+        found = {counter: int(value) for counter, value in zip(counters, values, strict=True) if value is not None}
+        return PostedSums(int(cursor or 0), is_open is not None and text(is_open) == "1", found)
+
+    async def all_posted(self, tenant_id: str) -> PostedSums:
+        """What every counter of a tenant has charged."""
+        state = _pairs(await self._client.call("HGETALL", slot_keys(tenant_id).state))
+        found = {_counter(name[2:]): int(value) for name, value in state.items() if name.startswith("p:")}
+        return PostedSums(int(state.get("cursor", 0)), state.get("open") == "1", found)
+
+    @property
+    def hours(self) -> RedisHours:
+        """What limits had charged at the end of each hour."""
+        return RedisHours(self._client)
 
     async def tenants(self) -> dict[str, int]:
         """Every tenant that has had budget events, with its partition of quaestor.budgets."""
@@ -193,4 +222,5 @@ def _gate(number: int, fields: Mapping[str, str]) -> GateView:
         end_offset=int(fields.get("end_offset", 0)),
         lag=int(fields.get("lag", 0)),
         applied_at_millis=int(fields.get("applied_at_millis", 0)),
+        read=int(fields.get("read", 0)),
     )

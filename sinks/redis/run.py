@@ -1,4 +1,4 @@
-"""`quaestor sink redis`: the sink on the runner, beside a thread that follows quaestor.control for tenants to open."""
+"""`quaestor sink redis`: the sink on the runner; beside it, what follows quaestor.control and what takes snapshots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import structlog
 from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
+from sinks.redis.keeping import end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
+from sinks.redis.snapshots import SnapshotStore
+from sinks.redis.snapshotter import Snapshotter
 from sinks.runner.process import prepare_process
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink
@@ -42,6 +46,8 @@ async def run(
     quarantine: QuarantineStore | None = None,
     tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
     membership: Membership | None = None,
+    snapshots: SnapshotStore | None = None,
+    snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises."""
     prepare_process()
@@ -49,12 +55,15 @@ async def run(
     await run_on(
         sink,
         reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
-        control_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-control"),
+        make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
         codec=codec,
         monitor=monitor,
         stop=stop,
         random=random,
         quarantine=quarantine,
+        snapshots=snapshots,
+        snapshot_seconds=snapshot_seconds,
+        tombstone_seconds=tombstone_seconds,
     )
 
 
@@ -62,14 +71,17 @@ async def run_on(
     sink: RedisSink,
     *,
     reader: GroupReader,
-    control_reader: Callable[[], LogReader],
+    make_reader: Callable[[], LogReader],
     codec: Codec,
     monitor: Monitor,
     stop: asyncio.Event,
     random: Random,
     quarantine: QuarantineStore | None = None,
+    snapshots: SnapshotStore | None = None,
+    snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
+    tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
 ) -> None:
-    """`run` over any log; `control_reader` makes a reader of its own for quaestor.control."""
+    """`run` over any log; `make_reader` makes readers beside the group's: of quaestor.control, and for snapshots."""
     loop = asyncio.get_running_loop()
     ended = threading.Event()
     executor = ThreadPoolExecutor(1, thread_name_prefix="follow-control")
@@ -77,13 +89,31 @@ async def run_on(
     def name(tenants: set[str]) -> None:
         loop.call_soon_threadsafe(sink.name_tenants, tenants)
 
-    following = loop.run_in_executor(executor, _follow_control, control_reader, name, ended)
+    following = loop.run_in_executor(executor, _follow_control, make_reader, name, ended)
+    sink.on_rebuild = tell_rebuilds(monitor)
+    keeping = None
+    if snapshots is not None:
+        sink.recall = Recall(snapshots, end_offsets(make_reader), quarantine, sink.projection)
+        snapshotter = Snapshotter(
+            snapshots, sink.recall, make_reader, codec, sink.projection, tombstone_seconds=tombstone_seconds
+        )
+        keeping = asyncio.create_task(_keep(snapshotter, sink, monitor, snapshot_seconds), name="snapshots")
     try:
         await run_sink(sink, reader, codec, MonitorProgress(monitor, sink.projection), stop, random, quarantine)
     finally:
         ended.set()
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         await asyncio.gather(following, return_exceptions=True)
         executor.shutdown(wait=False)
+
+
+async def _keep(snapshotter: Snapshotter, sink: RedisSink, monitor: Monitor, every_seconds: float) -> None:
+    try:
+        await keep_snapshots(snapshotter, sink.applied, monitor, every_seconds)
+    finally:
+        await snapshotter.close()
 
 
 def _follow_control(make: Callable[[], LogReader], name: Callable[[set[str]], None], ended: threading.Event) -> None:

@@ -1,19 +1,19 @@
 """RedisSink: the only writer of applied budgets, and the owner of generations; also keeps each provider's last health.
 
 Of quaestor.budgets, each tenant's events go into its slot by one script per batch; the partition's gate follows. A slot
-or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, everything
-applied from where the oldest slot stands up to a barrier of end offsets taken after closing, then opened again.
+or gate that is not where it was left, another server run, or an empty server begin a new generation: closed, brought up
+to a barrier of end offsets taken after closing, then opened again. Where slots still stand, the log is applied from the
+oldest of them on; where they are lost, they are restored from a snapshot, or folded from the log and written whole.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
+from processors.budgets.live import LiveFold
 from schemas import limits
 from schemas.errors import (
     ConfigurationError,
@@ -26,66 +26,52 @@ from schemas.errors import (
 from schemas.topics import BUDGETS, HEALTH, SYSTEM_TENANT
 from sinks.redis.client import RedisClient
 from sinks.redis.gate import Gates, GateState
+from sinks.redis.groups import in_groups
 from sinks.redis.health import HealthWriter
 from sinks.redis.movements import Movements, movements
+from sinks.redis.owned import Applied, Owned, Rebuild, loss, start_of
+from sinks.redis.recall import Recall, Recalled
+from sinks.redis.restore import AppliedState, Restorer, state_of
 from sinks.redis.slots import Ownership, Slot, Slots
 from sinks.runner.seam import Batch, BatchPolicy, Decoded, Span
 from streams.log import Partition
 from streams.partitioner import partition_of
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-#: Scripts sent at once when many slots are claimed, opened or written.
-SLOTS_AT_ONCE = 200
 PROJECTION = "redis@v1"
 POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200, takes_columns=True)
-
-
-@dataclass(slots=True)
-class _Owned:
-    """A budgets partition in this process."""
-
-    number: int
-    owner: Ownership
-    #: Next offset to apply.
-    cursor: int
-    #: Next offset of each tenant's slot as last written here.
-    tenants: dict[str, int]
-    #: End offset to reach before opening; None until one is taken after closing.
-    barrier: int | None = None
-    end_offset: int = 0
-    #: The server's time as last heard, milliseconds.
-    heard_millis: int = 0
-    #: A moment of the server's clock, and an end offset taken after it: what was acknowledged by then is below it.
-    mark: tuple[int, int] | None = None
-    #: Everything acknowledged by this moment is applied.
-    applied_at_millis: int = 0
-    named: set[str] = field(default_factory=set)
-    #: Slots that moved and that the gate has not heard of: an answer of the gate may have been lost in between.
-    untold: dict[str, int] = field(default_factory=dict)
-
-    def reached_mark(self) -> None:
-        """Move `applied_at_millis` on when the mark's offset is applied."""
-        if self.mark is not None and self.cursor >= self.mark[1]:
-            self.applied_at_millis = max(self.applied_at_millis, self.mark[0])
-            self.mark = None
+#: While slots are folded anew nobody waits for a single event: batches are as large as they come.
+REBUILDING = replace(POLICY, age_milliseconds=limits.BATCH_AGE_MILLISECONDS)
 
 
 class RedisSink:
     """The seam of sinks/runner on Redis."""
 
-    def __init__(self, url: str, *, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
-        """Connect nothing yet."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+        entries_max: int = limits.REBUILD_ENTRIES_MAX,
+    ) -> None:
+        """Connect nothing yet. `entries_max`: holds and counters that a rebuild keeps in memory."""
         self.projection = PROJECTION
         self.topics: tuple[str, ...] = (BUDGETS.name, HEALTH.name)
         self.policy = POLICY
         self._client = RedisClient(url, name="quaestor-sink", call_timeout_seconds=10.0)
         self._slots = Slots(self._client, tombstone_seconds)
         self._gates = Gates(self._client)
+        self._restorer = Restorer(self._client, tombstone_seconds)
+        self._tombstone_seconds = tombstone_seconds
+        self._entries_max = entries_max
+        #: Where snapshots are found; None: every rebuild reads the whole log.
+        self.recall: Recall | None = None
+        #: Told how far each partition is that is closed, and which are open.
+        self.on_rebuild: Callable[[Sequence[Rebuild], Sequence[int]], None] = lambda _closed, _open: None
         self._health = HealthWriter(self._client)
         self._health_claimed = False
-        self._owned: dict[int, _Owned] = {}
+        self._owned: dict[int, Owned] = {}
         #: Tenants that quaestor.control named, by budgets partition: they get slots before their first hold.
         self._named: dict[int, set[str]] = {}
         #: By partition: records and what they move. Of the batch being written, and of the one that most likely
@@ -164,6 +150,8 @@ class RedisSink:
         if owned is None:
             raise FencedError(str(span.partition), 0)
         self._check_run(owned)
+        if owned.fold is not None:
+            raise StoreUnavailableError(f"{span.partition} is being rebuilt")
         moved = await self._apply_events(owned, span, owned.cursor, is_late=True)
         await self._settle(owned, moved)
 
@@ -179,8 +167,17 @@ class RedisSink:
         for partition in partitions:
             if partition.topic == BUDGETS.name:
                 self._owned.pop(partition.number, None)
+        self._tell()
 
-    async def _beat(self, owned: _Owned, end_offset: int) -> None:
+    def applied(self) -> list[Applied]:
+        """The open partitions of this process, as far as they are applied."""
+        return [
+            Applied(number, owned.owner.topic_id, owned.cursor, owned.owner.epoch)
+            for number, owned in sorted(self._owned.items())
+            if owned.owner.is_open
+        ]
+
+    async def _beat(self, owned: Owned, end_offset: int) -> None:
         self._check_run(owned)
         owned.end_offset = end_offset
         if not owned.owner.is_open and owned.barrier is None:
@@ -189,44 +186,60 @@ class RedisSink:
             owned.mark = (owned.heard_millis, end_offset)
         await self._settle(owned, {})
 
-    def _check_run(self, owned: _Owned) -> None:
+    def _check_run(self, owned: Owned) -> None:
         if not self._client.connected:
             raise StoreUnavailableError("Redis is away")
         if not owned.owner.generation.startswith(self._client.run_id):
             raise GapError(f"gate {owned.number}: the server was started again or another took over", 0, owned.cursor)
 
-    async def _settle(self, owned: _Owned, moved: Mapping[str, int]) -> None:
+    async def _settle(self, owned: Owned, moved: Mapping[str, int]) -> None:
         """Bring the gate to where the slots are; open slots and gate when the barrier is reached."""
         owned.untold.update(moved)
-        await self._open_named(owned)
         owned.reached_mark()
         opening = owned.barrier is not None and owned.cursor >= owned.barrier
+        if opening or self._is_full(owned):
+            await self._write_out(owned)
+        if owned.fold is None:
+            await self._open_named(owned)
         if opening:
             owned.owner = owned.owner._replace(is_open=True)
             await self._each_slot(owned, sorted(owned.tenants), open_word="1")
-        owned.heard_millis = await self._gates.write(
-            owned.number,
-            owned.owner.epoch,
-            owned.owner.generation,
-            owned.cursor,
-            max(owned.end_offset, owned.cursor),
-            open_word="1" if opening else "",
-            applied_at_millis=owned.applied_at_millis,
-            moved=owned.untold,
-        )
+        await self._write_gate(owned, owned.untold, open_word="1" if opening else "")
         owned.untold.clear()
         if opening:
             owned.barrier = None
             log.info("budgets_opened", partition=owned.number, generation=owned.owner.generation)
+        if opening or not owned.owner.is_open:
+            self._tell()
 
-    async def _open_named(self, owned: _Owned) -> None:
+    def _is_full(self, owned: Owned) -> bool:
+        """Whether what is folded in memory has become too much."""
+        if owned.fold is None:
+            return False
+        return sum(each.fold.size for each in self._owned.values() if each.fold is not None) > self._entries_max
+
+    async def _write_gate(self, owned: Owned, moved: Mapping[str, int], *, open_word: str = "") -> None:
+        owned.heard_millis = await self._gates.write(
+            owned.number,
+            owned.owner.epoch,
+            owned.owner.generation,
+            owned.stands,
+            max(owned.end_offset, owned.cursor),
+            open_word=open_word,
+            applied_at_millis=owned.applied_at_millis,
+            moved=moved,
+            rebuilding=owned.fold is not None,
+            read=owned.cursor,
+        )
+
+    async def _open_named(self, owned: Owned) -> None:
         missing = self._named.get(owned.number, set()) - owned.tenants.keys()
         if missing:
             word = "1" if owned.owner.is_open else "0"
             await self._each_slot(owned, sorted(missing), open_word=word, new_cursor=owned.cursor)
 
     async def _each_slot(
-        self, owned: _Owned, tenants: Sequence[str], *, open_word: str, new_cursor: int | None = None
+        self, owned: Owned, tenants: Sequence[str], *, open_word: str, new_cursor: int | None = None
     ) -> None:
         """Bring these slots to the partition's generation, open or closed, and remember their cursors."""
         generation = owned.owner.generation
@@ -236,7 +249,7 @@ class RedisSink:
                 tenant_id, owned.owner, generation=generation, open_word=open_word, new_cursor=new_cursor
             )
 
-        slots = await _in_groups(tenants, one)
+        slots = await in_groups(tenants, one)
         for tenant_id, slot in zip(tenants, slots, strict=True):
             if slot.cursor is None:
                 raise GapError(f"slot {tenant_id} is gone", 0, owned.cursor)
@@ -259,7 +272,7 @@ class RedisSink:
             owned = await self._claim(number, span.topic_id, met)
             raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
 
-    async def _apply(self, owned: _Owned, span: Span) -> None:
+    async def _apply(self, owned: Owned, span: Span) -> None:
         following = span.next_offset
         moved = await self._apply_events(owned, span, following)
         owned.cursor = max(owned.cursor, following)
@@ -267,13 +280,17 @@ class RedisSink:
             # Records stand in the order they were acknowledged; never later than the server's own clock.
             newest_millis = min(span.records[-1].record.timestamp_millis, owned.heard_millis)
             owned.applied_at_millis = max(owned.applied_at_millis, newest_millis)
+            if owned.fold is not None:
+                owned.fold.forget(span.records[-1].record.timestamp_millis)
         await self._settle(owned, moved)
 
-    async def _apply_events(
-        self, owned: _Owned, span: Span, following: int, *, is_late: bool = False
-    ) -> dict[str, int]:
+    async def _apply_events(self, owned: Owned, span: Span, following: int, *, is_late: bool = False) -> dict[str, int]:
         """Bring the span's movements into their slots; answers where those stand then."""
         by_tenant = self._movements(span).by_tenant
+        if owned.fold is not None:
+            for tenant_id, events in by_tenant.items():
+                owned.fold.apply(tenant_id, events, following)
+            return {}
 
         async def one(tenant_id: str) -> int:
             believed = owned.tenants.get(tenant_id, 0)
@@ -281,11 +298,11 @@ class RedisSink:
             return await self._slots.apply(tenant_id, events, owned.owner, believed, following, is_late=is_late)
 
         tenants = sorted(by_tenant)
-        moved = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
+        moved = dict(zip(tenants, await in_groups(tenants, one), strict=True))
         owned.tenants.update(moved)
         return moved
 
-    async def _claim(self, number: int, topic_id: str, met: Collection[str] = ()) -> _Owned:
+    async def _claim(self, number: int, topic_id: str, met: Collection[str] = ()) -> Owned:
         """Fence earlier owners and see whether the state is as it was left; begin a generation when not.
 
         `met` are tenants whose slots may be there though the gate has not heard of them: it is written after they are.
@@ -296,64 +313,81 @@ class RedisSink:
         before = self._owned.get(number)
         known = {*gate.tenants, *(before.tenants if before else ()), *self._named.get(number, ()), *met}
         owner = Ownership(gate.epoch, gate.generation, topic_id, is_open=gate.is_open)
+        if before is not None and before.goes_on(gate, self._client.run_id):
+            before.owner, before.barrier = before.owner._replace(epoch=gate.epoch), None
+            return before
         tenants = sorted(known)
 
         async def one(tenant_id: str) -> Slot:
             return await self._slots.claim(tenant_id, owner)
 
-        slots = dict(zip(tenants, await _in_groups(tenants, one), strict=True))
-        lost = self._loss(gate, before, slots)
+        slots = dict(zip(tenants, await in_groups(tenants, one), strict=True))
+        lost = loss(self._client.run_id, gate, before, slots)
         if lost:
             return await self._begin(number, gate, owner, slots, lost)
         there = {tenant_id: slot.cursor for tenant_id, slot in slots.items() if slot.cursor is not None}
-        owned = _Owned(number, owner, gate.cursor or 0, there)
-        self._owned[number] = owned
+        owned = self._owned[number] = Owned(number, owner, gate.cursor or 0, there, first_offset=gate.cursor or 0)
+        self._tell()
         return owned
-
-    def _loss(self, gate: GateState, before: _Owned | None, slots: Mapping[str, Slot]) -> str:
-        """What tells that the server is not as it was left; empty when nothing does."""
-        if not gate.generation or gate.cursor is None:
-            return "no gate"
-        if not gate.generation.startswith(self._client.run_id):
-            return "another run of the server"
-        if before is not None and gate.cursor < before.cursor:
-            return f"the gate went back from {before.cursor} to {gate.cursor}"
-        for tenant_id, slot in slots.items():
-            stood = max(gate.tenants.get(tenant_id, 0), before.tenants.get(tenant_id, 0) if before else 0)
-            if (slot.cursor or 0) < stood or (slot.cursor is None and before and tenant_id in before.tenants):
-                return f"slot {tenant_id} went back from {stood} to {slot.cursor}"
-            if slot.cursor is not None and slot.generation != gate.generation:
-                return f"slot {tenant_id} is of another generation"
-        return ""
 
     async def _begin(
         self, number: int, gate: GateState, owner: Ownership, slots: Mapping[str, Slot], why: str
-    ) -> _Owned:
-        """A new generation, closed; applied again from the gate, or from the oldest slot that is behind it."""
-        behind = [slots[name].cursor or 0 for name, at in gate.tenants.items() if (slots[name].cursor or 0) < at]
-        start = min([gate.cursor or 0, *behind])
-        generation = await self._gates.begin(number, owner.epoch, start, owner.topic_id)
+    ) -> Owned:
+        """A new generation, closed: restored from a snapshot, folded from the log, or applied from where slots are."""
+        start = start_of(gate, slots)
+        recalled = await self._recalled(number, owner.topic_id, start)
+        is_anew = recalled.state is not None or start == 0
+        generation = await self._gates.begin(number, owner.epoch, start, owner.topic_id, rebuilding=is_anew)
         owner = owner._replace(generation=generation, is_open=False)
-        owned = _Owned(number, owner, start, {})
+        owned = Owned(number, owner, start, first_offset=start, detail=f"{why}; {recalled.detail}")
+        log.warning("budgets_generation", partition=number, generation=generation, reason=owned.detail, start=start)
         # Ours only once every slot is closed: the barrier is taken by the first heartbeat after this.
-        await self._each_slot(owned, sorted(slots), open_word="0", new_cursor=start)
+        there = [name for name, slot in slots.items() if slot.cursor is not None]
+        await self._each_slot(owned, sorted(there if is_anew else slots), open_word="0", new_cursor=start)
+        if recalled.state is not None:
+            await self._restore(owned, recalled.state)
+        elif is_anew:
+            owned.fold = LiveFold(self._tombstone_seconds)
         self._owned[number] = owned
-        log.warning("budgets_generation", partition=number, generation=generation, reason=why, start=start)
+        self._tell()
         return owned
 
+    async def _recalled(self, number: int, topic_id: str, start: int) -> Recalled:
+        if self.recall is None:
+            return Recalled(None, "snapshots are not kept")
+        return await self.recall.newest(number, topic_id, start)
 
-async def _in_groups(items: Sequence[str], call: Callable[[str], Awaitable[T]]) -> list[T]:
-    """The results of `call`, a bounded number under way at once; when some fail, all end and the gravest is raised."""
-    results: list[T] = []
-    for first in range(0, len(items), SLOTS_AT_ONCE):
-        group = await asyncio.gather(*map(call, items[first : first + SLOTS_AT_ONCE]), return_exceptions=True)
-        faults = [outcome for outcome in group if isinstance(outcome, BaseException)]
-        for kind in (FencedError, GapError, BaseException):
-            for fault in faults:
-                if isinstance(fault, kind):
-                    raise fault
-        results += [outcome for outcome in group if not isinstance(outcome, BaseException)]
-    return results
+    async def _restore(self, owned: Owned, state: AppliedState) -> None:
+        """Make the slots of a snapshot's tenants; the gate says so once all are there."""
+        owned.source = "snapshot"
+        self._tell(owned)
+        try:
+            await self._restorer.write(owned.owner, state)
+        except IntegrityError as error:
+            if self.recall is not None:
+                self.recall.distrust(owned.number, state.cursor)
+            raise StoreUnavailableError(f"snapshot of partition {owned.number}: {error}") from error
+        await self._each_slot(owned, sorted(state.tenants), open_word="0")
+        owned.cursor = owned.first_offset = state.cursor
+        await self._write_gate(owned, dict(owned.tenants))
+
+    async def _write_out(self, owned: Owned) -> None:
+        """Put what was folded in memory into the slots; from here on they are applied to as ever."""
+        fold = owned.fold
+        if fold is not None:
+            await self._restorer.write(owned.owner, state_of(fold, owned.cursor))
+            await self._each_slot(owned, sorted(fold.tenants), open_word="0")
+            owned.untold.update(owned.tenants)
+            owned.fold = None
+            log.info("budgets_folded", partition=owned.number, tenants=len(fold.tenants), cursor=owned.cursor)
+
+    def _tell(self, restoring: Owned | None = None) -> None:
+        """Say what is closed, and how batches are cut meanwhile."""
+        self.policy = REBUILDING if any(each.fold is not None for each in self._owned.values()) else POLICY
+        closed = {number: each for number, each in self._owned.items() if not each.owner.is_open}
+        if restoring is not None:
+            closed[restoring.number] = restoring
+        self.on_rebuild([closed[number].rebuild for number in sorted(closed)], sorted(self._owned.keys() - closed))
 
 
 def _is_of_budgets(span: Span) -> bool:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from processors.budgets.fold import hour_of
+from processors.budgets.live import MINUTE_DIGITS
 from processors.budgets.sound import MOVING, UUID_VERSION_AT
 from schemas import limits
 from schemas.errors import FencedError, GapError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
-from sinks.redis.keys import SlotKeys, slot_keys
+from sinks.redis.keys import SlotKeys, hours_of_minute, slot_keys
 from sinks.redis.scripts import script
 
-#: So many digits of a uuid7 tell its time to 65.5 seconds.
-MINUTE_DIGITS = 8
-MINUTES_CACHED_MAX = 4_096
+#: What `claim` answers as the generation of a slot that is half restored.
+RESTORING = "restoring"
 #: Events of one script call: it blocks the server, and every admission with it, for a few milliseconds at most.
 EVENTS_PER_CALL = 500
 
@@ -131,9 +130,9 @@ class Slots:
         packed = []
         for offset, kind, hold_id, legs in events:
             # Nearly all holds of a minute are of one hour: their ids need not be taken apart one by one.
-            hour = _hour_of_minute(hold_id[:MINUTE_DIGITS])
-            if hour is None or hold_id[UUID_VERSION_AT : UUID_VERSION_AT + 1] != "7":
-                hour = hour_of(hold_id)
+            one_or_two = hours_of_minute(hold_id[:MINUTE_DIGITS])
+            is_plain = len(one_or_two) == 1 and hold_id[UUID_VERSION_AT : UUID_VERSION_AT + 1] == "7"
+            hour = one_or_two[0] if is_plain else hour_of(hold_id)
             packed.append((offset, kind, hold_id, hours.setdefault(hour, len(hours) + 1), legs))
         done = [f"{keys.done}{hour}" for hour in hours]
         arguments = (
@@ -155,12 +154,3 @@ class Slots:
         if answer[0] == "N":
             raise GapError(f"slot {tenant_id} of another generation", 0, believed)
         return int(answer[1])
-
-
-@lru_cache(maxsize=MINUTES_CACHED_MAX)
-def _hour_of_minute(digits: str) -> int | None:
-    """The hour of every uuid7 that begins with these digits; None when some are of the next."""
-    first = f"{digits}-0000-7000-8000-000000000000"
-    last = f"{digits}-ffff-7000-8000-000000000000"
-    hour = hour_of(first)
-    return hour if hour == hour_of(last) else None

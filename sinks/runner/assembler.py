@@ -18,7 +18,8 @@ class Assembler:
     def __init__(self, screen: Screen, policy: BatchPolicy) -> None:
         """Nothing is owned and nothing waits."""
         self._screen = screen
-        self._policy = policy
+        #: When a batch is cut; the sink may change its mind.
+        self.policy = policy
         #: Runs of one partition's records, as they were consumed.
         self._raw: deque[Run] = deque()
         #: Runs of the open batch that are not screened yet.
@@ -81,13 +82,13 @@ class Assembler:
     @property
     def full(self) -> bool:
         """Whether a batch is as large as it may get."""
-        return self._records >= self._policy.records_max or self._bytes >= self._policy.bytes_max
+        return self._records >= self.policy.records_max or self._bytes >= self.policy.bytes_max
 
     def due(self, now: float) -> bool:
         """Whether a batch should be cut at this monotonic time, seconds."""
         if self._opened_at is None:
             return False
-        return self.full or (now - self._opened_at) * 1_000 >= self._policy.age_milliseconds
+        return self.full or (now - self._opened_at) * 1_000 >= self.policy.age_milliseconds
 
     def has(self, partitions: Iterable[Partition]) -> bool:
         """Whether anything of these waits in the open batch."""
@@ -105,10 +106,10 @@ class Assembler:
             expected = self._expected.get(partition)
             if expected is None:
                 continue
-            taken = run[: self._policy.records_max - self._records]
+            taken = run[: self.policy.records_max - self._records]
             size = taken.value_bytes
             whole = taken.offsets[0] == expected and taken.offsets[-1] == expected + len(taken) - 1
-            if not whole or self._bytes + size > self._policy.bytes_max:
+            if not whole or self._bytes + size > self.policy.bytes_max:
                 # What is unusual, and what fills a batch by its bytes, goes record by record.
                 taken = run[:1]
                 size = taken.value_bytes
@@ -126,7 +127,7 @@ class Assembler:
         for run in sorted(self._unscreened, key=_partition_of):
             by_topic.setdefault(run.topic, []).append(run)
         topic_ids = {at.topic: topic_id for at, topic_id in self._topic_ids.items()}
-        together = self._policy.takes_columns
+        together = self.policy.takes_columns
         screened = [
             self._screen.screen_runs(runs, topic_ids[topic], now_micros, together=together)
             for topic, runs in by_topic.items()

@@ -157,7 +157,7 @@ class Sink(Protocol):
     projection: str
     #: Topics it projects.
     topics: tuple[str, ...]
-    #: When batches are cut.
+    #: When batches are cut; a sink may give another one for a while, of which only size and age may differ.
     policy: BatchPolicy
 
     async def open(self) -> None:

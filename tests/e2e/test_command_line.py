@@ -16,7 +16,15 @@ def test_status_names_every_process(product: Product) -> None:
     processes = product.processes()
 
     expected = {"kafka", "registry", "postgres", "redis", "clickhouse", "gateway", "simulator", "stream-ledger"}
-    expected |= {"stream-budgets", "stream-health", "sink-postgres", "sink-redis", "sink-clickhouse", "sink-audit"}
+    expected |= {
+        "stream-budgets",
+        "stream-health",
+        "stream-guardrails",
+        "sink-postgres",
+        "sink-redis",
+        "sink-clickhouse",
+        "sink-audit",
+    }
     assert expected <= set(processes)
     assert {"running"} == {process["state"] for process in processes.values()}
     assert {"name", "pid", "state", "lag_events", "freshness_seconds"} <= set(processes["sink-postgres"])
@@ -150,3 +158,16 @@ def test_the_trial_balance_balances(product: Product) -> None:
 def test_every_command_has_help(product: Product, command: str) -> None:
     """--help explains itself."""
     assert "Usage" in product.run(command, "--help")
+
+
+def test_the_report_of_what_was_sent(product: Product, tmp_path: Path) -> None:
+    """The day so far matches and is not final; a day long past is whole, and its files are there."""
+    product.run("load", "--requests", "5", "--key", product.key("reported"))
+
+    today = product.json("report", "--day", "today", check=False)
+    product.run("report", "--day", "2026-01-01", "--out", str(tmp_path))
+
+    (reported,) = [tenant for tenant in today["tenants"] if tenant["tenant_id"] == "reported"]
+    assert (False, [], True) == (today["final"], today["standing"]["lacking"], reported["ok"])
+    assert 5 == sum(each["requests"] for each in reported["requests"] if each["kind"] == "COMPLETED")
+    assert ["html", "json", "txt"] == sorted(path.suffix[1:] for path in tmp_path.iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from schemas.errors import QuaestorError
@@ -22,6 +22,8 @@ class Row:
     doubled: int = 0
     seconds: float = 0.0
     first_difference: str = ""
+    #: What else was counted.
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -37,6 +39,7 @@ class Row:
     def worded(self) -> str:
         """For a line of its own."""
         what = f"{self.fault}: {self.rounds} rounds, {self.lost} lost, {self.doubled} doubled, {self.seconds:.0f} s"
+        what += "".join(f"; {name} {count}" for name, count in self.counts.items())
         return what if self.ok else f"{what}; {self.first_difference}"
 
     def as_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from tests.faults.gateways import gateways
 from tests.faults.kills import kill_sinks, zombies
 from tests.faults.outages import network
 from tests.faults.report import Row
@@ -34,3 +35,9 @@ async def test_a_short_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
     finally:
         await world.close()
     assert [row.as_json() for row in rows if not row.ok] == []
+
+
+def test_gateways_killed_in_their_calls_leave_no_hold(tmp_path: Path) -> None:
+    """Kill -9 of one gateway after the other under hard limits: no hold leaks, nothing is overspent or unrecorded."""
+    (row,) = gateways(tmp_path, Random(SEED), 6, nothing)
+    assert (6, True) == (row.rounds, row.ok), row.worded()

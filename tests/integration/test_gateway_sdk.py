@@ -150,6 +150,29 @@ def test_a_full_budget_is_a_rate_limit_error(stack: GatewayStack) -> None:
     assert BudgetKind.REFUSED in kinds
 
 
+def test_a_call_that_fits_by_its_tokens_is_answered(stack: GatewayStack) -> None:
+    """A limit that its bytes would exceed admits it by OpenAI's own count; ten times as much text it refuses."""
+    simulator = Provider(provider_id="counted", base_url=stack.settings.simulator_url)
+    stack.route("counted", simulator, model="gpt-4o")
+    one, text = client(stack, "counted"), "Where did the money go? " * 400
+    stack.limit("counted", 0.001)
+
+    def answered(content: str) -> bool:
+        try:
+            messages: Any = [{"role": "user", "content": content}]
+            one.chat.completions.create(model="counted", messages=messages, max_tokens=8)
+        except (openai.RateLimitError, openai.InternalServerError, openai.NotFoundError):
+            return False
+        return True
+
+    wait_for(lambda: not answered(text * 10), EFFECTIVE_SECONDS_MAX + 3)
+    wait_for(lambda: answered(text), EFFECTIVE_SECONDS_MAX + 3, lambda: stack.log_of("gateway"))
+    movements = [e for e in stack.events("budgets") if isinstance(e, BudgetEvent) and e.tenant_id == "counted"]
+    held = [leg.held_nano for e in movements if e.kind is BudgetKind.PLACED for leg in e.legs]
+    # About 2,400 tokens at 150 nano-dollars; by bytes it would be 9,700.
+    assert 300_000 < held[-1] < 500_000
+
+
 def test_concurrent_calls_never_overspend(stack: GatewayStack) -> None:
     """Many calls at once against room for a few: what is charged stays within the limit."""
     one = client(stack, "crowd")

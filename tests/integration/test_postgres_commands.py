@@ -74,3 +74,26 @@ def test_a_statement_adds_up_to_the_balance(filled: str) -> None:
     (balance,) = json.loads(run("ledger", "balance", "--account", account, "--json").stdout)["accounts"]
     assert sum(line["posted_nano"] for line in lines) == balance["debits_posted_nano"] == 3_000
     assert sum(line["pending_nano"] for line in lines) == balance["debits_pending_nano"] == 0
+
+
+ACCOUNT = "budget/limit_1/available"
+
+
+@pytest.mark.parametrize(
+    ("period", "posted_nano"),
+    [
+        (("--since", "2026-11-01", "--until", "2026-11-02"), 3_000),
+        (("--since", "2026-11-01T00:00:00.001"), 1_500),
+        (("--until", "2026-11-01T00:00:00.001"), 1_500),
+        (("--since", "2026-11-02"), 0),
+        (("--until", "2026-11-01T01:00:00+01:00"), 0),
+    ],
+)
+def test_what_moved_in_a_period(filled: str, period: tuple[str, ...], posted_nano: int) -> None:
+    """The trial balance and the statement of a period have what happened in it, and agree."""
+    accounts = json.loads(run("ledger", "balance", *period, "--account", ACCOUNT, "--json").stdout)["accounts"]
+    lines = json.loads(run("ledger", "statement", ACCOUNT, "--tenant", "acme", *period, "--json").stdout)["lines"]
+
+    assert posted_nano == sum(each["debits_posted_nano"] for each in accounts)
+    assert posted_nano == sum(each["posted_nano"] for each in lines)
+    assert 0 == sum(each["debits_pending_nano"] for each in accounts)

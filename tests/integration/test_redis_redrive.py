@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from processors.budgets import BudgetFold
-from schemas.errors import FencedError
+from schemas.errors import FencedError, StoreUnavailableError
 from schemas.events import BudgetEvent, HealthState, ProviderHealth, QuarantineReason
 from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.reads import RedisReads, compare
@@ -36,10 +36,11 @@ async def reads(valkey: Valkey) -> AsyncIterator[RedisReads]:
 
 
 async def owner(valkey: Valkey, at: Partition = AT) -> RedisSink:
-    """A process that owns the partition."""
+    """A process that owns the partition, which is open: nothing of it is folded in memory alone."""
     sink = RedisSink(valkey.url)
     await sink.open()
     await sink.claim([at], TOPIC_IDS)
+    await sink.heartbeat({at: 0})
     return sink
 
 
@@ -119,6 +120,17 @@ async def test_a_fenced_owner_redrives_nothing(valkey: Valkey, reads: RedisReads
     assert (await reads.tenant_state(TENANT)).sums == before.sums
     await zombie.close()
     await successor.close()
+
+
+async def test_nothing_is_redriven_into_slots_that_are_not_written_yet(valkey: Valkey) -> None:
+    """What is folded in memory counts for nothing: the record stays set aside, and is asked for again."""
+    sink, records = RedisSink(valkey.url), decoded(events())
+    await sink.open()
+    await sink.claim([AT], TOPIC_IDS)
+    await write_without(sink, records, {0, 2})
+    with pytest.raises(StoreUnavailableError, match="rebuilt"):
+        await sink.redrive(span_of(records[:1]))
+    await sink.close()
 
 
 async def test_a_late_window_does_not_replace_a_newer_one(valkey: Valkey, reads: RedisReads) -> None:

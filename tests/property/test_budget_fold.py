@@ -10,68 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processors.budgets import BudgetFold, BudgetState, evolve, extended_event
-from schemas.events import BudgetEvent, BudgetKind
+from processors.budgets import BudgetFold, BudgetState, evolve
+from schemas.events import BudgetEvent
 from sinks.redis.client import RedisClient
 from sinks.redis.keys import slot_keys
 from sinks.redis.reads import RedisReads, TenantState, compare
 from sinks.redis.slots import Ownership, Slots, slot_event
-from tests.budget_world import NOW_MICROS, TENANT, Events, fields_of, hold_id, leg
+from tests.budget_world import TENANT, Events, fields_of, hold_id, leg
+from tests.support.budget_histories import STEPS, events_of, is_unsound
 from tests.valkey import Valkey, running
 
 OWNER = Ownership(1, "run:1", "topic", is_open=True)
-AMOUNTS = st.integers(0, 9_000_000 * 10**9)
-HOLDS = 4
-#: What may happen to one of a few holds: the kinds in any order, late, twice, without PLACED.
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["PLACED", "PLACED", "COMMITTED", "RELEASED", "EXPIRED", "EXTENDED", "OVERAGE", "again"]),
-        st.integers(0, HOLDS - 1),
-        AMOUNTS,
-        st.sampled_from(["one", "two", "none", "unsound"]),
-    ),
-    max_size=25,
-)
-LEGS = {
-    "one": lambda amount: (leg(amount),),
-    "two": lambda amount: (leg(amount), leg(amount // 2, "key_day", (86_400_000_000, 172_800_000_000))),
-    "none": lambda _: (),
-    "unsound": lambda amount: (leg(-1 - amount),),
-}
-
-
-def events_of(steps: Sequence[tuple[str, int, int, str]]) -> list[BudgetEvent]:
-    """The events of a random history."""
-    make, made = Events(), list[BudgetEvent]()
-    for kind, number, amount, shape in steps:
-        if kind == "again":
-            made += made[-1 - amount % (len(made) or 1) :][:1]
-            continue
-        placed = make.placed(hold_id(number), *LEGS[shape](amount))
-        made.append(event_of(kind, placed, make, amount))
-    return made
-
-
-def event_of(kind: str, placed: BudgetEvent, make: Events, amount: int) -> BudgetEvent:
-    """One event of a hold."""
-    if kind == "PLACED":
-        return placed
-    if kind == "COMMITTED":
-        return make.committed(placed, amount * 2 % (9_000_000 * 10**9))
-    if kind == "RELEASED":
-        return make.released(placed)
-    if kind == "EXPIRED":
-        return make.expired(placed)
-    extended = extended_event(
-        placed, event_id=hold_id(7), occurred_at=NOW_MICROS, actor="test", amount_nano=amount, lease_until=NOW_MICROS
-    )
-    return extended if kind == "EXTENDED" else make_informational(extended)
-
-
-def make_informational(event: BudgetEvent) -> BudgetEvent:
-    """The same as OVERAGE, which moves nothing."""
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    return BudgetEvent(**{**fields, "kind": BudgetKind.OVERAGE})
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +91,6 @@ def test_a_fold_that_goes_on_forgets_windows_that_are_over() -> None:
         fold.apply(event)
     fold.forget_windows(3_600_000_000)
     assert [counter.limit_id for counter in fold.sums] == ["limit_2"]
-
-
-def is_unsound(event: BudgetEvent) -> bool:
-    """The sink quarantines these before any slot sees them."""
-    return any(leg.amount_nano < 0 for leg in event.legs)
 
 
 @given(steps=STEPS)

@@ -11,14 +11,14 @@ import structlog
 from schemas.topics import BUDGETS
 from sinks.clickhouse.memory import MemoryPlanStore
 from sinks.clickhouse.plans import Draft, Known, Planned
-from sinks.redis.keys import tenants_key
+from sinks.redis.keys import gate_key, slot_keys, tenants_key
 from streams.log import Partition
 from tests.support.simulation import Simulation
 from tests.support.simulation_log import TENANTS, Kind
 from tests.support.simulation_run import machine_of
 from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisBench
 
-RESTART = sorted(("keep", "fail over", "flush", "restart")).index("restart")
+FAULTS = sorted(("keep", "fail over", "flush", "restart", "spoil a snapshot"))
 PLANNED = Partition("quaestor.costs", 0)
 
 
@@ -53,10 +53,26 @@ def test_a_gate_hears_of_a_slot_though_the_first_telling_was_lost(redis: Simulat
 
 def test_a_slot_that_no_gate_knows_does_not_hold_its_partition(redis: Simulation) -> None:
     """Redis starts again between slot and gate: the slot is of an older generation, and nobody remembers its tenant."""
-    redis.spoil(fault=RESTART)
+    redis.spoil(fault=FAULTS.index("restart"))
     redis.teardown()
 
     assert 1 == redis.bench.cursors()[Partition(BUDGETS.name, 0)]
+
+
+def test_an_owner_that_dies_while_it_restores_is_followed_by_one_that_begins_again(redis: Simulation) -> None:
+    """The slot is half there, the gate says so: nobody opens it, and in the end it is the fold."""
+    redis._deliver_all()
+    redis.spoil(fault=FAULTS.index("flush"))
+    redis.processes[0].claim([Partition(BUDGETS.name, 0)])
+    redis.loop.settle()
+    hashes, state = redis.bench.server.hashes, slot_keys(TENANTS[0]).state
+    while "restoring" not in hashes.get(state, {}):
+        redis._finish(redis.wire.calls[0])
+    assert "1" == hashes[gate_key(0)]["rebuilding"]
+    redis.crash(process=0)
+
+    redis.teardown()
+    assert redis.bench.server.hashes[gate_key(0)]["open"] == "1"
 
 
 def behind_a_discarded_record(bench: type[MemoryBench]) -> Simulation:

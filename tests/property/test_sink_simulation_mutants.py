@@ -13,12 +13,14 @@ from schemas.errors import FencedError
 from sinks.clickhouse.plans import Draft, Piece, Plan
 from sinks.clickhouse.sink import AtHand, ClickHouseSink
 from sinks.fake import MemorySink
+from sinks.redis.gate import Gates
 from sinks.redis.sink import RedisSink
 from sinks.runner.assembler import Assembler
 from sinks.runner.seam import Batch, Decoded, Span
 from streams.log import Partition
 from tests.support.simulation import SimulationError
 from tests.support.simulation_process import Process
+from tests.support.simulation_redis import RedisServer
 from tests.support.simulation_run import machine_of, simulate
 from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisBench
 
@@ -148,6 +150,52 @@ class NoBarrier(RedisSink):
         await super()._beat(owned, end_offset)
 
 
+class TellsOfNoRebuild(Gates):
+    """Begins a generation without saying that its slots are made anew."""
+
+    async def begin(self, *arguments: Any, **_: Any) -> str:
+        """Begin one."""
+        return await super().begin(*arguments)
+
+    async def write(self, *arguments: Any, **options: Any) -> int:
+        """Tell how far it is."""
+        return await super().write(*arguments, **(options | {"rebuilding": False}))
+
+
+class SaysTooMuch(RedisSink):
+    """Tells the gate how far it has read, while Redis has nothing of it."""
+
+    async def _write_gate(self, owned: Any, moved: Mapping[str, int], *, open_word: str = "") -> None:
+        owned.first_offset = owned.cursor
+        await super()._write_gate(owned, moved, open_word=open_word)
+
+
+class FoldCounts(RedisBench):
+    """A bench of sinks that take what is in their memory for applied."""
+
+    sink_type = SaysTooMuch
+
+    def sink(self, process: str) -> Any:
+        """As the bench says."""
+        made: Any = super().sink(process)
+        made._gates = TellsOfNoRebuild(made._client)
+        return made
+
+
+class WholeAtOnce(RedisServer):
+    """Takes a slot for one from its first part on."""
+
+    def _begin_restore(self, keys: Sequence[str], epoch: str, token: str, more: Sequence[str]) -> Any:
+        answer = super()._begin_restore(keys, epoch, token, more)
+        if answer == [b"K"]:
+            self.hashes[keys[0]] |= {"cursor": more[0], "generation": "none"}
+        return answer
+
+    def _slot(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        self.hashes.get(keys[0], {}).pop("restoring", None)
+        return super()._slot(keys, arguments)
+
+
 class BelievesJumps(Assembler):
     """Takes a later record than the next one for granted."""
 
@@ -174,6 +222,8 @@ BROKEN: dict[str, tuple[type[Any], type[Process], dict[str, Any]]] = {
     "rows are made behind the plan": (ClickHouseBench, Process, {"sink_type": LateRows}),
     "old tokens are trusted": (ClickHouseBench, Process, {"sink_type": TrustsEveryToken}),
     "the cursor of Redis is kept elsewhere": (RedisBench, Process, {"sink_type": CursorElsewhere}),
+    "a fold in memory counts as applied": (FoldCounts, Process, {}),
+    "a half restored slot is taken for one": (RedisBench, Process, {"server_type": WholeAtOnce}),
     "admission opens without a barrier": (RedisBench, Process, {"sink_type": NoBarrier}),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from api.gateway.app import Gateway
+from api.gateway.counting import Counting
 from api.gateway.journal import Journal
 from api.gateway.meters import Meters
 from api.gateway.options import GatewayOptions
@@ -22,6 +23,7 @@ from api.gateway.spool import Spool
 from api.gateway.subjects import Subjects
 from api.providers.errors import UpstreamError
 from api.providers.memory import MemoryAnswer, MemoryUpstream
+from api.providers.tokens import MemoryTokenCounter
 from api.providers.upstream import Call
 from processors.control import ControlState, Limit, Provider, Route, RouteCandidate, VirtualKey
 from processors.pricing import Price, PriceBook, Rates, make_book
@@ -194,6 +196,7 @@ class World:
         self.spool = Spool(self.options.spool_directory, "gateway-test")
         recorder = Recorder(self.log.publisher(), self.codec)
         self.journal = Journal(recorder, self.spool, self.options.spool_directory, self.health)
+        self.tokens = MemoryTokenCounter()
         self.parts = Parts(
             options=self.options,
             actor="gateway/test",
@@ -203,6 +206,7 @@ class World:
             upstream=self.upstream,
             subjects=Subjects(self.vault, self.options.tags_allowed),
             meters=Meters(Metrics()),
+            counting=Counting(self.tokens),
         )
         self.readiness = Readiness(self.control, self.journal, self.holds)  # type: ignore[arg-type]  # stands still
         self.gateway = Gateway(self.parts, self.readiness)
@@ -216,6 +220,7 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         """Close."""
+        self.parts.counting.close()
         await self.journal.stop()
 
     def with_state(self, **fields: Any) -> None:

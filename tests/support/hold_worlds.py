@@ -113,11 +113,13 @@ class RedisWorld:
 
     async def _begin(self, *, is_open: bool = True) -> None:
         epoch = str(self._owner.epoch)
-        answer = texts(await self._client.run("gate_generation", self._gate, epoch, self._client.run_id, "0", "topic"))
+        answer = texts(
+            await self._client.run("gate_generation", self._gate, epoch, self._client.run_id, "0", "topic", "")
+        )
         self._owner = self._owner._replace(generation=answer[1])
         now = str(time.time_ns() // 1_000_000)
         word = "1" if is_open else "0"
-        await self._client.run("gate_write", self._gate, epoch, self._owner.generation, "0", word, now, "0")
+        await self._client.run("gate_write", self._gate, epoch, self._owner.generation, "0", word, now, "0", "", "0")
 
     async def open_tenant(self, tenant_id: str = TENANT) -> None:
         """As the protocol says."""

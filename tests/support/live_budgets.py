@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from schemas import limits
 from schemas.events import ControlAction, ControlEvent, EntityKind, Event
 from schemas.ids import uuid7
 from schemas.topics import BUDGETS, TOPICS
@@ -16,6 +17,7 @@ from sinks.redis.holds import Placed, Refused
 from sinks.redis.reads import RedisReads
 from sinks.redis.run import run_on
 from sinks.redis.sink import RedisSink
+from sinks.redis.snapshots import SnapshotStore
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaGroupReader, KafkaPublisher, KafkaReader, ensure_topics
@@ -29,6 +31,7 @@ from tests.valkey import Valkey
 
 LIMIT = 150
 DEADLINE_SECONDS = 30.0
+SNAPSHOT_SECONDS = 0.05
 CODEC = Codec(LocalSchemas())
 PARTITION = partition_of(TENANT.encode(), BUDGETS.partitions)
 
@@ -50,39 +53,48 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 class Log:
     """One log, in memory or on Kafka, and what a test opens on it."""
 
-    def __init__(self, bootstrap: str | None) -> None:
-        """None keeps the log in memory."""
+    def __init__(self, bootstrap: str | None, memory: MemoryLog | None = None) -> None:
+        """None keeps the log in memory: a new one, or `memory`."""
         self._bootstrap = bootstrap
-        self._memory = MemoryLog()
+        self.memory = memory or MemoryLog()
         if bootstrap:
             ensure_topics(bootstrap, TOPICS)
-        self.publisher: Publisher = KafkaPublisher(bootstrap) if bootstrap else self._memory.publisher()
+        self.publisher: Publisher = KafkaPublisher(bootstrap) if bootstrap else self.memory.publisher()
 
     def reader(self) -> LogReader:
         """A reader."""
-        return KafkaReader(self._bootstrap) if self._bootstrap else self._memory.reader()
+        return KafkaReader(self._bootstrap) if self._bootstrap else self.memory.reader()
 
     def group_reader(self) -> GroupReader:
         """A member of the sink's group."""
         group = "sink-redis"
-        return KafkaGroupReader(self._bootstrap, group) if self._bootstrap else self._memory.group_reader(group)
+        return KafkaGroupReader(self._bootstrap, group) if self._bootstrap else self.memory.group_reader(group)
 
 
 class SinkProcess:
     """One run of the sink."""
 
-    def __init__(self, log: Log, url: str) -> None:
-        """Start it."""
+    def __init__(
+        self,
+        log: Log,
+        url: str,
+        snapshots: SnapshotStore | None = None,
+        *,
+        entries_max: int = limits.REBUILD_ENTRIES_MAX,
+    ) -> None:
+        """Start it; with a store it takes snapshots, as often as can be."""
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(
             run_on(
-                RedisSink(url),
+                RedisSink(url, entries_max=entries_max),
                 reader=log.group_reader(),
-                control_reader=log.reader,
+                make_reader=log.reader,
                 codec=CODEC,
                 monitor=Monitor("sink-redis"),
                 stop=self._stop,
                 random=Random(1),
+                snapshots=snapshots,
+                snapshot_seconds=SNAPSHOT_SECONDS,
             )
         )
 
@@ -95,8 +107,9 @@ class SinkProcess:
 class World:
     """A log, a Valkey, a sink, a hold store and a reader of the live state."""
 
-    def __init__(self, log: Log, valkey: Valkey) -> None:
+    def __init__(self, log: Log, valkey: Valkey, snapshots: SnapshotStore | None = None) -> None:
         """Start nothing yet."""
+        self.snapshots = snapshots
         self.log = log
         self.valkey = valkey
         self.recorder = Recorder(log.publisher, CODEC)
@@ -107,7 +120,7 @@ class World:
 
     async def start(self) -> None:
         """Start sink and store."""
-        self.sink = SinkProcess(self.log, self.valkey.url)
+        self.sink = SinkProcess(self.log, self.valkey.url, self.snapshots)
         await self.store.open()
         await self.reads.open()
 

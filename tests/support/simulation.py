@@ -72,12 +72,14 @@ class Simulation(RuleBasedStateMachine):
     @initialize(records=st.integers(1, 8))
     def begin(self, records: int) -> None:
         """One process has everything."""
-        for number in range(records):
-            self.log.produce(self.partitions[number % len(self.partitions)], Kind.EVENT, number)
         for _ in range(PROCESSES):
             self._start()
         self._give(self.partitions, self.processes[0])
         self._deliver_all()
+        if self.bench.begins_with_a_beat:
+            self.beat(process=0)
+        for number in range(records):
+            self.log.produce(self.partitions[number % len(self.partitions)], Kind.EVENT, number)
         self._check()
 
     @rule(partition=NUMBERS, kind=KINDS, picks=st.lists(NUMBERS, min_size=1, max_size=4))

@@ -33,6 +33,8 @@ class Bench(Protocol):
     moves_together: bool
     #: Whether records that were set aside can be applied after all.
     redrives: bool
+    #: Whether the first heartbeat changes what writes do: then it comes before everything else.
+    begins_with_a_beat: bool
     quarantine: MemoryQuarantine
     #: What can happen to the store itself; the calls under way are lost beforehand.
     faults: Mapping[str, Fault]
@@ -79,6 +81,7 @@ class StoreBench:
 
     moves_together = False
     redrives = False
+    begins_with_a_beat = False
 
     def __init__(self, loop: VirtualLoop, wire: Wire, log: SimulatedLog) -> None:
         """An empty store beside this log."""

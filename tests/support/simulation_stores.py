@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from processors.budgets.live import LiveFold
+from schemas.errors import FencedError
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.sink import AuditSink
 from sinks.clickhouse.memory import MemoryPlanStore
@@ -16,8 +19,12 @@ from sinks.clickhouse.sink import TRUSTED_AGE_SECONDS, ClickHouseSink
 from sinks.fake import MemorySink, MemoryStore
 from sinks.redis.gate import Gates
 from sinks.redis.keys import gate_key, slot_keys, tenants_key
+from sinks.redis.recall import Recall
+from sinks.redis.restore import Restorer
 from sinks.redis.sink import RedisSink
 from sinks.redis.slots import Slots, slot_event
+from sinks.redis.snapshots import MemorySnapshots
+from sinks.redis.snapshotter import Draft
 from sinks.runner.seam import Sink, Span
 from streams.log import Partition
 from tests.support.simulation_bench import BUDGETS, COSTS, SMALL, Fault, Remote, StoreBench, doubled
@@ -32,7 +39,7 @@ from tests.support.simulation_log import (
     fail_on,
 )
 from tests.support.simulation_loop import VirtualLoop, Wire, drive
-from tests.support.simulation_redis import Movement, RedisConnection, RedisServer, folded
+from tests.support.simulation_redis import Movement, RedisConnection, RedisServer, folded, standing
 
 
 def _refusal(fields: Mapping[str, Any]) -> str | None:
@@ -201,6 +208,8 @@ class RedisBench(StoreBench):
     projection = "redis@v1"
     partitions = BUDGETS
     redrives = True
+    #: Until a barrier is reached, everything is folded in memory.
+    begins_with_a_beat = True
     sink_type: type[RedisSink] = RedisSink
     server_type: type[RedisServer] = RedisServer
 
@@ -208,6 +217,7 @@ class RedisBench(StoreBench):
         """An empty server."""
         super().__init__(loop, wire, log)
         self.server = self.server_type(loop)
+        self.snapshots = MemorySnapshots()
         #: Where the log ended when the server lost something: no gate may open before it is there again.
         self._barriers: dict[Partition, int] = {}
         self.faults = {
@@ -215,6 +225,7 @@ class RedisBench(StoreBench):
             "fail over": lambda: self._lose(self.server.fail_over),
             "flush": lambda: self._lose(self.server.flush),
             "restart": self.server.restart,
+            "spoil a snapshot": self._spoil_snapshots,
         }
 
     def sink(self, process: str) -> Sink:
@@ -223,6 +234,10 @@ class RedisBench(StoreBench):
         client: Any = RedisConnection(self.server, self.wire, process)
         sink.policy = SMALL
         sink._client, sink._slots, sink._gates = client, Slots(client), Gates(client)
+        sink._restorer = Restorer(client)
+        sink.recall = Recall(
+            Remote(self.snapshots, self.wire, process), self._end_of, self.keeper(process), self.projection
+        )
         apply_events = sink._apply_events
 
         async def applied(owned: Any, span: Any, following: int, *, is_late: bool = False) -> Any:
@@ -239,13 +254,14 @@ class RedisBench(StoreBench):
 
     def problems(self) -> Iterator[str]:
         """Each slot is the fold of its events below its own cursor; an open gate's slots are as far as the gate."""
+        self._take_snapshots()
         for partition in self.partitions:
             gate = self.server.hashes.get(gate_key(partition.number), {})
             state = slot_keys(TENANTS[partition.number]).state
             slot = self.server.hashes.get(state, {})
             cursor = int(slot.get("cursor", 0))
             below = self._movements(partition, cursor)
-            if not self._is_fold(partition, cursor, self.server.applied.get(state, [])):
+            if not self._is_fold(partition, cursor, self.server.slots.get(state)):
                 yield f"slot {TENANTS[partition.number]} is not the fold of its events below {cursor}"
             end = int(gate.get("cursor", 0))
             if gate.get("open") == "1" and gate["generation"].startswith(f"{self.server.run_id}:"):
@@ -269,13 +285,39 @@ class RedisBench(StoreBench):
             if self._movements(partition, self.log.ends[partition]) and TENANTS[partition.number] not in tenants:
                 yield f"partition {partition.number} does not know its tenant"
 
+    async def _end_of(self, partition: Partition) -> int:
+        return self.log.end(partition)
+
+    def _take_snapshots(self) -> None:
+        """Somebody takes one whenever a gate has moved on, as far as that is applied; at some offsets it fails."""
+        for partition in self.partitions:
+            gate = self.server.hashes.get(gate_key(partition.number), {})
+            cursor = int(gate.get("cursor", 0))
+            if cursor % 3 and cursor not in self.snapshots.kept.get(partition.number, {}):
+                self._take_snapshot(partition, int(gate["cursor"]), int(gate["epoch"]))
+
+    def _take_snapshot(self, partition: Partition, cursor: int, epoch: int) -> None:
+        aside = self.set_aside().get(partition, set())
+        draft = Draft(f"id-of-{partition.topic}", tuple(sorted(aside)), LiveFold(), cursor)
+        for record in self.log.sound(partition, cursor):
+            event = slot_event(record.offset, record.fields)
+            if event is not None and record.offset not in aside:
+                draft.fold.apply(TENANTS[partition.number], [event], record.offset + 1)
+        snapshot, chunks = draft.packed(partition.number, 1)
+        with suppress(FencedError):
+            drive(self.snapshots.put(snapshot, epoch, chunks))
+
+    def _spoil_snapshots(self) -> None:
+        """A chunk of every snapshot is damaged."""
+        self.snapshots.bodies = dict.fromkeys(self.snapshots.bodies, b"damaged")
+
     def _lose(self, fault: Fault) -> None:
         fault()
         # As docs/guides/dead-letters.md says: what was redriven is asked for again, the log is not read from there.
         drive(self.quarantine.request(list(self.quarantine.rows), "cli/test", again=True))
         self._barriers = {partition: self.log.end(partition) for partition in self.partitions}
 
-    def _is_fold(self, partition: Partition, after: int, applied: Sequence[Movement]) -> bool:
+    def _is_fold(self, partition: Partition, after: int, slot: LiveFold | None) -> bool:
         """Whether what a slot applied makes the state that its events below the cursor make.
 
         What is being redriven is applied just before the quarantine hears of it; what a person asked for again, after
@@ -283,7 +325,7 @@ class RedisBench(StoreBench):
         """
         rows = [row for row in self.quarantine.rows.values() if row.partition == partition]
         perhaps = [row.event.source_offset for row in rows if row.in_cut or (row.state == "REDRIVEN" and row.requested)]
-        state = folded(applied)
+        state = standing(slot)
         return any(
             folded(self._movements(partition, after, frozenset(chosen))) == state
             for count in range(len(perhaps) + 1)

@@ -6,11 +6,12 @@
 --       once, which the slot remembers.
 -- Answers {'K', cursor}, {'F', epoch} fenced, {'G', cursor} gap, {'N', generation} other generation.
 local state, holds, overlay = KEYS[1], KEYS[2], KEYS[3]
-local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor', 'swept')
+local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor', 'swept', 'restoring')
 local epoch, believed, following = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if slot[1] and tonumber(slot[1]) > epoch then return {'F', slot[1]} end
 local cursor = tonumber(slot[3]) or 0
-if cursor < believed then return {'G', string.format('%.0f', cursor)} end
+-- A slot that is being restored is nobody's yet, whatever is in it.
+if cursor < believed or slot[5] then return {'G', string.format('%.0f', cursor)} end
 if not slot[2] then
   redis.call('HSET', state, 'generation', ARGV[2], 'open', ARGV[3], 'topic_id', ARGV[6])
 elseif slot[2] ~= ARGV[2] then

@@ -2,9 +2,11 @@
 -- generation they were made in, and every confirmed hold's PLACED is in the log before the barrier.
 -- KEYS: state, overlay
 -- ARGV: epoch, generation ('' leaves it), open ('0', '1', '' leaves it), topic id, cursor of a new slot ('' makes none)
--- Answers {'K', cursor ('' when there is no slot), generation}, {'F', epoch} fenced.
-local slot = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'cursor')
+-- Answers {'K', cursor ('' when there is no slot), generation ('restoring' for one that is half restored)},
+-- {'F', epoch} fenced.
+local slot = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'cursor', 'restoring')
 if slot[1] and tonumber(slot[1]) > tonumber(ARGV[1]) then return {'F', slot[1]} end
+if slot[4] then return {'K', '', 'restoring'} end
 if not slot[2] then
   if ARGV[5] == '' then return {'K', '', ''} end
   slot[2], slot[3] = '', ARGV[5]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from processors.budgets import HoldSize, Legs, Payer, Target, counted_nano, legs_for, standings
 from processors.control import ControlState, ExchangeRate, Increase, Limit, evolve_all
 from schemas.errors import ConfigurationError
-from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.limits import LEGS_MAX
 from tests.budget_world import NOW_MICROS
 from tests.budget_world import limit_on as limit
+from tests.support.control import limit_event
 
 PAYER = Payer(
     tenant_id="acme",
@@ -31,20 +30,7 @@ DAY_MICROS = 86_400_000_000
 
 def known(*limits: Limit) -> ControlState:
     """Control that has these limits, by the events that set them."""
-    return evolve_all(ControlState(), [_set(number, one) for number, one in enumerate(limits)])
-
-
-def _set(number: int, limit: Limit) -> ControlEvent:
-    return ControlEvent(
-        event_id=f"00000000-0000-7000-8000-{number:012d}",
-        occurred_at=1,
-        tenant_id=limit.tenant_id,
-        actor="cli/0",
-        entity_kind=EntityKind.LIMIT,
-        entity_id=limit.limit_id,
-        action=ControlAction.CREATED,
-        after=msgspec.json.encode(limit).decode(),
-    )
+    return evolve_all(ControlState(), [limit_event(one, number) for number, one in enumerate(limits)])
 
 
 def scopes_of(*limits: Limit, payer: Payer = PAYER, now: int = NOW_MICROS) -> list[tuple[str, str]]:
@@ -113,7 +99,7 @@ def test_a_limit_counts_while_it_is_in_force(fields: dict[str, int], applies: bo
 
 def legs(*limits: Limit, size: HoldSize = SIZE, now: int = NOW_MICROS) -> Legs:
     """The legs of a hold under these limits."""
-    return legs_for(standings(known(*limits), PAYER, TARGET, now), size, now, RATES)
+    return legs_for(standings(known(*limits), PAYER, TARGET, now), PAYER, TARGET, size, now, RATES)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +128,7 @@ def test_a_limit_without_an_exchange_rate_is_refused() -> None:
     """Never passed over: it would guard nothing."""
     found = standings(known(limit("tenant", "acme", currency="EUR")), PAYER, TARGET, NOW_MICROS)
     with pytest.raises(ConfigurationError, match="counts EUR and there is no exchange rate from USD"):
-        legs_for(found, SIZE, NOW_MICROS, {})
+        legs_for(found, PAYER, TARGET, SIZE, NOW_MICROS, {})
 
 
 def test_more_limits_than_a_hold_may_have_are_refused() -> None:
@@ -150,7 +136,7 @@ def test_more_limits_than_a_hold_may_have_are_refused() -> None:
     state = known(*(limit("tenant", "acme", name=f"n{number}") for number in range(16)))
     found = standings(state, PAYER, TARGET, NOW_MICROS) * 3
     with pytest.raises(ConfigurationError, match=f"48 limits, {LEGS_MAX} are allowed"):
-        legs_for(found, SIZE, NOW_MICROS, RATES)
+        legs_for(found, PAYER, TARGET, SIZE, NOW_MICROS, RATES)
 
 
 def test_an_increase_counts_while_it_lasts() -> None:

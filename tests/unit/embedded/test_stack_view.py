@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from api.cli.stack_view import StackView, endpoint_rows
+from rich.console import Console
+
+from api.cli.stack_view import StackView, endpoint_rows, rebuild_table
 from infra.embedded.endpoints import Endpoints, ProcessEntry, without_credentials
 from infra.embedded.process import Spawner
 from infra.embedded.servers import PostgresServer, ServerContext
@@ -95,3 +97,24 @@ def test_a_deep_data_directory_gets_no_unix_socket(tmp_path: Path) -> None:
         folders = [PostgresServer(ServerContext(data, spawner), 1)._socket_folder() for data in (Path("/d"), deep)]
 
     assert ["/d/postgres/cluster", ""] == folders
+
+
+def shown(**fields: object) -> str:
+    """A rebuild as people see it."""
+    told = {"partition": 3, "source": "snapshot", "detail": "no gate", "from": 100, "at": 150, "per_cent": 25}
+    console = Console(file=io.StringIO(), width=160)
+    console.print(rebuild_table([told | {"barrier": 300} | fields]))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_rebuild_says_how_far_it_is() -> None:
+    """Partition, share, from, at and barrier, and why."""
+    line = shown()
+
+    for word in ("rebuilding budgets/3", "25 %", "offset 150 of 300, from 100", "snapshot: no gate"):
+        assert word in line
+
+
+def test_a_rebuild_without_a_barrier_has_no_share() -> None:
+    """Nobody knows yet how far it has to go."""
+    assert "%" not in shown(barrier=None, per_cent=0)

@@ -22,6 +22,7 @@ from schemas.events import (
     RoutingDecision,
 )
 from schemas.money import divide_half_even
+from sinks.redis.holds import PlaceHold, Placement
 from tests.support.gateway_answers import chat_answer
 from tests.support.gateway_world import (
     KEY,
@@ -197,6 +198,24 @@ async def test_closed_admission_is_503_with_its_reason(tmp_path: Path) -> None:
         response.headers["retry-after"],
     )
     assert [] == world.upstream.calls
+
+
+async def test_a_hold_id_that_is_taken_is_409(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's shape, with the field in which the holds differ; the provider is not called, the end is recorded."""
+    async with World(tmp_path, state=control_state(limits=(limit(10**12),))) as world:
+        place = world.holds.place
+
+        async def taken(ask: PlaceHold) -> Placement:
+            await place(ask._replace(legs=(msgspec.structs.replace(ask.legs[0], amount_nano=1),)))
+            return await place(ask)
+
+        monkeypatch.setattr(world.holds, "place", taken)
+        response = await world.call()
+
+    assert (409, "hold_conflict", "amount_nano") == (response.status, response.error["code"], response.error["field"])
+    assert response.error.keys() >= SHAPE
+    assert [] == world.upstream.calls
+    assert ["decisions", "requests RECEIVED", "requests REFUSED"] == world.kinds()
 
 
 async def test_without_limits_redis_is_not_needed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import msgspec
@@ -303,3 +304,18 @@ async def test_a_partition_that_stopped_still_counts_as_lag() -> None:
         stopped = next(iter(seen.broken_now))
 
         await until(lambda: seen.lag_events.get(stopped, 0) > 0)
+
+
+async def test_a_sink_may_change_when_its_batches_are_cut() -> None:
+    """What waited for company is written as soon as the sink says so."""
+    log, store, seen, stop = MemoryLog(), MemoryStore(), Seen(), asyncio.Event()
+    patient = BatchPolicy(age_milliseconds=3_600_000, poll_milliseconds=5, heartbeat_milliseconds=20)
+    sink, reader = MemorySink(store, "one", patient), log.group_reader("memory@v1")
+    publish(log, stories(3))
+    task = asyncio.create_task(run_sink(sink, reader, ENCODER, seen, stop, Random(1), store.quarantine))
+    await until(lambda: sum(seen.lag_events.values()) > 0)
+    assert store.rows == {}
+    sink.policy = replace(patient, age_milliseconds=0)
+    await until(lambda: at_end(log, store))
+    stop.set()
+    await task

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from api.gateway.control import ControlFollower
 from api.gateway.master_key import vault_master_key
 from api.gateway.readiness import merge
 from processors.estimation import (
@@ -22,6 +21,7 @@ from processors.estimation import (
 from schemas.errors import ConfigurationError
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.topics import CONTROL
+from streams.control import ControlFollower
 from streams.log import OutgoingRecord
 from streams.memory import MemoryLog
 from streams.records import outgoing

@@ -1,0 +1,204 @@
+"""Guardrails: the loop that watches limits and hands alerts over. One of its processes works, the others stand by.
+
+quaestor.alerts has one partition; who owns it in the group works. It reads that topic from its first record on, so it
+knows all that was told and delivered, and its own alerts come back to it through the log before they are delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+
+from api.alerts.courier import Courier
+from api.alerts.forecaster import Forecaster
+from api.alerts.watcher import Watcher
+from processors.control import ControlState
+from processors.guardrails import AlertBook
+from schemas.errors import CodecError, LogError, LogUnavailableError, StoreUnavailableError
+from schemas.events import Alert, BudgetEvent, Event
+from schemas.limits import CONSUME_BATCH_RECORDS, RETRY_SECONDS_MAX
+from schemas.topics import ALERTS, BUDGETS
+from streams.codec import Codec
+from streams.log import GroupReader, LogReader, LogRecord, Partition
+from streams.monitor import Monitor
+from streams.recorder import Recorder
+from streams.records import event_of
+
+CONSUME_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+FORECAST_SECONDS = 60.0
+ASK_SECONDS = 10.0
+BACK_OFF_SECONDS = 0.1
+BUDGET_RECORDS_MAX = 5 * CONSUME_BATCH_RECORDS
+PLACE = Partition(ALERTS.name, 0)
+Answer = TypeVar("Answer")
+log = structlog.get_logger(__name__)
+
+
+class Guardrails:
+    """Readers, recorder and courier stay their maker's to close."""
+
+    def __init__(
+        self,
+        alerts: GroupReader,
+        budgets: LogReader,
+        recorder: Recorder,
+        codec: Codec,
+        control: Callable[[], ControlState | None],
+        watcher: Watcher,
+        forecaster: Forecaster,
+        courier: Courier,
+        monitor: Monitor,
+        clock_micros: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """`control` answers None until the control plane is known."""
+        self._alerts, self._budgets, self._recorder, self._codec = alerts, budgets, recorder, codec
+        self._control, self._watcher, self._forecaster, self._courier = control, watcher, forecaster, courier
+        self._monitor, self._clock_micros = monitor, clock_micros
+        self._book = AlertBook()
+        #: Next offset of the alerts to read, and where their end was when we took over; None while we stand by.
+        self._position: int | None = None
+        self._barrier = 0
+        #: Whether alerts may stand in the log that we do not know of.
+        self._is_unsure = False
+        self._follows_budgets = False
+        self._look_at, self._forecast_at = 0.0, 0.0
+        self._failures = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; waits while log or live state are away. Raises IntegrityError when a topic is not whole."""
+        with ThreadPoolExecutor(1, thread_name_prefix="guardrails") as self._pool:
+            await self._blocking(lambda: self._alerts.subscribe([ALERTS.name], self._take_over, self._give_up))
+            while not stop.is_set():
+                try:
+                    await self._turn()
+                    self._failures = 0
+                except (LogUnavailableError, StoreUnavailableError) as error:
+                    await self._wait(error, stop)
+
+    async def _turn(self) -> None:
+        await self._read_alerts()
+        control = self._control()
+        if self._position is None or control is None:
+            await self._stand_by()
+            self._monitor.set(state="running" if control else "waiting", working=False)
+            return
+        if self._position < self._barrier:
+            return
+        self._watcher.note_limits(control.limits)
+        await self._follow_budgets()
+        await self._look(control)
+        self._courier.turn(self._book.due(control.channels.values(), self._clock_micros()))
+        self._monitor.set(state="running", working=True)
+
+    async def _stand_by(self) -> None:
+        self._follows_budgets = False
+        await self._courier.stop()
+
+    async def _read_alerts(self) -> None:
+        """What was told and delivered, ours too. All of it is known before anything is told after an uncertain end."""
+        if self._is_unsure and self._position is not None:
+            ends = await self._blocking(lambda: self._alerts.end_offsets([PLACE], ASK_SECONDS))
+            self._barrier, self._is_unsure = ends[PLACE], False
+        records = await self._blocking(lambda: self._alerts.consume(CONSUME_BATCH_RECORDS, CONSUME_SECONDS))
+        if self._position is None or not records:
+            return
+        try:
+            events = self._events(records)
+        except LogError:
+            await self._blocking(lambda: self._alerts.seek({PLACE: records[0].offset}))
+            raise
+        for event in events:
+            if isinstance(event, Alert):
+                self._book.apply(event)
+        self._position = records[-1].offset + 1
+
+    async def _look(self, control: ControlState) -> None:
+        """Look twice a second at what moved, once a minute at where it goes; tell what is to be told."""
+        now, alerts = time.monotonic(), list[Alert]()
+        if now >= self._look_at:
+            alerts += await self._watcher.look(self._book, self._clock_micros())
+            self._look_at = now + LOOK_SECONDS
+        if now >= self._forecast_at:
+            alerts += await self._forecaster.look(control.limits.values(), self._book, self._clock_micros())
+            self._forecast_at = now + FORECAST_SECONDS
+        if alerts:
+            await self._tell(alerts)
+
+    async def _tell(self, alerts: Sequence[Alert]) -> None:
+        """Record alerts; whoever is not in charge any more tells nothing."""
+        place = {PLACE: self._position or 0}
+        if not await self._blocking(lambda: self._alerts.confirm(place)):
+            raise LogUnavailableError("the group does not count on us now")
+        self._is_unsure = True
+        await self._recorder.record(alerts)
+        self._is_unsure = False
+        for alert in alerts:
+            self._book.apply(alert)
+            self._monitor.metrics.counter("quaestor_alerts_total").labels(alert.kind.value).inc()
+            log.info("alert", tenant_id=alert.tenant_id, title=alert.title)
+
+    async def _follow_budgets(self) -> None:
+        if not self._follows_budgets:
+            await self._blocking(self._begin_budgets)
+            self._watcher.forget()
+            self._follows_budgets = True
+        records = await self._blocking(lambda: self._budgets.consume(BUDGET_RECORDS_MAX, CONSUME_SECONDS))
+        try:
+            events = self._events(records)
+        except LogError:
+            self._follows_budgets = False
+            raise
+        for record, event in zip(records, events, strict=True):
+            if isinstance(event, BudgetEvent):
+                self._watcher.note(event, record.offset)
+        if records:
+            age = self._clock_micros() / 1_000_000 - records[-1].timestamp_millis / 1_000
+            self._monitor.set(freshness_seconds=round(max(age, 0.0), 3))
+
+    def _begin_budgets(self) -> None:
+        """From the end on: what was before is looked at as the live state shows it."""
+        partitions = self._budgets.partitions([BUDGETS.name], ASK_SECONDS)
+        self._budgets.assign(self._budgets.end_offsets(partitions, ASK_SECONDS))
+
+    def _events(self, records: Sequence[LogRecord]) -> list[Event | None]:
+        """The events of records, None for what can't be read: the sinks quarantine it. Raises LogUnavailableError."""
+        return [self._event(record) for record in records]
+
+    def _event(self, record: LogRecord) -> Event | None:
+        try:
+            return event_of(self._codec, record)
+        except CodecError as error:
+            log.debug("record_passed_over", topic=record.topic, error=str(error))
+            return None
+
+    def _take_over(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        begins = self._alerts.begin_offsets(partitions, ASK_SECONDS)
+        self._barrier = self._alerts.end_offsets(partitions, ASK_SECONDS)[PLACE]
+        self._book, self._position = AlertBook(), begins[PLACE]
+        self._forecaster.forget()
+        log.info("guardrails_taken_over", alerts=self._barrier - begins[PLACE])
+        return begins
+
+    def _give_up(self, _partitions: Sequence[Partition]) -> None:
+        self._position = None
+
+    async def _blocking(self, work: Callable[[], Answer]) -> Answer:
+        """In the one thread that owns the readers."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def _wait(self, error: Exception, stop: asyncio.Event) -> None:
+        self._failures += 1
+        seconds = min(BACK_OFF_SECONDS * float(2 ** min(self._failures - 1, 16)), float(RETRY_SECONDS_MAX))
+        self._monitor.set(state="waiting")
+        log.warning("guardrails_wait", error=str(error), failures=self._failures)
+        waiting: Any = asyncio.wait_for(stop.wait(), seconds)
+        try:
+            await waiting
+        except TimeoutError:
+            return

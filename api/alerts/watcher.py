@@ -1,0 +1,150 @@
+"""Watcher: which counters moved, and the alerts that follow once their sums are known.
+
+The log says which counters moved; how far they stand is read from the live state, which is exactly the fold of the log
+at its cursor. So there is nothing to warm up, and nothing is counted twice (docs/decisions/0121).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from processors.budgets import Counter, counter_of
+from processors.control import Limit
+from processors.guardrails import (
+    AlertBook,
+    crossings,
+    overage_alert,
+    refusal_alert,
+    threshold_alert,
+    threshold_alert_id,
+)
+from schemas.events import Alert, BudgetEvent, BudgetKind
+from schemas.limits import ALERT_COUNTERS_TOUCHED_MAX
+from sinks.redis.posted import SumsReader
+
+CHARGING = frozenset({BudgetKind.COMMITTED, BudgetKind.EXPIRED})
+
+
+class Watcher:
+    """Told of events and of the control plane; asked for alerts. One loop owns it."""
+
+    def __init__(self, sums: SumsReader, touched_max: int = ALERT_COUNTERS_TOUCHED_MAX) -> None:
+        """Nothing moved yet."""
+        self._sums, self._touched_max = sums, touched_max
+        #: Counters of each tenant that moved, and the offset below which their sums must be applied.
+        self._touched: dict[str, dict[Counter, int]] = {}
+        self._touched_count = 0
+        #: Tenants of whom any counter may stand above a threshold.
+        self._whole: set[str] = set()
+        self._overages: dict[Counter, BudgetEvent] = {}
+        #: By the limit that refused, and why.
+        self._refusals: dict[tuple[str | None, str | None], BudgetEvent] = {}
+        self._limits: Mapping[str, Limit] = {}
+        #: Alerts that nobody told yet.
+        self._found: dict[str, Alert] = {}
+
+    def note(self, event: BudgetEvent, offset: int) -> None:
+        """A budgets event was recorded at this offset."""
+        if event.kind in CHARGING:
+            touched = self._touched.setdefault(event.tenant_id, {})
+            before = len(touched)
+            touched.update((counter_of(leg), offset + 1) for leg in event.legs)
+            self._touched_count += len(touched) - before
+            if self._touched_count > self._touched_max:
+                self._whole.update(self._touched)
+                self._drop_touched()
+        elif event.kind is BudgetKind.OVERAGE and len(self._overages) < self._touched_max:
+            for leg in event.legs:
+                self._overages.setdefault(counter_of(leg), event)
+        elif event.kind is BudgetKind.REFUSED and len(self._refusals) < self._touched_max:
+            self._refusals.setdefault((event.refused_by_limit_id, event.reason), event)
+
+    def note_limits(self, limits: Mapping[str, Limit]) -> None:
+        """The control plane's limits as they are now; tenants of changed ones are looked at whole."""
+        if limits is self._limits:
+            return
+        before, self._limits = self._limits, limits
+        self._whole.update(limit.tenant_id for name, limit in limits.items() if before.get(name) != limit)
+
+    def forget(self) -> None:
+        """Events may have been missed: look at every tenant."""
+        self._drop_touched()
+        self._whole.update(limit.tenant_id for limit in self._limits.values())
+
+    def _drop_touched(self) -> None:
+        self._touched.clear()
+        self._touched_count = 0
+
+    async def look(self, book: AlertBook, now_micros: int) -> list[Alert]:
+        """The alerts that are to be told; the same again until the book knows them. Raises StoreUnavailableError.
+
+        A counter whose sum is not applied yet is looked at again the next time, and nothing is lost by a fault.
+        """
+        self._found = {name: alert for name, alert in self._found.items() if not book.knows(name)}
+        self._look_over(book)
+        self._look_at_refusals(book)
+        await self._look_at_tenants(book, now_micros)
+        await self._look_at_moved(book, now_micros)
+        return list(self._found.values())
+
+    def _keep(self, book: AlertBook, alerts: Iterable[Alert]) -> None:
+        self._found.update((alert.event_id, alert) for alert in alerts if not book.knows(alert.event_id))
+
+    def _look_over(self, book: AlertBook) -> None:
+        """Calls that cost more than they held."""
+        while self._overages:
+            counter, event = self._overages.popitem()
+            limit = self._limit(counter)
+            leg = next(leg for leg in event.legs if counter_of(leg) == counter)
+            if limit is not None:
+                self._keep(book, [overage_alert(limit, event, leg, counter)])
+
+    def _look_at_refusals(self, book: AlertBook) -> None:
+        """Calls that found no room."""
+        while self._refusals:
+            (limit_id, _), event = self._refusals.popitem()
+            leg = next((leg for leg in event.legs if leg.limit_id == limit_id), None)
+            limit = None if leg is None else self._limit(counter_of(leg))
+            alert = refusal_alert(limit, event, leg, counter_of(leg)) if leg and limit else None
+            self._keep(book, [alert] if alert else [])
+
+    async def _look_at_tenants(self, book: AlertBook, now_micros: int) -> None:
+        """Every counter of some tenants; one whose state is being rebuilt keeps its turn."""
+        for tenant_id in sorted(self._whole):
+            sums = await self._sums.all_posted(tenant_id)
+            if sums.is_open:
+                present = {name: nano for name, nano in sums.posted_nano.items() if _is_present(name, now_micros)}
+                self._keep(book, self._alerts(present, now_micros))
+                self._whole.discard(tenant_id)
+
+    async def _look_at_moved(self, book: AlertBook, now_micros: int) -> None:
+        for tenant_id, touched in list(self._touched.items()):
+            watched = [counter for counter in touched if self._is_watched(counter, book)]
+            if watched:
+                sums = await self._sums.posted(tenant_id, watched)
+                if sums.cursor < max(touched[counter] for counter in watched):
+                    continue
+                self._keep(book, self._alerts(sums.posted_nano, now_micros))
+            self._touched_count -= len(touched)
+            del self._touched[tenant_id]
+
+    def _alerts(self, posted_nano: Mapping[Counter, int], now_micros: int) -> Iterable[Alert]:
+        for counter, nano in posted_nano.items():
+            limit = self._limit(counter)
+            for crossing in crossings(limit, counter, nano, now_micros) if limit else ():
+                yield threshold_alert(crossing, now_micros)
+
+    def _is_watched(self, counter: Counter, book: AlertBook) -> bool:
+        """Whether there is a threshold that was not told yet."""
+        limit = self._limit(counter)
+        if limit is None:
+            return False
+        return any(not book.knows(threshold_alert_id(counter, guard)) for guard in limit.guards)
+
+    def _limit(self, counter: Counter) -> Limit | None:
+        limit = self._limits.get(counter.limit_id.partition(".")[0])
+        return limit if limit is not None and limit.currency == counter.currency else None
+
+
+def _is_present(counter: Counter, now_micros: int) -> bool:
+    return not counter.window_end or counter.window_start <= now_micros < counter.window_end

@@ -1,0 +1,151 @@
+"""Which thresholds of a limit its counter has reached, and the alert of each: one per threshold and window."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from processors.budgets.events import refusal_reason
+from processors.budgets.fold import Counter
+from processors.budgets.tree import PERCENT
+from processors.budgets.usage import place_of
+from processors.control.entities import Limit, Threshold
+from schemas.events import Alert, AlertKind, BudgetEvent, HoldLeg, Severity
+from schemas.ids import derived_id
+from schemas.money import format_amount, unit_name
+
+GUARDRAILS = "guardrails"
+#: From here on an alert is critical.
+CRITICAL_PERCENT = 95
+#: What a limit without further thresholds holds calls to.
+WHOLE = Threshold(percent=PERCENT, action="block")
+_DOES = {
+    "notify": "",
+    "cheaper": " From here on only these models are admitted: {models}.",
+    "approval": " From here on calls need an approval code (header x-quaestor-approval).",
+    "block": " From here on calls are refused.",
+}
+
+
+class Crossing(NamedTuple):
+    """A threshold that is reached."""
+
+    limit: Limit
+    counter: Counter
+    threshold: Threshold
+    #: Nano-units of the limit's currency.
+    posted_nano: int
+    allowed_nano: int
+
+
+def crossings(limit: Limit, counter: Counter, posted_nano: int, now_micros: int) -> list[Crossing]:
+    """The thresholds that are reached once so much is charged; held money is not spent, and counts for none.
+
+    A counter whose window is over is judged by what the limit allowed at its end.
+    """
+    moment = min(now_micros, counter.window_end - 1) if counter.window_end else now_micros
+    if posted_nano <= 0 or not limit.in_force(moment):
+        return []
+    allowed_nano = limit.allowed_nano(moment)
+    return [
+        Crossing(limit, counter, threshold, posted_nano, allowed_nano)
+        for threshold in limit.guards
+        if PERCENT * posted_nano >= threshold.percent * allowed_nano
+    ]
+
+
+def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
+    """The alert of a crossing."""
+    limit, counter, threshold, posted_nano, allowed_nano = crossing
+    spent, allowed = (format_amount(nano, limit.currency) for nano in (posted_nano, allowed_nano))
+    label = f"{threshold.percent}%"
+    is_critical = threshold.percent >= CRITICAL_PERCENT or threshold.action == "block"
+    does = _DOES[threshold.action].format(models=", ".join(threshold.models))
+    return Alert(
+        event_id=threshold_alert_id(counter, threshold),
+        occurred_at=now_micros,
+        tenant_id=limit.tenant_id,
+        actor=GUARDRAILS,
+        kind=AlertKind.THRESHOLD,
+        severity=Severity.CRITICAL if is_critical else Severity.WARNING,
+        subject=str(counter),
+        title=f"{limit.tenant_id}: {label} of the budget of {_named(limit, counter)} is used",
+        detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged.{does} Limit {counter.limit_id}.",
+        window_start=counter.window_start or None,
+        window_end=counter.window_end or None,
+        threshold=label,
+        limit_id=counter.limit_id,
+        currency=limit.currency,
+        spent_nano=posted_nano,
+        allowed_nano=allowed_nano,
+        action=threshold.action,
+    )
+
+
+def threshold_alert_id(counter: Counter, threshold: Threshold) -> str:
+    """The id of the one alert of a threshold and a window: told again, it is the same alert."""
+    return derived_id(GUARDRAILS, str(counter), AlertKind.THRESHOLD.value, f"{threshold.percent}%")
+
+
+def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert | None:
+    """The alert of the first call in a window that a limit refused, or one of its thresholds; None where it has none.
+
+    Calls that a threshold holds stay below it, so charges alone might never reach it.
+    """
+    if not limit.guards:
+        return None
+    held_to = next((one for one in limit.guards if refusal_reason(one) == event.reason), WHOLE)
+    at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
+    asked, left, at = (
+        format_amount(nano, leg.currency) for nano in (leg.amount_nano, event.remaining_nano or 0, at_nano)
+    )
+    does = _DOES[held_to.action].format(models=", ".join(held_to.models))
+    return Alert(
+        event_id=threshold_alert_id(counter, held_to),
+        occurred_at=event.occurred_at,
+        tenant_id=limit.tenant_id,
+        request_id=event.request_id,
+        causation_id=event.event_id,
+        actor=GUARDRAILS,
+        kind=AlertKind.THRESHOLD,
+        severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
+        subject=str(counter),
+        title=f"{limit.tenant_id}: calls are refused by the budget of {_named(limit, counter)}",
+        detail=f"{left} {unit_name(leg.currency)} are left up to {held_to.percent}% of it ({at}), and a call may need "
+        f"{asked}.{does} Limit {counter.limit_id}.",
+        window_start=counter.window_start or None,
+        window_end=counter.window_end or None,
+        threshold=f"{held_to.percent}%",
+        limit_id=counter.limit_id,
+        currency=leg.currency,
+        allowed_nano=at_nano,
+        action=held_to.action,
+    )
+
+
+def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert:
+    """The alert of the first call in a window that cost more than it held: the whole of it is charged."""
+    over = f"{format_amount(leg.amount_nano, leg.currency)} {unit_name(leg.currency)}"
+    return Alert(
+        event_id=derived_id(GUARDRAILS, str(counter), AlertKind.OVERAGE.value, ""),
+        occurred_at=event.occurred_at,
+        tenant_id=event.tenant_id,
+        request_id=event.request_id,
+        causation_id=event.event_id,
+        actor=GUARDRAILS,
+        kind=AlertKind.OVERAGE,
+        severity=Severity.WARNING,
+        subject=str(counter),
+        title=f"{limit.tenant_id}: a call cost more than it held of the budget of {_named(limit, counter)}",
+        detail=f"{over} above its hold, charged in full (provider {event.provider_id}, model {event.model}). "
+        f"Further ones in this window are not told. Limit {counter.limit_id}.",
+        window_start=counter.window_start or None,
+        window_end=counter.window_end or None,
+        limit_id=counter.limit_id,
+        currency=leg.currency,
+    )
+
+
+def _named(limit: Limit, counter: Counter) -> str:
+    """The counter for people."""
+    period = "in all" if limit.window == "total" else f"a {limit.window}"
+    return f"{place_of(limit.scope, limit.scope_id, counter.limit_id)}, {period}"

@@ -1,0 +1,136 @@
+"""Whole days of events, as the product writes them: what requests cause, and the ledger that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from processors.budgets import committed_event, expired_event
+from processors.control import Limit
+from processors.ledger import LedgerPoster
+from processors.reaper.closing import closing_events, correction
+from schemas import events
+from schemas.events import Event
+from schemas.topics import SYSTEM_TENANT
+from tests.support.stories import START_MICROS, event_id, request_story
+
+AMOUNT_NANO, HELD_NANO = 1_500, 4_000
+REAPER = "reaper/0"
+#: What each event of a request is called here, in its order.
+NAMES = ("received", "decision", "placed", "attempt", "cost", "committed", "completed")
+Story = dict[str, Event]
+
+
+def answered(number: int, tenant_id: str = "acme", limit_id: str = "limit_1", later_micros: int = 0) -> Story:
+    """One answered request by name of its events, without ledger; its end `later_micros` after its beginning."""
+    source = [event for event in request_story(number, tenant_id) if not isinstance(event, events.LedgerEntry)]
+    story = dict(zip(NAMES, source, strict=True))
+    _change(story, "decision", chosen_provider_id="p1", chosen_model="m1")
+    leg = events.HoldLeg(
+        limit_id=limit_id, amount_nano=HELD_NANO, held_nano=HELD_NANO, currency="USD", window_start=0, window_end=0
+    )
+    _change(story, "placed", legs=(leg,), amount_nano=HELD_NANO)
+    _change(story, "committed", legs=(msgspec.structs.replace(leg, amount_nano=AMOUNT_NANO),))
+    for name in NAMES[3:]:
+        _change(story, name, occurred_at=story[name].occurred_at + later_micros)
+    return story
+
+
+def _change(story: Story, name: str, **fields: Any) -> None:
+    story[name] = msgspec.structs.replace(story[name], **fields)
+
+
+def refused(number: int) -> list[Event]:
+    """A request that found no room: decided, never tried."""
+    story = answered(number)
+    placed, completed = story["placed"], story["completed"]
+    budget = msgspec.structs.replace(
+        placed,
+        kind=events.BudgetKind.REFUSED,
+        reason="budget_exceeded",
+        refused_by_limit_id="limit_1",
+        lease_until=None,
+    )  # type: ignore[type-var] # a BudgetEvent
+    end = msgspec.structs.replace(
+        completed, kind=events.RequestKind.REFUSED, error_code="budget_exceeded", amount_nano=0, attempt_count=0
+    )  # type: ignore[type-var] # a RequestEvent
+    return [story["received"], story["decision"], budget, end]
+
+
+def gave_way(number: int) -> list[Event]:
+    """A request whose first candidate found no room, answered by the next."""
+    story = answered(number)
+    _change(story, "decision", chosen_provider_id="p0", chosen_model="m0")
+    fields = {"provider_id": "p0", "model": "m0", "hold_id": event_id(number, "refused")}
+    budget = msgspec.structs.replace(
+        story["placed"],
+        event_id=event_id(number, "refusal"),
+        kind=events.BudgetKind.REFUSED,
+        reason="cheaper_models_only",
+        refused_by_limit_id="limit_1",
+        lease_until=None,
+        **fields,
+    )
+    return [story["received"], story["decision"], budget, *(story[name] for name in NAMES[2:])]
+
+
+def expired(number: int) -> list[Event]:
+    """A request whose gateway was lost: its hold expired, was charged, and closed it."""
+    story = answered(number)
+    event = expired_event(_budget(story), actor=REAPER)
+    return [story["received"], story["decision"], story["placed"], event, *closing_events(event, REAPER)]
+
+
+def late(number: int) -> list[Event]:
+    """The same, and the gateway was alive: its own events come after all, and the estimate is taken back."""
+    story = answered(number)
+    committed = committed_event(
+        _budget(story), event_id=story["committed"].event_id, occurred_at=story["committed"].occurred_at,
+        actor="gateway/test", amount_nano=AMOUNT_NANO, late=True,
+    )  # fmt: skip
+    taken_back = correction(expired_event(_budget(story), actor=REAPER), committed, REAPER)
+    assert taken_back is not None
+    return [*expired(number), story["attempt"], story["cost"], committed, story["completed"], taken_back]
+
+
+def _budget(story: Story) -> events.BudgetEvent:
+    placed = story["placed"]
+    assert isinstance(placed, events.BudgetEvent)
+    return placed
+
+
+def booked(source: Iterable[Event]) -> list[Event]:
+    """These events, and the ledger that the poster makes of them."""
+    poster = LedgerPoster()
+    state = poster.initial(0)
+    found: list[Event] = []
+    for event in source:
+        found += [event, *poster.decide(state, event)]
+        state = poster.evolve(state, event)
+    return found
+
+
+def price_book() -> Event:
+    """The book with the price of every story."""
+    body = {"provider_id": "p1", "version": "1", "prices": []}
+    return _control(events.EntityKind.PRICE_BOOK, SYSTEM_TENANT, "p1", body)
+
+
+def limit_event(limit: Limit) -> Event:
+    """A limit as the control plane records it."""
+    return _control(events.EntityKind.LIMIT, limit.tenant_id, limit.limit_id, msgspec.to_builtins(limit))
+
+
+def _control(kind: events.EntityKind, tenant_id: str, entity_id: str, body: object) -> Event:
+    return events.ControlEvent(
+        event_id=event_id(0, entity_id), occurred_at=START_MICROS - 1, tenant_id=tenant_id, actor="cli/0",
+        entity_kind=kind, entity_id=entity_id, action=events.ControlAction.CREATED,
+        after=msgspec.json.encode(body).decode(),
+    )  # fmt: skip
+
+
+def ids(found: Sequence[Event], *kinds: events.TransferKind) -> list[str]:
+    """Ids of transfers of these kinds."""
+    return [each.event_id for each in found if isinstance(each, events.LedgerEntry) and each.kind in kinds]

@@ -1,0 +1,248 @@
+"""The loop over a log in memory: who works, what is told, and that it is told once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.alerts.courier import Courier
+from api.alerts.forecaster import Forecaster
+from api.alerts.outlets import MemoryOutlet
+from api.alerts.service import Guardrails
+from api.alerts.watcher import Watcher
+from processors.budgets import Counter
+from processors.control import Channel, ControlState, Threshold
+from schemas.events import Alert, AlertKind, BudgetKind, Event
+from schemas.topics import ALERTS, BUDGETS
+from sinks.redis.hours import MemoryHours
+from sinks.redis.posted import MemorySums
+from streams.codec import Codec, LocalSchemas
+from streams.log import Partition
+from streams.memory import MemoryLog
+from streams.metrics import Metrics
+from streams.monitor import Monitor
+from streams.partitioner import partition_of
+from streams.recorder import Recorder
+from streams.records import outgoing
+from tests.budget_world import TENANT
+from tests.budget_world import limit_on as limit
+from tests.support import events
+
+CODEC = Codec(LocalSchemas())
+LIMIT = limit("tenant", TENANT, 100, window="total", thresholds=(Threshold(percent=50), Threshold(percent=90)))
+COUNTER = Counter(LIMIT.limit_id, "USD", 0, 0)
+CHANNEL = Channel(channel_id="ops", tenant_id=TENANT, kind="slack", target_ref="env:HOOK")
+SECONDS_MAX = 10.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it; the test fails after a while."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.sleep(0.01)
+
+
+class Process:
+    """One run of the loop."""
+
+    def __init__(self, world: World) -> None:
+        """Start it."""
+        recorder, self.monitor = Recorder(world.log.publisher(), CODEC), Monitor("guardrails")
+        self.watcher = Watcher(world.sums)
+
+        async def tell(end: Alert) -> None:
+            await recorder.record([end])
+
+        self.courier = Courier({"slack": world.outlet}, lambda reference: reference, tell, _now, lambda: 1.0, Metrics())
+        self.alerts, self.budgets = world.log.group_reader("stream-guardrails"), world.log.reader()
+        service = Guardrails(
+            self.alerts,
+            self.budgets,
+            recorder,
+            CODEC,
+            lambda: world.control,
+            self.watcher,
+            Forecaster(world.sums, MemoryHours()),
+            self.courier,
+            self.monitor,
+        )
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(service.run(self._stop))
+
+    @property
+    def works(self) -> bool:
+        """Whether it is the one that works."""
+        return self.monitor.status().get("working") is True
+
+    async def stop(self) -> None:
+        """End it in order."""
+        self._stop.set()
+        await self._task
+        await self.courier.close()
+        self.alerts.close()
+        self.budgets.close()
+
+
+class World:
+    """A log, live sums and a channel."""
+
+    def __init__(self) -> None:
+        """One limit, nothing charged."""
+        self.log, self.sums, self.outlet = MemoryLog(), MemorySums(), MemoryOutlet()
+        self.control: ControlState | None = ControlState(
+            limits={LIMIT.limit_id: LIMIT}, channels={(TENANT, "ops"): CHANNEL}
+        )
+        self.sums.put(TENANT, 0, {})
+        self._offsets, self._processes = itertools.count(), list[Process]()
+
+    def start(self) -> Process:
+        """Another process."""
+        process = Process(self)
+        self._processes.append(process)
+        return process
+
+    async def close(self) -> None:
+        """Stop those that run."""
+        for process in self._processes:
+            if not process._stop.is_set():
+                await process.stop()
+
+    def record(self, *given: Event) -> None:
+        """Append events to the log."""
+        with self.log.lock:
+            for event in given:
+                self.log.append(outgoing(CODEC, event))
+
+    def charge(self, posted: int) -> None:
+        """A call is charged, and applied."""
+        offset = next(self._offsets)
+        leg = events.leg(LIMIT.limit_id, 1)
+        self.record(events.budget(BudgetKind.COMMITTED, f"hold-{offset}", _uuid(offset), leg))
+        self.sums.put(TENANT, offset + 1, {COUNTER: posted})
+
+    def told(self, kind: AlertKind = AlertKind.THRESHOLD) -> list[Any]:
+        """Alerts of a kind in the log."""
+        records = self.log.records[Partition(ALERTS.name, 0)]
+        found = [CODEC.decode_event(one.topic, one.value or b"") for one in records]
+        return [event for event in found if isinstance(event, Alert) and event.kind is kind]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A world that is closed in the end."""
+    made = World()
+    yield made
+    await made.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
+
+
+def _uuid(number: int) -> str:
+    return f"01900000-0000-7000-8000-{number:012d}"
+
+
+async def test_a_threshold_that_is_reached_is_told_and_delivered_once(world: World) -> None:
+    """From the charge in the log to the channel, and its end is in the log."""
+    process = world.start()
+    await until(lambda: process.works)
+    world.charge(55)
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 1)
+    world.charge(60)
+    world.charge(95)
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 2)
+    assert ["50%", "90%"] == [alert.threshold for alert in world.told()]
+    assert ["50%", "90%"] == [alert.threshold for _, _, alert in world.outlet.taken]
+
+
+async def test_a_process_that_takes_over_tells_nothing_again(world: World) -> None:
+    """It reads what was told before it tells."""
+    first = world.start()
+    await until(lambda: first.works)
+    world.charge(55)
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 1)
+    await first.stop()
+    world.charge(95)
+    second = world.start()
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 2)
+    assert second.works
+    assert ["50%", "90%"] == [alert.threshold for alert in world.told()]
+    assert 2 == len(world.outlet.taken)
+
+
+async def test_one_of_two_processes_works(world: World) -> None:
+    """The other stands by, and takes over when the first ends."""
+    first = world.start()
+    await until(lambda: first.works)
+    second = world.start()
+    await until(lambda: second.monitor.status()["state"] == "running")
+    world.charge(55)
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 1)
+    assert [True, False] == [first.works, second.works]
+    await first.stop()
+    await until(lambda: second.works)
+    assert 1 == len(world.told())
+
+
+async def test_an_alert_of_others_is_delivered_too(world: World) -> None:
+    """A sink that paused a partition tells through the same topic."""
+    paused = events.alert(_uuid(7), kind=AlertKind.PARTITION_PAUSED)
+    world.start()
+    world.record(msgspec.structs.replace(paused, occurred_at=_now()))
+    await until(lambda: len(world.outlet.taken) == 1)
+    assert AlertKind.PARTITION_PAUSED is world.outlet.taken[0][2].kind
+
+
+async def test_nothing_is_told_before_the_control_plane_is_known(world: World) -> None:
+    """Without limits and channels nothing could be."""
+    control, world.control = world.control, None
+    world.charge(55)
+    process = world.start()
+    await until(lambda: process.monitor.status()["state"] == "waiting")
+    assert [] == world.told()
+    world.control = control
+    await until(lambda: len(world.told()) == 1)
+
+
+async def test_a_log_that_goes_away_is_waited_for(world: World) -> None:
+    """What moved meanwhile is told when it is back."""
+    process = world.start()
+    await until(lambda: process.works)
+    world.charge(55)
+    world.log.away = True
+    await until(lambda: process.monitor.status()["state"] == "waiting")
+    world.log.away = False
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 1)
+    assert 1 == len(world.told())
+
+
+async def test_a_limit_lowered_below_what_is_charged_is_told(world: World) -> None:
+    """Without any call: the change of the limit is the cause."""
+    process = world.start()
+    await until(lambda: process.works)
+    world.charge(40)
+    lower = msgspec.structs.replace(LIMIT, amount_nano=60)
+    world.control = ControlState(limits={LIMIT.limit_id: lower}, channels={(TENANT, "ops"): CHANNEL})
+    await until(lambda: len(world.told()) == 1)
+    assert "50%" == world.told()[0].threshold
+
+
+async def test_a_record_that_can_not_be_read_is_passed_over(world: World) -> None:
+    """The sinks quarantine it; the loop goes on."""
+    process = world.start()
+    await until(lambda: process.works)
+    good = outgoing(CODEC, events.budget(BudgetKind.COMMITTED, "h", _uuid(1), events.leg(LIMIT.limit_id, 1)))
+    assert 0 <= partition_of(good.key, BUDGETS.partitions)
+    with world.log.lock:
+        world.log.append(good._replace(value=b"rubbish"))
+    next(world._offsets)
+    world.charge(55)
+    await until(lambda: len(world.told()) == 1)
