@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,16 +10,9 @@ from processors.guardrails.hours import Standing
 from schemas.errors import StoreUnavailableError
 from sinks.redis.client import RedisClient
 from sinks.redis.hours import KEPT_HOURS, HourStore, MemoryHours, RedisHours
-from tests.valkey import Valkey, running
+from tests.valkey import Valkey
 
 HOUR = 498_000
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[Valkey]:
-    """One server for the module; every test empties it."""
-    with running() as server:
-        yield server
 
 
 @pytest.fixture(params=["memory", "valkey"])
