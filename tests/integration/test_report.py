@@ -27,6 +27,7 @@ from tests.support.days import (
     answered,
     booked,
     expired,
+    extended,
     gave_way,
     ids,
     late,
@@ -34,7 +35,7 @@ from tests.support.days import (
     price_book,
     refused,
 )
-from tests.support.stories import START_MICROS
+from tests.support.stories import START_MICROS, event_id
 
 pytestmark = pytest.mark.stack
 MINUTE_MICROS = 60_000_000
@@ -106,6 +107,23 @@ async def test_a_whole_day_matches(desk: ReportDesk) -> None:
 async def test_a_candidate_that_found_no_room_is_no_mismatch(desk: ReportDesk) -> None:
     """The next one was tried: the budget says why the one that was chosen was not."""
     await desk.write(booked(gave_way(5)))
+
+    assert {} == await desk.named()
+
+
+async def test_room_that_another_candidate_lacked_is_no_excuse(desk: ReportDesk) -> None:
+    """A refusal counts for the candidate it was said of."""
+    story = answered(5)
+    changed("decision", chosen_provider_id="p0")(story)
+    no_room = msgspec.structs.replace(refused(5)[2], event_id=event_id(5, "no room"), provider_id="p2")
+    await desk.write(booked([no_room, *story.values()]))
+
+    assert {"decisions_are_tried": [story["decision"].event_id]} == await desk.named()
+
+
+async def test_a_hold_that_was_extended_is_no_mismatch(desk: ReportDesk) -> None:
+    """Its first pending transfer is voided, its second resolved; the ledger spends what was charged."""
+    await desk.write(booked(extended(5)))
 
     assert {} == await desk.named()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from processors.budgets import committed_event, expired_event
+from processors.budgets import committed_event, expired_event, extended_event
 from processors.control import Limit
 from processors.ledger import LedgerPoster
 from processors.reaper.closing import closing_events, correction
@@ -74,6 +74,17 @@ def gave_way(number: int) -> list[Event]:
         **fields,
     )
     return [story["received"], story["decision"], budget, *(story[name] for name in NAMES[2:])]
+
+
+def extended(number: int) -> list[Event]:
+    """A long stream: its hold is raised once while it runs, and then charged more than it had at first."""
+    story = answered(number)
+    placed, amount_nano = _budget(story), 2 * HELD_NANO
+    raised = extended_event(
+        placed, event_id=event_id(number, "extended"), occurred_at=placed.occurred_at, actor="gateway/test",
+        amount_nano=amount_nano, lease_until=placed.lease_until or 0,
+    )  # fmt: skip
+    return [story["received"], story["decision"], placed, raised, *list(story.values())[3:]]
 
 
 def expired(number: int) -> list[Event]:
