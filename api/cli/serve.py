@@ -15,6 +15,7 @@ import typer
 
 from api.cli.terminal import DataOption
 from api.settings import Settings, load_settings
+from schemas.money import parse_nano
 from streams.codec import Codec
 from streams.log import Membership
 from streams.monitor import Monitor
@@ -56,6 +57,7 @@ def gateway(
         lease_seconds=settings.lease_seconds,
         hold_tombstone_seconds=settings.hold_tombstone_seconds,
         output_tokens_default=settings.output_tokens_default,
+        fail_open_nano=parse_nano(settings.fail_open_usd_per_hour),
         stream_step_tokens=settings.stream_step_tokens,
         tags_allowed=settings.tags_allowed,
         linger_milliseconds=settings.linger_milliseconds,

@@ -11,13 +11,14 @@ import msgspec
 from api.gateway.attempt import Attempt, NoRoom, RequestLimits, output_bounds
 from api.gateway.errors import Problem
 from api.gateway.events import Context, Ended
+from api.gateway.grace import FAIL_OPEN
 from api.gateway.intake import Ask
 from api.gateway.parts import Parts
 from processors.encodings import encoding_of
 from processors.estimation import Counted, tokens_estimated
 from processors.routing import Choice
 from schemas.events import UsageSource
-from sinks.redis.holds import Placement, Refused
+from sinks.redis.holds import Closed, ClosedReason, Placed, Placement, Refused
 
 
 class Admission:
@@ -52,7 +53,19 @@ class Admission:
             if _fits(attempt, placement):
                 placement = await self._parts.holds.place(attempt.ask)
         self._parts.meters.hold(type(placement).__name__.lower())
+        if isinstance(placement, Closed) and self._lets_through(attempt, placement, now):
+            return attempt, Placed("")
         return attempt, placement
+
+    def _lets_through(self, attempt: Attempt, closed: Closed, now: int) -> bool:
+        """Whether the attempt goes ahead though its budgets can't be checked."""
+        if closed.reason is ClosedReason.TOO_OLD:
+            return False
+        if not self._parts.grace.admits(self._context.key_id, attempt.hold.amount_nano, now):
+            return False
+        attempt.reason = FAIL_OPEN
+        self._parts.meters.hold(FAIL_OPEN)
+        return True
 
     def _attempt(self, number: int, choice: Choice, body: bytes, now: int, counted: Counted | None = None) -> Attempt:
         parts = self._parts

@@ -109,6 +109,7 @@ class Attempt:
         "number",
         "output",
         "placed",
+        "reason",
         "started_at",
     )
 
@@ -159,6 +160,8 @@ class Attempt:
         )
         #: What the hold stands by, once it does: its PLACED, or its last EXTENDED.
         self.placed: BudgetEvent | None = None
+        #: Why it stands, where no limit was asked.
+        self.reason: str | None = None
         #: Whether the provider may have seen the call.
         self.called = False
         self.started_at = now
@@ -172,6 +175,7 @@ class Attempt:
             causation_id=causation_id,
             lease_until=now + lease_seconds * 1_000_000,
             generation=generation,
+            reason=self.reason,
         )
         return self.placed
 

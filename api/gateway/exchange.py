@@ -170,7 +170,7 @@ class Exchange:
         return hold_conflict(placement)
 
     async def _confirm(self, attempt: Attempt, generation: str) -> Problem | None:
-        if not attempt.hold.legs:
+        if not generation:  # under no limit, or let through: there is nothing to pin
             return None
         confirmation = await self._parts.holds.confirm(self._context.tenant_id, attempt.hold.hold_id, generation)
         if confirmation is Confirmation.CONFIRMED:

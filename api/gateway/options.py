@@ -33,6 +33,8 @@ class GatewayOptions:
     output_tokens_default: int = 4096
     #: Output tokens per choice by which the hold of a stream without a bound grows.
     stream_step_tokens: int = limits.STREAM_STEP_TOKENS
+    #: What each worker lets through per key and hour while budgets can't be checked, nano-dollars; 0: nothing.
+    fail_open_nano: int = 0
     #: Tag and metadata keys that stand in events in the clear.
     tags_allowed: tuple[str, ...] = TAGS_ALLOWED
     #: How long the producer waits to fill a batch while many requests are under way; else it sends at once.

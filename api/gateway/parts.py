@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.gateway.counting import Counting
+from api.gateway.grace import Grace
 from api.gateway.journal import Journal
 from api.gateway.meters import Meters
 from api.gateway.options import GatewayOptions
@@ -70,6 +71,7 @@ class Parts:
     subjects: Subjects
     meters: Meters
     counting: Counting
+    grace: Grace
     secrets: Secrets = field(default_factory=Secrets)
     router: Router = field(default_factory=OrderedRouter)
     now: Callable[[], int] = now_micros

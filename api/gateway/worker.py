@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 
 from api.gateway.app import Gateway
 from api.gateway.counting import Counting
+from api.gateway.grace import Grace
 from api.gateway.journal import Journal
 from api.gateway.master_key import vault_master_key
 from api.gateway.meters import Meters
@@ -151,6 +152,7 @@ class Worker:
             upstream=upstream,
             subjects=Subjects(vault, options.tags_allowed),
             meters=Meters(self._monitor.metrics),
+            grace=Grace(self._options.fail_open_nano),
             counting=counting,
         )
         directory = options.run_directory if self._shared else None

@@ -51,9 +51,15 @@ def placed_event(
     causation_id: str | None,
     lease_until: int,
     generation: str,
+    reason: str | None = None,
 ) -> BudgetEvent:
-    """PLACED: the hold stands from here until its first resolution; `generation` is what HoldStore.place answered."""
-    return _of_context(context, BudgetKind.PLACED, event_id, occurred_at, causation_id, lease_until, generation or None)
+    """PLACED: the hold stands from here until its first resolution; `generation` is what HoldStore.place answered.
+
+    `reason` says why it stands where no store was asked.
+    """
+    kind, stands_in = BudgetKind.PLACED, generation or None
+    event = _of_context(context, kind, event_id, occurred_at, causation_id, lease_until, stands_in)
+    return event if reason is None else msgspec.structs.replace(event, reason=reason)
 
 
 def refusal_reason(held_to: Threshold | None) -> str:

@@ -71,6 +71,16 @@ FROM (
 GROUP BY tenant_id, currency, window_start, counter
 """
 
+#: What was let through unchecked while budgets could not be (setting fail_open_usd_per_hour), per counter and window.
+_LET_THROUGH = f"""
+SELECT placed.tenant_id, leg ->> 'limit_id' AS counter, leg ->> 'currency' AS currency,
+    to_timestamp((leg ->> 'window_start')::bigint / 1000000.0) AS window_start,
+    sum((leg ->> 'amount_nano')::numeric) AS through_nano
+FROM {SCHEMA}.budget_event AS placed, jsonb_array_elements(placed.legs) AS leg
+WHERE placed.kind = 'PLACED' AND placed.reason = 'fail_open'
+GROUP BY 1, 2, 3, 4
+"""
+
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "debits_equal_credits",
@@ -168,16 +178,18 @@ WHERE amount_nano <> 0 AND NOT EXISTS (
     ),
     Invariant(
         "limits_hold",
-        "What is held and charged in a window is at most what its limit allowed, and the overage that is recorded.",
+        "What is held and charged in a window is at most what its limit allowed, and what is recorded above it: "
+        "overage, and calls let through while budgets could not be checked.",
         f"""
 SELECT format('%s %s from %s: taken %s, allowed %s %s', tenant_id, counter, window_start, taken_nano,
     max(allowed.amount_nano), currency) AS difference
 FROM ({_TAKEN}) AS taken
 JOIN ({_ALLOWED}) AS allowed USING (tenant_id)
+LEFT JOIN ({_LET_THROUGH}) AS through USING (tenant_id, counter, currency, window_start)
 WHERE allowed.limit_id = split_part(taken.counter, '.', 1) AND allowed.hard
     AND (allowed.until IS NULL OR taken.window_start IS NULL OR allowed.until > taken.window_start)
-GROUP BY tenant_id, counter, window_start, currency, taken_nano
-HAVING taken_nano > max(allowed.amount_nano)
+GROUP BY tenant_id, counter, window_start, currency, taken_nano, through_nano
+HAVING taken_nano > max(allowed.amount_nano) + coalesce(through_nano, 0)
 """,
     ),
     Invariant(

@@ -143,6 +143,22 @@ async def test_a_limit_that_was_overspent_is_named(desk: Desk, history: list[eve
     assert await desk.broken() == ([] if holds else ["limits_hold"])
 
 
+async def test_what_was_let_through_unchecked_is_above_the_limit(desk: Desk) -> None:
+    """As overage is: recorded, and no overspend."""
+    await desk.write([limited(1, 6_000)])
+    for number in range(5):
+        story = request_story(number)
+        if number == 4:
+            story = [
+                msgspec.structs.replace(event, reason="fail_open")
+                if isinstance(event, events.BudgetEvent) and event.kind is events.BudgetKind.PLACED
+                else event
+                for event in story
+            ]
+        await desk.write(story)
+    assert await desk.broken() == []
+
+
 @pytest.mark.parametrize(
     ("sql", "broken"),
     [

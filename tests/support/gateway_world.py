@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from api.gateway.app import Gateway
 from api.gateway.counting import Counting
+from api.gateway.grace import Grace
 from api.gateway.journal import Journal
 from api.gateway.meters import Meters
 from api.gateway.options import GatewayOptions
@@ -206,6 +207,7 @@ class World:
             upstream=self.upstream,
             subjects=Subjects(self.vault, self.options.tags_allowed),
             meters=Meters(Metrics()),
+            grace=Grace(self.options.fail_open_nano),
             counting=Counting(self.tokens),
         )
         self.readiness = Readiness(self.control, self.journal, self.holds)  # type: ignore[arg-type]  # stands still
