@@ -59,7 +59,7 @@ WHERE entity_kind = 'LIMIT'
 #: What was taken from a limit's available account and not given back, per window: held and charged, overage apart. A
 #: commit that came late for more than EXPIRED had charged is recorded as a correction, and counts as overage does.
 _TAKEN = f"""
-SELECT tenant_id, currency, window_start,
+SELECT tenant_id, currency, coalesce(window_start, to_timestamp(0)) AS window_start,
     split_part(CASE WHEN is_debit THEN debit_account ELSE credit_account END, '/', 2) AS counter,
     sum(CASE WHEN is_debit THEN amount_nano ELSE -amount_nano END) AS taken_nano
 FROM (
@@ -187,7 +187,7 @@ FROM ({_TAKEN}) AS taken
 JOIN ({_ALLOWED}) AS allowed USING (tenant_id)
 LEFT JOIN ({_LET_THROUGH}) AS through USING (tenant_id, counter, currency, window_start)
 WHERE allowed.limit_id = split_part(taken.counter, '.', 1) AND allowed.hard
-    AND (allowed.until IS NULL OR taken.window_start IS NULL OR allowed.until > taken.window_start)
+    AND (allowed.until IS NULL OR allowed.until > taken.window_start)
 GROUP BY tenant_id, counter, window_start, currency, taken_nano, through_nano
 HAVING taken_nano > max(allowed.amount_nano) + coalesce(through_nano, 0)
 """,
