@@ -100,14 +100,13 @@ class MemoryHoldStore:
     def apply(self, tenant_id: str, event: BudgetEvent) -> None:
         """Fold one event of the log in."""
         slot = self._slots[tenant_id]
-        body = _body(event.legs)
         entry = slot.overlay.get(event.hold_id)
         if event.kind is BudgetKind.PLACED and entry and entry.status is not _Status.DROPPED:
             del slot.overlay[event.hold_id]
         before = slot.fold.open_holds.get(event.hold_id)
         found = slot.fold.apply(event)
-        if found and event.kind in RESOLUTIONS:
-            slot.answers[event.hold_id] = (before.held if before else body, None)
+        if before and found and event.kind in RESOLUTIONS:
+            slot.answers[event.hold_id] = (before.held, None)
             slot.growth.pop(event.hold_id, None)
         elif before and found and isinstance(found.after, OpenHold):
             _shrink(slot, event.hold_id, before, found.after)

@@ -116,6 +116,8 @@ async def both(url: str, path: Path) -> tuple[list[tuple[Walk, frozenset[str]]],
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# A late commit does not change what the hold was placed with.
+@example(path=[("PLACED", 0, 0), ("EXPIRED", 0, 0), ("COMMITTED", 0, 0), ("place", 0, 0)], begun=True)
 # More is raised than waits: only what waits leaves the overlay.
 @example(path=[("PLACED", 0, 0), ("extend", 0, 20), ("EXTENDED", 0, 50)], begun=True)
 @given(path=PATHS, begun=st.sampled_from((True, True, True, False)))
