@@ -31,6 +31,8 @@ from streams.records import event_of
 
 CONSUME_SECONDS = 0.1
 LOOK_SECONDS = 0.5
+#: Without live state there is nothing to see; what others tell is delivered all the same.
+LOOK_AGAIN_SECONDS = 2.0
 FORECAST_SECONDS = 60.0
 ASK_SECONDS = 10.0
 BACK_OFF_SECONDS = 0.1
@@ -71,14 +73,14 @@ class Guardrails:
         self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; waits while log or live state are away. Raises IntegrityError when a topic is not whole."""
+        """Until `stop`; waits while the log is away. Raises IntegrityError when a topic is not whole."""
         with ThreadPoolExecutor(1, thread_name_prefix="guardrails") as self._pool:
             await self._blocking(lambda: self._alerts.subscribe([ALERTS.name], self._take_over, self._give_up))
             while not stop.is_set():
                 try:
                     await self._turn()
                     self._failures = 0
-                except (LogUnavailableError, StoreUnavailableError) as error:
+                except LogUnavailableError as error:
                     await self._wait(error, stop)
 
     async def _turn(self) -> None:
@@ -92,9 +94,15 @@ class Guardrails:
             return
         self._watcher.note_limits(control.limits)
         await self._follow_budgets()
-        await self._look(control)
         self._courier.turn(self._book.due(control.channels.values(), self._clock_micros()))
-        self._monitor.set(state="running", working=True)
+        try:
+            await self._look(control)
+        except StoreUnavailableError as error:
+            self._look_at = time.monotonic() + LOOK_AGAIN_SECONDS
+            self._monitor.set(state="waiting", working=True)
+            log.warning("limits_not_seen", error=str(error))
+        else:
+            self._monitor.set(state="running", working=True)
 
     async def _stand_by(self) -> None:
         self._follows_budgets = False
@@ -121,9 +129,10 @@ class Guardrails:
     async def _look(self, control: ControlState) -> None:
         """Look twice a second at what moved, once a minute at where it goes; tell what is to be told."""
         now, alerts = time.monotonic(), list[Alert]()
-        if now >= self._look_at:
-            alerts += await self._watcher.look(self._book, self._clock_micros())
-            self._look_at = now + LOOK_SECONDS
+        if now < self._look_at:
+            return
+        alerts += await self._watcher.look(self._book, self._clock_micros())
+        self._look_at = now + LOOK_SECONDS
         if now >= self._forecast_at:
             alerts += await self._forecaster.look(control.limits.values(), self._book, self._clock_micros())
             self._forecast_at = now + FORECAST_SECONDS

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from processors.budgets import Counter
+from schemas.errors import StoreUnavailableError
 
 
 class PostedSums(NamedTuple):
@@ -38,6 +39,8 @@ class MemorySums:
     def __init__(self) -> None:
         """No tenant has anything."""
         self.tenants: dict[str, PostedSums] = {}
+        #: Set to make every call find the store away.
+        self.away = False
 
     def put(self, tenant_id: str, cursor: int, posted_nano: Mapping[Counter, int], *, is_open: bool = True) -> None:
         """Say what a tenant has from now on."""
@@ -50,4 +53,6 @@ class MemorySums:
 
     async def all_posted(self, tenant_id: str) -> PostedSums:
         """As the seam says."""
+        if self.away:
+            raise StoreUnavailableError
         return self.tenants.get(tenant_id, PostedSums(0, False, {}))

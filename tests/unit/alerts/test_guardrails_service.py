@@ -201,6 +201,20 @@ async def test_an_alert_of_others_is_delivered_too(world: World) -> None:
     assert AlertKind.PARTITION_PAUSED is world.outlet.taken[0][2].kind
 
 
+async def test_what_others_tell_is_delivered_while_the_live_state_is_away(world: World) -> None:
+    """It may be the very thing that is told; limits are looked at again once it is back."""
+    world.sums.away = True
+    process = world.start()
+    await until(lambda: process.monitor.status()["state"] == "waiting")
+    paused = events.alert(_uuid(7), kind=AlertKind.PARTITION_PAUSED)
+    world.record(msgspec.structs.replace(paused, occurred_at=_now()))
+    world.charge(55)
+    await until(lambda: len(world.outlet.taken) == 1)
+    world.sums.away = False
+    await until(lambda: len(world.outlet.taken) == 2)
+    assert [AlertKind.PARTITION_PAUSED, AlertKind.THRESHOLD] == [alert.kind for _, _, alert in world.outlet.taken]
+
+
 async def test_nothing_is_told_before_the_control_plane_is_known(world: World) -> None:
     """Without limits and channels nothing could be."""
     control, world.control = world.control, None

@@ -10,7 +10,7 @@ from processors.control import Limit, Threshold
 from processors.guardrails import AlertBook
 from schemas.errors import StoreUnavailableError
 from schemas.events import Alert, AlertKind, BudgetEvent, BudgetKind
-from sinks.redis.posted import MemorySums, PostedSums
+from sinks.redis.posted import MemorySums
 from tests.budget_world import NOW_MICROS, TENANT
 from tests.budget_world import limit_on as limit
 from tests.support import events
@@ -158,18 +158,7 @@ async def test_an_alert_that_was_not_told_is_found_again() -> None:
 
 async def test_a_store_that_goes_away_loses_nothing() -> None:
     """What was found before, and what was still to be looked at, come with the next look."""
-
-    class Away(MemorySums):
-        away = False
-
-        async def posted(self, tenant_id: str, counters: object) -> PostedSums:
-            if self.away:
-                raise StoreUnavailableError
-            return await self.all_posted(tenant_id)
-
     world = World(TEAM, OTHER)
-    world.sums = Away()
-    world.watcher = Watcher(world.sums)
     await world.settle()
     world.sums.put(TENANT, 2, {counter(TEAM): 50, counter(OTHER): 50})
     world.watcher.note(moved(TEAM.limit_id, OTHER.limit_id), 0)
