@@ -46,7 +46,7 @@ class LiveTenant:
 
 
 class LiveFold:
-    """Many tenants' applied state. A resolved hold is remembered as BudgetFold does, by the time that is told."""
+    """Many tenants' applied state. A resolved hold is remembered as BudgetFold does, by the time in its id."""
 
     def __init__(self, remembered_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
         """Start from nothing."""
@@ -60,6 +60,8 @@ class LiveFold:
         #: Holds that ended, in memory.
         self.remembered = 0
         self._forgotten_hour = 0
+        #: The newest minute of any hold's id that came.
+        self._newest = ""
 
     @property
     def size(self) -> int:
@@ -76,6 +78,7 @@ class LiveFold:
         for _, kind, hold_id, words in movements:
             if hold_id[:MINUTE_DIGITS] != minute:
                 minute = hold_id[:MINUTE_DIGITS]
+                self._newest = max(self._newest, minute)
                 ended = self.ended.setdefault(minute, {}).setdefault(tenant_id, {})
             body = live.holds.get(hold_id)
             if kind == "PLACED":
@@ -110,8 +113,12 @@ class LiveFold:
                 del live.posted[counter]
 
     def is_over(self, minute: str, now_millis: int) -> bool:
-        """Whether holds of this minute need not be remembered any more."""
-        return (int(minute, 16) + 1) * MINUTE_MILLIS < now_millis - self._remembered_millis - 2 * MILLIS_PER_HOUR
+        """Whether holds of this minute need not be remembered any more.
+
+        Ids are old against ids: a log that is written late (a spool, an import) is as far as the holds in it.
+        """
+        newest_millis = _end_of(self._newest) if self._newest else 0
+        return _end_of(minute) < min(now_millis, newest_millis) - self._remembered_millis - 2 * MILLIS_PER_HOUR
 
     def load(self, minute: str, ended: Ended) -> None:
         """Remember how holds of a minute ended that is not in memory."""
@@ -123,6 +130,11 @@ class LiveFold:
         """Let go of these minutes."""
         for minute in minutes:
             self.remembered -= sum(map(len, self.ended.pop(minute, {}).values()))
+
+
+def _end_of(minute: str) -> int:
+    """When a minute of ids ends, milliseconds."""
+    return (int(minute, 16) + 1) * MINUTE_MILLIS
 
 
 def window_end_of(counter: str) -> int:

@@ -34,7 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStack]:
 def client(stack: GatewayStack, tenant: str, **fields: str) -> OpenAI:
     """The SDK with a key that the gateway knows."""
     text = stack.key(tenant, **fields)
-    one = OpenAI(api_key=text, base_url=f"{stack.url}/v1", max_retries=0, timeout=20)
+    one = stack.sdk(text)
 
     def known() -> bool:
         try:
@@ -124,7 +124,7 @@ def test_errors_are_the_sdks_own(stack: GatewayStack) -> None:
     with pytest.raises(openai.BadRequestError) as wrong:
         ask(one, temperature="hot", n=0)
     with pytest.raises(openai.AuthenticationError):
-        ask(OpenAI(api_key="qk_wrong", base_url=f"{stack.url}/v1", max_retries=0))
+        ask(stack.sdk("qk_wrong"))
     with pytest.raises(openai.NotFoundError) as later:
         one.responses.create(model="default", input="hi")
 
@@ -278,7 +278,7 @@ def test_a_stop_lets_running_requests_end(sibling: GatewayStack, stack: GatewayS
     """SIGTERM in the middle of a stream: the stream ends whole, the process ends with 0."""
     process = sibling.start_gateway()
     text = client(stack, "drains").api_key
-    one = OpenAI(api_key=text, base_url=f"{sibling.url}/v1", max_retries=0, timeout=20)
+    one = sibling.sdk(text)
     stream = iter(ask(one, stream=True))
     next(stream)
     process.send_signal(signal.SIGTERM)
@@ -305,7 +305,7 @@ def test_workers_share_the_port_and_are_replaced(sibling: GatewayStack, stack: G
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len(_workers(sibling) - {victim}) == 2, 20, lambda: sibling.log_of("gateway"))
     text = client(stack, "workers").api_key
-    one = OpenAI(api_key=text, base_url=f"{sibling.url}/v1", max_retries=3, timeout=20)
+    one = sibling.sdk(text, max_retries=3)
 
     wait_for(lambda: _admitted(one), 20, lambda: sibling.log_of("gateway"))
     assert "gateway_worker_died" in sibling.log_of("gateway")

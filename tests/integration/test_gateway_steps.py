@@ -36,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStack]:
 def client(stack: GatewayStack, tenant: str, dollars: float) -> OpenAI:
     """The SDK with a key of a tenant that may spend so much, once the gateway knows both."""
     stack.limit(tenant, dollars)
-    one = OpenAI(api_key=stack.key(tenant), base_url=f"{stack.url}/v1", max_retries=0, timeout=30)
+    one = stack.sdk(stack.key(tenant))
 
     def limited() -> bool:
         try:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+from openai import OpenAI
 
 from api.cli.control_keys import create_key
 from api.cli.control_seed import seed_defaults
@@ -68,6 +70,7 @@ class GatewayStack:
         )
         self.url = f"http://127.0.0.1:{self.gateway_port}"
         self._running: list[subprocess.Popen[bytes]] = []
+        self._clients: list[OpenAI] = []
 
     def prepare(self) -> None:
         """Topics, schemas, tables, the simulator's prices."""
@@ -87,6 +90,13 @@ class GatewayStack:
             )
         self._running.append(process)
         return process
+
+    def sdk(self, key: str, **options: Any) -> OpenAI:
+        """The official SDK with a key; closed with the stack, so that no socket is left to the collector."""
+        given = {"max_retries": 0, "timeout": 30} | options
+        one = OpenAI(api_key=key, base_url=f"{self.url}/v1", **given)
+        self._clients.append(one)
+        return one
 
     def start_gateway(self, workers: int = 1, **variables: str) -> subprocess.Popen[bytes]:
         """A gateway that is ready."""
@@ -123,6 +133,8 @@ class GatewayStack:
 
     def close(self) -> None:
         """End everything."""
+        for one in self._clients:
+            one.close()
         for process in reversed(list(self._running)):
             if process.poll() is None:
                 self.stop(process)

@@ -1,0 +1,106 @@
+"""Alerts of the whole product: from a call to a webhook, across a death of the process that watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from api.alerts.http import signed_headers
+from tests.e2e.product import Product
+
+SECONDS_MAX = 60.0
+SECRET = "between the two of us"
+Came = queue.Queue[tuple[dict[str, str], bytes]]
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, Came]]:
+    """A webhook on loopback: its URL, and what came."""
+    came: Came = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+            came.put(({name.lower(): value for name, value in self.headers.items()}, body))
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/hook", came
+    server.shutdown()
+    server.server_close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it; the test fails after a while."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_an_alert_reaches_its_webhook_once_whatever_dies(product: Product, receiver: tuple[str, Came]) -> None:
+    """Signed, listed as sent, and not told again by the process that takes over; the next threshold is."""
+    url, came = receiver
+    target, secret = product.data / "hook-url", product.data / "hook-key"
+    target.write_text(url, encoding="utf-8")
+    secret.write_text(SECRET, encoding="utf-8")
+    key = product.key("warned")
+    channel = ("--tenant", "warned", "--kind", "webhook", "--target", f"file:{target}", "--secret", f"file:{secret}")
+    product.run("alert", "add", "hook", *channel)
+    limit = ("--tenant", "warned", "--unit", "requests", "--amount", "10", "--window", "total")
+    product.run("budget", "set", *limit, "--threshold", "20", "--threshold", "40")
+    call = ("load", "--requests", "2", "--key", key, "--json")
+
+    product.run(*call)
+    headers, body = came.get(timeout=SECONDS_MAX)
+    pid = product.processes()["stream-guardrails"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: product.processes()["stream-guardrails"]["pid"] not in {None, pid})
+    product.run(*call)
+    _, second = came.get(timeout=SECONDS_MAX)
+
+    assert ["20%", "40%"] == [json.loads(each)["data"]["threshold"] for each in (body, second)]
+    sent_at = int(headers["webhook-timestamp"])
+    assert (
+        signed_headers(headers["webhook-id"], sent_at, body, SECRET)["webhook-signature"]
+        == headers["webhook-signature"]
+    )
+    until(lambda: 2 == len([one for one in told(product) if one["deliveries"]]))
+    assert {("hook", "sent")} == {(end["channel"], end["state"]) for one in told(product) for end in one["deliveries"]}
+    assert came.empty()
+
+
+def told(product: Product) -> list[Any]:
+    """The tenant's alerts."""
+    found: list[Any] = product.json("alert", "list", "--tenant", "warned")["alerts"]
+    return found
+
+
+def test_a_channel_can_be_tried(product: Product, receiver: tuple[str, Came]) -> None:
+    """Once, at once, and nothing of it is recorded; a wrong address is said without being shown."""
+    url, came = receiver
+    target = product.data / "tried-url"
+    target.write_text(url, encoding="utf-8")
+    product.run("alert", "add", "tried", "--kind", "slack", "--target", f"file:{target}")
+
+    product.run("alert", "test", "tried")
+    assert "a test of channel tried" in came.get(timeout=SECONDS_MAX)[1].decode()
+
+    target.write_text("http://203.0.113.1/secret-path", encoding="utf-8")
+    assert "" == product.run("alert", "test", "tried", check=False)
+    product.run("alert", "remove", "tried")
+    assert "tried" not in product.run("alert", "channels", "--json")
