@@ -19,13 +19,14 @@ import structlog
 
 from schemas.errors import CodecError, IntegrityError, LogError, LogUnavailableError, RecordRefusedError
 from schemas.events import Event
-from schemas.limits import CONSUME_BATCH_RECORDS, DELIVERY_TIMEOUT_SECONDS, RETRY_SECONDS_MAX
+from schemas.limits import CONSUME_BATCH_RECORDS, DELIVERY_TIMEOUT_SECONDS
 from streams.codec import Codec
 from streams.kafka import KafkaGroupReader, KafkaPublisher
 from streams.log import GroupReader, LogRecord, Membership, OutgoingRecord, Partition, Publisher
 from streams.monitor import Monitor
 from streams.quarantine import quarantined
 from streams.records import event_of, outgoing, traceparent_of
+from streams.waiting import back_off_seconds
 from streams.warmup import warm_up_offsets
 
 State = TypeVar("State")
@@ -36,7 +37,6 @@ CONSUME_SECONDS = 0.25
 COLLECT_SECONDS = 0.05
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
-BACK_OFF_SECONDS = 0.1
 #: librdkafka answers within its delivery timeout and the seconds in which it looks for what is overdue.
 ACKNOWLEDGED_SECONDS_MAX = DELIVERY_TIMEOUT_SECONDS + 5
 MICROS_PER_SECOND = 1_000_000
@@ -132,7 +132,7 @@ class StreamRuntime:
                 failures += 1
                 self._monitor.set(state="waiting")
                 log.warning("stream_waits", processor=self._processor.name, error=str(error))
-                stop.wait(_back_off_seconds(failures))
+                stop.wait(back_off_seconds(failures))
         self._monitor.set(state="stopping")
 
     def turn(self) -> int:
@@ -270,7 +270,7 @@ class StreamRuntime:
         """Back off with the batch in hand; raises the fault when told to stop, so that nothing of it is committed."""
         self._monitor.set(state="waiting")
         log.warning("stream_waits", processor=self._processor.name, error=str(fault), failures=failures)
-        if self._stop.wait(_back_off_seconds(failures)):
+        if self._stop.wait(back_off_seconds(failures)):
             raise fault
 
     def _commit(self, records: Sequence[LogRecord]) -> None:
@@ -298,11 +298,6 @@ class StreamRuntime:
         owned = len(self._tasks)
         self._monitor.set(state="running", lag_events=lag, partitions=owned)
         self._monitor.metrics.gauge("quaestor_partitions_owned").set(owned)
-
-
-def _back_off_seconds(failures: int) -> float:
-    """From 0.1 s on it doubles up to the limit: 0.1, 0.2, 0.4, 0.8, 1.6."""
-    return min(BACK_OFF_SECONDS * float(2 ** min(failures - 1, 16)), float(RETRY_SECONDS_MAX))
 
 
 async def run_stream(

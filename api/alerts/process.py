@@ -28,6 +28,7 @@ from streams.log import Membership
 from streams.monitor import Monitor
 from streams.recorder import Recorder
 from streams.registry import RegistrySchemas
+from streams.waiting import prepared
 
 CLIENT = "quaestor-guardrails"
 GROUP = "stream-guardrails"
@@ -40,7 +41,7 @@ async def run(
 ) -> None:
     """Watch and tell until `stop`; raises what Guardrails.run raises."""
     codec = Codec(RegistrySchemas(registry_url))
-    if not await _prepared(codec, monitor, stop):
+    if not await prepared(codec, monitor, stop):
         return
     async with contextlib.AsyncExitStack() as held:
         publisher = KafkaPublisher(bootstrap, client_id=CLIENT)
@@ -93,19 +94,6 @@ def _telling(recorder: Recorder) -> Callable[[Alert], Awaitable[None]]:
                 return
 
     return tell
-
-
-async def _prepared(codec: Codec, monitor: Monitor, stop: asyncio.Event) -> bool:
-    """Learn the schema ids before the first record; False when told to stop before."""
-    while not stop.is_set():
-        try:
-            await asyncio.to_thread(codec.prepare)
-        except LogUnavailableError:
-            monitor.set(state="waiting")
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return True
-    return False
 
 
 def _now_micros() -> int:

@@ -7,10 +7,11 @@ knows all that was told and delivered, and its own alerts come back to it throug
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -21,13 +22,14 @@ from processors.control import ControlState
 from processors.guardrails import AlertBook
 from schemas.errors import CodecError, LogError, LogUnavailableError, StoreUnavailableError
 from schemas.events import Alert, BudgetEvent, Event
-from schemas.limits import CONSUME_BATCH_RECORDS, RETRY_SECONDS_MAX
+from schemas.limits import CONSUME_BATCH_RECORDS
 from schemas.topics import ALERTS, BUDGETS
 from streams.codec import Codec
 from streams.log import GroupReader, LogReader, LogRecord, Partition
 from streams.monitor import Monitor
 from streams.recorder import Recorder
 from streams.records import event_of
+from streams.waiting import back_off_seconds
 
 CONSUME_SECONDS = 0.1
 LOOK_SECONDS = 0.5
@@ -35,7 +37,6 @@ LOOK_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 2.0
 FORECAST_SECONDS = 60.0
 ASK_SECONDS = 10.0
-BACK_OFF_SECONDS = 0.1
 BUDGET_RECORDS_MAX = 5 * CONSUME_BATCH_RECORDS
 PLACE = Partition(ALERTS.name, 0)
 Answer = TypeVar("Answer")
@@ -203,11 +204,7 @@ class Guardrails:
 
     async def _wait(self, error: Exception, stop: asyncio.Event) -> None:
         self._failures += 1
-        seconds = min(BACK_OFF_SECONDS * float(2 ** min(self._failures - 1, 16)), float(RETRY_SECONDS_MAX))
         self._monitor.set(state="waiting")
         log.warning("guardrails_wait", error=str(error), failures=self._failures)
-        waiting: Any = asyncio.wait_for(stop.wait(), seconds)
-        try:
-            await waiting
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), back_off_seconds(self._failures))

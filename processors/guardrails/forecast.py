@@ -14,11 +14,11 @@ from processors.budgets.tree import PERCENT
 from processors.budgets.usage import place_of
 from processors.control.entities import Limit
 from processors.guardrails.hours import HOURS_PER_DAY, MICROS_PER_HOUR, hour_of
+from processors.guardrails.thresholds import GUARDRAILS, limit_alert
 from schemas.events import Alert, AlertKind, Severity
 from schemas.ids import derived_id
 from schemas.money import format_amount, unit_name
 
-GUARDRAILS = "guardrails"
 #: The run rate is the mean of so many hours, the last that are known: a whole day, if there was one.
 RATE_HOURS_MAX, RATE_HOURS_MIN = HOURS_PER_DAY, 3
 #: 80 % of a normal distribution lie within so many standard deviations.
@@ -97,22 +97,17 @@ def burn_rate_alert(
         format_amount(nano, limit.currency) for nano in (posted_nano, allowed_nano, *projected[:3])
     )
     place = place_of(limit.scope, limit.scope_id)
-    return Alert(
-        event_id=derived_id(GUARDRAILS, str(counter), AlertKind.BURN_RATE.value, ""),
-        occurred_at=now_micros,
-        tenant_id=limit.tenant_id,
-        actor=GUARDRAILS,
-        kind=AlertKind.BURN_RATE,
+    return limit_alert(
+        limit,
+        counter,
+        AlertKind.BURN_RATE,
+        derived_id(GUARDRAILS, str(counter), AlertKind.BURN_RATE.value, ""),
+        now_micros,
         severity=Severity.CRITICAL if projected.low_nano > allowed_nano else Severity.WARNING,
-        subject=str(counter),
         title=f"{limit.tenant_id}: the budget of {place} will not last its {limit.window}",
         detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged; at the rate of the last "
         f"{projected.hours} hours it will be {expected} by its end ({INTERVAL_PERCENT} % interval {low} to {high}). "
         f"Limit {counter.limit_id}.",
-        window_start=counter.window_start,
-        window_end=counter.window_end,
-        limit_id=counter.limit_id,
-        currency=limit.currency,
         spent_nano=posted_nano,
         allowed_nano=allowed_nano,
         expected_nano=projected.expected_nano,

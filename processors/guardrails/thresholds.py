@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from processors.budgets.events import refusal_reason
 from processors.budgets.fold import Counter
@@ -53,6 +53,23 @@ def crossings(limit: Limit, counter: Counter, posted_nano: int, now_micros: int)
     ]
 
 
+def limit_alert(limit: Limit, counter: Counter, kind: AlertKind, event_id: str, occurred_at: int, **said: Any) -> Alert:
+    """An alert about a counter of a limit; `said` is what it says of it."""
+    return Alert(
+        event_id=event_id,
+        occurred_at=occurred_at,
+        tenant_id=limit.tenant_id,
+        actor=GUARDRAILS,
+        kind=kind,
+        subject=str(counter),
+        window_start=counter.window_start or None,
+        window_end=counter.window_end or None,
+        limit_id=counter.limit_id,
+        currency=counter.currency,
+        **said,
+    )
+
+
 def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
     """The alert of a crossing."""
     limit, counter, threshold, posted_nano, allowed_nano = crossing
@@ -60,21 +77,16 @@ def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
     label = f"{threshold.percent}%"
     is_critical = threshold.percent >= CRITICAL_PERCENT or threshold.action == "block"
     does = _DOES[threshold.action].format(models=", ".join(threshold.models))
-    return Alert(
-        event_id=threshold_alert_id(counter, threshold),
-        occurred_at=now_micros,
-        tenant_id=limit.tenant_id,
-        actor=GUARDRAILS,
-        kind=AlertKind.THRESHOLD,
+    return limit_alert(
+        limit,
+        counter,
+        AlertKind.THRESHOLD,
+        threshold_alert_id(counter, threshold),
+        now_micros,
         severity=Severity.CRITICAL if is_critical else Severity.WARNING,
-        subject=str(counter),
         title=f"{limit.tenant_id}: {label} of the budget of {_named(limit, counter)} is used",
         detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged.{does} Limit {counter.limit_id}.",
-        window_start=counter.window_start or None,
-        window_end=counter.window_end or None,
         threshold=label,
-        limit_id=counter.limit_id,
-        currency=limit.currency,
         spent_nano=posted_nano,
         allowed_nano=allowed_nano,
         action=threshold.action,
@@ -99,24 +111,19 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         format_amount(nano, leg.currency) for nano in (leg.amount_nano, event.remaining_nano or 0, at_nano)
     )
     does = _DOES[held_to.action].format(models=", ".join(held_to.models))
-    return Alert(
-        event_id=threshold_alert_id(counter, held_to),
-        occurred_at=event.occurred_at,
-        tenant_id=limit.tenant_id,
+    return limit_alert(
+        limit,
+        counter,
+        AlertKind.THRESHOLD,
+        threshold_alert_id(counter, held_to),
+        event.occurred_at,
         request_id=event.request_id,
         causation_id=event.event_id,
-        actor=GUARDRAILS,
-        kind=AlertKind.THRESHOLD,
         severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
-        subject=str(counter),
         title=f"{limit.tenant_id}: calls are refused by the budget of {_named(limit, counter)}",
         detail=f"{left} {unit_name(leg.currency)} are left up to {held_to.percent}% of it ({at}), and a call may need "
         f"{asked}.{does} Limit {counter.limit_id}.",
-        window_start=counter.window_start or None,
-        window_end=counter.window_end or None,
         threshold=f"{held_to.percent}%",
-        limit_id=counter.limit_id,
-        currency=leg.currency,
         allowed_nano=at_nano,
         action=held_to.action,
     )
@@ -125,23 +132,18 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
 def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert:
     """The alert of the first call in a window that cost more than it held: the whole of it is charged."""
     over = f"{format_amount(leg.amount_nano, leg.currency)} {unit_name(leg.currency)}"
-    return Alert(
-        event_id=derived_id(GUARDRAILS, str(counter), AlertKind.OVERAGE.value, ""),
-        occurred_at=event.occurred_at,
-        tenant_id=event.tenant_id,
+    return limit_alert(
+        limit,
+        counter,
+        AlertKind.OVERAGE,
+        derived_id(GUARDRAILS, str(counter), AlertKind.OVERAGE.value, ""),
+        event.occurred_at,
         request_id=event.request_id,
         causation_id=event.event_id,
-        actor=GUARDRAILS,
-        kind=AlertKind.OVERAGE,
         severity=Severity.WARNING,
-        subject=str(counter),
         title=f"{limit.tenant_id}: a call cost more than it held of the budget of {_named(limit, counter)}",
         detail=f"{over} above its hold, charged in full (provider {event.provider_id}, model {event.model}). "
         f"Further ones in this window are not told. Limit {counter.limit_id}.",
-        window_start=counter.window_start or None,
-        window_end=counter.window_end or None,
-        limit_id=counter.limit_id,
-        currency=leg.currency,
     )
 
 

@@ -11,13 +11,12 @@ from streams.agents.application import faust_application
 from streams.agents.provider_health import provider_health
 from streams.codec import Codec
 from streams.monitor import Monitor
-
-PREPARE_SECONDS = 1.0
+from streams.waiting import prepared
 
 
 async def run_health(bootstrap: str, codec: Codec, monitor: Monitor, stop: asyncio.Event, data: Path) -> None:
     """Watch providers on Kafka until `stop`; raises LogUnavailableError when Faust gave up."""
-    if not await _prepared(codec, monitor, stop):
+    if not await prepared(codec, monitor, stop):
         return
     application = faust_application("health", bootstrap, data)
     provider_health(application, codec, monitor)
@@ -46,16 +45,3 @@ async def _run(application: Any) -> None:
     await application.wait_until_stopped()
     if application.crash_reason is not None:
         raise application.crash_reason
-
-
-async def _prepared(codec: Codec, monitor: Monitor, stop: asyncio.Event) -> bool:
-    """Learn the schema ids before the first record; False when told to stop before."""
-    while not stop.is_set():
-        try:
-            await asyncio.to_thread(codec.prepare)
-        except LogUnavailableError:
-            monitor.set(state="waiting")
-            await asyncio.sleep(PREPARE_SECONDS)
-        else:
-            return True
-    return False

@@ -7,8 +7,7 @@ import os
 import queue
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from api.alerts.http import signed_headers
 from tests.e2e.product import Product
+from tests.support.gateway_stack import wait_for
 
 SECONDS_MAX = 60.0
 SECRET = "between the two of us"
@@ -44,14 +44,6 @@ def receiver() -> Iterator[tuple[str, Came]]:
     server.server_close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; the test fails after a while."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
 def test_an_alert_reaches_its_webhook_once_whatever_dies(product: Product, receiver: tuple[str, Came]) -> None:
     """Signed, listed as sent, and not told again by the process that takes over; the next threshold is."""
     url, came = receiver
@@ -69,7 +61,7 @@ def test_an_alert_reaches_its_webhook_once_whatever_dies(product: Product, recei
     headers, body = came.get(timeout=SECONDS_MAX)
     pid = product.processes()["stream-guardrails"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: product.processes()["stream-guardrails"]["pid"] not in {None, pid})
+    wait_for(lambda: product.processes()["stream-guardrails"]["pid"] not in {None, pid}, SECONDS_MAX)
     product.run(*call)
     _, second = came.get(timeout=SECONDS_MAX)
 
@@ -79,7 +71,7 @@ def test_an_alert_reaches_its_webhook_once_whatever_dies(product: Product, recei
         signed_headers(headers["webhook-id"], sent_at, body, SECRET)["webhook-signature"]
         == headers["webhook-signature"]
     )
-    until(lambda: 2 == len([one for one in told(product) if one["deliveries"]]))
+    wait_for(lambda: 2 == len([one for one in told(product) if one["deliveries"]]), SECONDS_MAX)
     assert {("hook", "sent")} == {(end["channel"], end["state"]) for one in told(product) for end in one["deliveries"]}
     assert came.empty()
 
