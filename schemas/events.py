@@ -299,6 +299,10 @@ class EntityKind(StrEnum):
     SYSTEM = "SYSTEM"
     EXCHANGE_RATE = "EXCHANGE_RATE"
     CHANNEL = "CHANNEL"
+    SUBJECT = "SUBJECT"
+    LEGAL_HOLD = "LEGAL_HOLD"
+    RETENTION = "RETENTION"
+    AUDIT_KEY = "AUDIT_KEY"
 
 
 class ControlAction(StrEnum):
@@ -308,6 +312,8 @@ class ControlAction(StrEnum):
     CREATED = "CREATED"
     UPDATED = "UPDATED"
     REMOVED = "REMOVED"
+    ERASED = "ERASED"
+    PRUNED = "PRUNED"
 
 
 class ControlEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -327,12 +333,13 @@ class ControlEvent(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: cli/<uid>, console, or supervisor. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 3
+    schema_version: int = 4
     #: What kind of thing changed.
     entity_kind: EntityKind
     #: Its id.
     entity_id: str
-    #: What was done; a revoked key is REMOVED.
+    #: What was done; a revoked key is REMOVED, a data subject whose key was destroyed ERASED, a part of the log that
+    #: retention gave up PRUNED.
     action: ControlAction
     #: The whole entity before, JSON without secrets. Null when it did not exist.
     before: str | None = None
