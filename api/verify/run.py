@@ -18,7 +18,7 @@ from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
+from sinks.audit.keys import load_salts, load_verifier
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.reads import AuditReads
@@ -125,7 +125,7 @@ class Verification:
         stores = [
             NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres, postgres, POSTGRES),
             NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse, clickhouse, CLICKHOUSE),
-            NamedStore("audit", AUDITED_TOPICS, audit, AuditReads(audit)),
+            NamedStore("audit", AUDITED_TOPICS, audit, AuditReads(audit, load_salts(self._layout().salt_file))),
         ]
         try:
             await plans.open()

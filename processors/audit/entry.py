@@ -1,6 +1,6 @@
-"""The bytes of an audit entry, version 1, and the chain that runs through one tenant's entries.
+"""The bytes of an audit entry, version 2, and the chain that runs through one tenant's entries.
 
-An entry commits to a Kafka record (topic UUID, partition, offset, SHA-256 over its value bytes) and carries a few
+An entry commits to a Kafka record (topic UUID, partition, offset, salted SHA-256 of its value bytes) and carries a few
 public fields. Its place in the log (`seq`), in its tenant's chain (`tseq`, from 1) and the chain before it
 (`prev_chain`) stand inside, so the tree commits to the chain and both agree or verification fails.
 docs/reference/audit-format.md has the table.
@@ -15,18 +15,24 @@ from typing import NamedTuple
 
 from schemas.errors import IntegrityError
 
-MAGIC = b"audit/v1\n"
-VALUE_TAG = b"quaestor/audit/value/v1\0"
-NULL_TAG = b"quaestor/audit/null/v1\0"
+MAGIC = b"audit/v2\n"
+#: Entries without a salt in their commitment, of before version 2: they are read, none is written.
+MAGIC_UNSALTED = b"audit/v1\n"
 CHAIN_TAG = b"chain/v1\0"
 #: The chain before a tenant's first entry.
 CHAIN_START = bytes(32)
 #: `kind` of a record whose value could not be read; its tenant is `_system`.
 KIND_UNDECODABLE = "UNDECODABLE"
+#: `kind` of an entry that commits to where every tenant's chain stands (processors/audit/heads.py).
+KIND_HEADS = "HEADS"
+#: The chain of what the log says of itself; no record of Kafka is entered under this name.
+LOG_TENANT = "_log"
 #: magic, seq, tseq, prev_chain, partition, offset, time_micros, schema_id, commitment, has amount, amount_nano.
 _FIXED = struct.Struct(">9sQQ32sIQqI32s?q")
 _LENGTH = struct.Struct(">H")
 _TEXTS = 7
+#: What an entry of the log's own has after its fixed fields.
+_OWN = _LENGTH.pack(len(LOG_TENANT)) + LOG_TENANT.encode()
 TEXTS_CACHED_MAX = 10_000
 
 
@@ -62,6 +68,7 @@ class Entry(NamedTuple):
     tseq: int
     prev_chain: bytes
     source: Source
+    magic: bytes = MAGIC
 
 
 class Head(NamedTuple):
@@ -85,11 +92,6 @@ class Sealed(NamedTuple):
 NO_HEAD = Head(0, CHAIN_START)
 
 
-def commitment(value: bytes | None) -> bytes:
-    """The commitment to a record's value bytes; a null value has a tag of its own."""
-    return sha256(NULL_TAG if value is None else VALUE_TAG + value).digest()
-
-
 def chain_hash(prev_chain: bytes, leaf: bytes) -> bytes:
     """The chain after an entry with this leaf hash."""
     return sha256(CHAIN_TAG + prev_chain + leaf).digest()
@@ -97,16 +99,16 @@ def chain_hash(prev_chain: bytes, leaf: bytes) -> bytes:
 
 def encode_entry(entry: Entry) -> bytes:
     """The canonical bytes; raises ValueError when a number or text is out of its range."""
-    return _encode(entry.seq, entry.tseq, entry.prev_chain, entry.source)
+    return _encode(entry.seq, entry.tseq, entry.prev_chain, entry.source, entry.magic)
 
 
-def _encode(seq: int, tseq: int, prev_chain: bytes, source: Source) -> bytes:
+def _encode(seq: int, tseq: int, prev_chain: bytes, source: Source, magic: bytes = MAGIC) -> bytes:
     (tenant, topic, topic_id, part, offset, micros, schema, commit, amount, currency, event_id, request_id, kind) = (
         source
     )
     priced = amount is not None
     try:
-        fixed = _FIXED.pack(MAGIC, seq, tseq, prev_chain, part, offset, micros, schema, commit, priced, amount or 0)
+        fixed = _FIXED.pack(magic, seq, tseq, prev_chain, part, offset, micros, schema, commit, priced, amount or 0)
         return fixed + _texts_shared(tenant, topic, topic_id, currency, kind) + _text(event_id) + _text(request_id)
     except (struct.error, UnicodeEncodeError) as error:
         raise ValueError(f"the record at {topic}/{part}@{offset} does not fit an entry: {error}") from error
@@ -125,9 +127,11 @@ def _texts_shared(*texts: str) -> bytes:
 
 def decode_entry(data: bytes) -> Entry:
     """The entry of its bytes; raises EntryError when they are not exactly what encoding it gives."""
-    if len(data) < _FIXED.size or not data.startswith(MAGIC):
-        raise EntryError("the bytes do not begin as an entry of version 1")
-    (_, seq, tseq, prev_chain, partition, offset, micros, schema_id, commit, priced, amount) = _FIXED.unpack_from(data)
+    if len(data) < _FIXED.size or not data.startswith((MAGIC, MAGIC_UNSALTED)):
+        raise EntryError("the bytes do not begin as an entry of a known version")
+    (magic, seq, tseq, prev_chain, partition, offset, micros, schema_id, commit, priced, amount) = _FIXED.unpack_from(
+        data
+    )
     tenant, topic, topic_id, currency, kind, event_id, request_id = _texts(data)
     if data[_FIXED.size - 9] > 1 or (amount and not priced):
         raise EntryError("an amount without its mark")
@@ -139,6 +143,7 @@ def decode_entry(data: bytes) -> Entry:
             tenant, topic, topic_id, partition, offset, micros, schema_id, commit,
             amount if priced else None, currency, event_id, request_id, kind,
         ),
+        magic,
     )  # fmt: skip
 
 
@@ -154,6 +159,16 @@ def _texts(data: bytes) -> list[str]:
     if position != len(data):
         raise EntryError("the entry's lengths do not meet its end")
     return texts
+
+
+def is_own(data: bytes) -> bool:
+    """Whether these are the bytes of an entry of the log's own: one of heads, the only ones there are."""
+    return data.startswith(_OWN, _FIXED.size)
+
+
+def heads_source(commitment: bytes, time_micros: int) -> Source:
+    """The source of a heads entry: it commits to the heads' tree, and to no record."""
+    return Source(LOG_TENANT, "", "", 0, 0, time_micros, 0, commitment, None, "", "", "", KIND_HEADS)
 
 
 def seal(sources: list[Source], next_seq: int, heads: dict[str, Head]) -> list[Sealed]:

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from processors.audit.entry import NO_HEAD, Entry, EntryError, Head, chain_hash, decode_entry
+from processors.audit.entry import (
+    KIND_HEADS,
+    LOG_TENANT,
+    MAGIC,
+    NO_HEAD,
+    Entry,
+    EntryError,
+    Head,
+    Source,
+    chain_hash,
+    decode_entry,
+)
+from processors.audit.heads import HeadsTree
 from processors.audit.merkle import leaf_hash
 
 PartitionKey = tuple[str, str, int]
@@ -38,6 +50,12 @@ class EntryWalk:
         self.heads: dict[str, Head] = {}
         #: (topic, topic UUID, partition) to the offset after its last entry.
         self.next_offsets: dict[PartitionKey, int] = {}
+        #: The heads' tree as of the last heads entry, and the tenants whose chains grew since.
+        self.tree = HeadsTree()
+        self._grown: set[str] = set()
+        self._heads_micros = 0
+        #: Whether the last entry may not be the last one under a checkpoint: that is one of heads since version 2.
+        self.lacks_heads = False
 
     def take(self, data: bytes) -> tuple[Entry | None, bytes, bytes]:
         """The entry (None when its bytes are none), its leaf hash, and the chain after it."""
@@ -54,7 +72,13 @@ class EntryWalk:
             )
         chain = chain_hash(entry.prev_chain, leaf)
         self._check_chain(position, entry, chain)
-        self._check_offset(position, entry)
+        is_own = entry.source.tenant_id == LOG_TENANT
+        self.lacks_heads = not is_own and entry.magic == MAGIC
+        if is_own:
+            self._check_heads(position, entry.source)
+        else:
+            self._grown.add(entry.source.tenant_id)
+            self._check_offset(position, entry)
         return entry, leaf, chain
 
     def _check_chain(self, position: int, entry: Entry, chain: bytes) -> None:
@@ -69,6 +93,17 @@ class EntryWalk:
             self._differences.add(
                 "chains", f"entry {position}: does not continue the chain of {tenant} after its entry {head.tseq}"
             )
+
+    def _check_heads(self, position: int, source: Source) -> None:
+        self.tree.move({tenant: self.heads[tenant] for tenant in self._grown})
+        self._grown.clear()
+        if source.kind != KIND_HEADS or source.commitment != self.tree.commitment():
+            self._differences.add(
+                "tenants", f"entry {position}: does not commit to the chains of the {len(self.tree)} tenants before it"
+            )
+        if source.time_micros < self._heads_micros:
+            self._differences.add("clock", f"entry {position}: its time is before that of the heads entry before it")
+        self._heads_micros = source.time_micros
 
     def _check_offset(self, position: int, entry: Entry) -> None:
         source = entry.source

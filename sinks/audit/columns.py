@@ -7,10 +7,10 @@ asked, record by record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 
-from processors.audit.entry import VALUE_TAG, Source
-from processors.audit.sources import KIND_FIELDS, currency_fits, source_of
+from processors.audit.commitment import Salts
+from processors.audit.entry import LOG_TENANT, Source
+from processors.audit.sources import KIND_FIELDS, Place, currency_fits, source_of
 from schemas.ids import is_name
 from sinks.runner.columns import Rows, Selection, joined, selections
 from sinks.runner.seam import Decoded, Span
@@ -19,32 +19,31 @@ from streams.columns import Column, Columns, texts_of
 from streams.pieces import UnusualError
 
 
-def sources_together(spans: Sequence[Span]) -> list[Source]:
+def sources_together(spans: Sequence[Span], salts: Salts) -> list[Source]:
     """The sources of the records of spans of one topic, which have no poison; partition by partition, each in order."""
     topic_id = spans[0].topic_id
     records = joined([span.records for span in spans])
     if isinstance(records, Rows):
         chosen, _ = selections(records)
-        return [source for selection in chosen for source in _sources(selection, topic_id)]
-    return [source_of_record(record, topic_id) for record in records]
+        return [source for selection in chosen for source in _sources(selection, topic_id, salts)]
+    return [source_of_record(record, topic_id, salts) for record in records]
 
 
-def source_of_record(item: Decoded, topic_id: str) -> Source:
+def source_of_record(item: Decoded, topic_id: str, salts: Salts) -> Source:
     """The source of one decoded record."""
     record = item.record
-    return source_of(
-        item.fields, record.topic, topic_id, record.partition, item.offset, record.timestamp_millis, record.value
-    )
+    place = Place(record.topic, topic_id, record.partition, item.offset, record.timestamp_millis, record.value)
+    return source_of(item.fields, place, salts)
 
 
-def _sources(selection: Selection, topic_id: str) -> Iterable[Source]:
+def _sources(selection: Selection, topic_id: str, salts: Salts) -> Iterable[Source]:
     try:
-        return list(map(Source._make, _fields(selection, topic_id)))
+        return list(map(Source._make, _fields(selection, topic_id, salts)))
     except UnusualError:
-        return [source_of_record(record, topic_id) for record in selection.records]
+        return [source_of_record(record, topic_id, salts) for record in selection.records]
 
 
-def _fields(selection: Selection, topic_id: str) -> Iterable[Sequence[object]]:
+def _fields(selection: Selection, topic_id: str, salts: Salts) -> Iterable[Sequence[object]]:
     """The fields of every source, in their order; raises UnusualError when one may not fit an entry."""
     columns, count = selection.columns, len(selection.columns)
     topic = selection.records[0].record.topic
@@ -52,15 +51,17 @@ def _fields(selection: Selection, topic_id: str) -> Iterable[Sequence[object]]:
     columns.uuids(fields["event_id"])
     amounts, currencies = _amounts(columns, count)
     kind_field = KIND_FIELDS.get(topic)
+    tenants = _tenants(columns)
+    partitions, offsets = selection.partitions.tolist(), selection.offsets.tolist()
     return zip(
-        _names(columns, "tenant_id"),
+        tenants,
         [topic] * count,
         [topic_id] * count,
-        selection.partitions.tolist(),
-        selection.offsets.tolist(),
+        partitions,
+        offsets,
         fields["occurred_at"].values.tolist(),
         [_schema_id(columns)] * count,
-        _commitments(columns),
+        map(salts.commitment, _values(columns), tenants, [topic_id] * count, partitions, offsets),
         amounts,
         currencies,
         texts_of(columns, "event_id"),
@@ -75,9 +76,15 @@ def _names(columns: Columns, field: str) -> list[str]:
     texts = texts_of(columns, field)
     if not all(text is None or is_name(text) for text in set(texts)):
         raise UnusualError
-    if None in texts and field == "tenant_id":
-        raise UnusualError
     return [text or "" for text in texts]
+
+
+def _tenants(columns: Columns) -> list[str]:
+    """The tenants; raises UnusualError for one that no record may have."""
+    tenants = _names(columns, "tenant_id")
+    if not {"", LOG_TENANT}.isdisjoint(tenants):
+        raise UnusualError
+    return tenants
 
 
 def _amounts(columns: Columns, count: int) -> tuple[Sequence[int | None], Sequence[str]]:
@@ -109,7 +116,8 @@ def _schema_id(columns: Columns) -> int:
     return int(HEADER.unpack_from(columns.buffer, begin)[1])
 
 
-def _commitments(columns: Columns) -> list[bytes]:
+def _values(columns: Columns) -> list[bytes]:
+    """The records' value bytes, as Kafka has them."""
     buffer, begins = columns.buffer, columns.begins
     ends = (begins + columns.sizes).tolist()
-    return [sha256(VALUE_TAG + buffer[at:end]).digest() for at, end in zip(begins.tolist(), ends, strict=True)]
+    return [bytes(buffer[at:end]) for at, end in zip(begins.tolist(), ends, strict=True)]

@@ -1,4 +1,4 @@
-"""The log's signing key on disk: 32 bytes as hex, readable by its owner alone."""
+"""The log's secrets on disk, signing key and salt secret: 32 bytes as hex each, readable by their owner alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from processors.audit.commitment import Salts
 from processors.audit.note import Signer, Verifier
 from schemas.errors import ConfigurationError
 
@@ -16,22 +17,43 @@ OTHERS_MASK = 0o077
 
 def load_or_make_signer(path: Path, origin: str) -> Signer:
     """The signer of a log, made at first use; raises ConfigurationError when the file is unusable."""
+    make_secret(path)
+    return load_signer(path, origin)
+
+
+def load_or_make_salts(path: Path) -> Salts:
+    """The salts of a log, their secret made at first use; raises ConfigurationError when the file is unusable."""
+    make_secret(path)
+    return load_salts(path)
+
+
+def make_secret(path: Path) -> None:
+    """Put a random secret there, durably, if there is none; raises ConfigurationError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
     except FileExistsError:
-        return load_signer(path, origin)
+        return
     except OSError as error:
         raise ConfigurationError(f"the audit key {path} can't be made: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_bytes(SEED_BYTES).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return load_signer(path, origin)
 
 
 def load_signer(path: Path, origin: str) -> Signer:
     """The signer of a log that has one; raises ConfigurationError when the file is missing, open to others, damaged."""
+    return Signer(origin, load_secret(path))
+
+
+def load_salts(path: Path) -> Salts:
+    """The salts of a log that has a secret for them; raises ConfigurationError as `load_signer` does."""
+    return Salts(load_secret(path))
+
+
+def load_secret(path: Path) -> bytes:
+    """The 32 bytes of a file of ours; raises ConfigurationError when it is missing, open to others, damaged."""
     try:
         if path.stat().st_mode & OTHERS_MASK:
             raise ConfigurationError(f"the audit key {path} is readable by others; run: chmod 600 {path}")
@@ -44,7 +66,7 @@ def load_signer(path: Path, origin: str) -> Signer:
         raise ConfigurationError(
             f"the audit key {path} is damaged: it should hold 64 hex digits; restore it from backup"
         )
-    return Signer(origin, seed)
+    return seed
 
 
 def load_verifier(path: Path, origin: str) -> Verifier:

@@ -56,3 +56,8 @@ class AuditLayout:
     def key_file(self) -> Path:
         """The signing key, mode 0600."""
         return self.data / "secrets" / "audit.key"
+
+    @property
+    def salt_file(self) -> Path:
+        """The secret from which the salts of commitments are derived, mode 0600."""
+        return self.data / "secrets" / "audit-salt.key"

@@ -13,7 +13,7 @@ from processors.audit.merkle import EMPTY_ROOT
 from processors.audit.note import Verifier
 from schemas.errors import QuaestorError
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_or_make_signer, load_verifier
+from sinks.audit.keys import load_or_make_salts, load_or_make_signer, load_verifier
 from sinks.audit.layout import LOG_NAME, ORIGIN, AuditLayout, Probe, no_probe
 from sinks.audit.lock import FileLockStore
 from sinks.audit.publisher import Publisher
@@ -59,10 +59,11 @@ async def run(
 
 
 def make_sink(layout: AuditLayout, store: AuditStore, name: str, probe: Probe = no_probe) -> AuditSink:
-    """A sink of a log; raises ConfigurationError when its key is unusable."""
+    """A sink of a log; raises ConfigurationError when its key or its salt secret is unusable."""
     signer = load_or_make_signer(layout.key_file, layout.origin)
+    salts = load_or_make_salts(layout.salt_file)
     files, lock = LogFiles(layout.directory, probe), FileLockStore(layout.lock_file, probe)
-    return AuditSink(store, Publisher(store, files, lock, signer, probe), name)
+    return AuditSink(store, Publisher(store, files, lock, signer, probe), salts, name)
 
 
 def published(layout: AuditLayout) -> tuple[Verifier, Checkpoint]:

@@ -12,6 +12,7 @@ import structlog
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from processors.audit.edge import TreeEdge, load_edge
+from processors.audit.entry import is_own
 from processors.audit.merkle import leaf_hash
 from processors.audit.note import Signer
 from processors.audit.tiles import TILE_WIDTH, tile_of_node
@@ -46,6 +47,8 @@ class Publisher:
         self._note: str | None = None
         self._published: str | None = None
         self._epoch = 0
+        #: Whether the last entry in tiles is a heads entry: only there a checkpoint is signed.
+        self._ends_with_heads = False
         #: Size of the latest signed checkpoint.
         self.signed_size = 0
 
@@ -71,6 +74,8 @@ class Publisher:
         signed = refuse_rollback(state, self._note, self._published, self._signer.verifier)
         self.signed_size = signed.size
         self._edge = await self._load(state)
+        last = await self._store.entries(max(self._edge.size - 1, 0), self._edge.size)
+        self._ends_with_heads = bool(last) and is_own(last[0][1])
         await self._check_signed(signed)
         if await self.publish():
             log.info("audit_checkpoint_published_again", size=self.signed_size)
@@ -133,10 +138,12 @@ class Publisher:
             if end <= self.signed_size:
                 raise IntegrityError(f"entry {first} is missing from the database; restore it from a newer backup")
             return 0
+        entries = _up_to_heads(entries)
         edge, files = await asyncio.to_thread(self._edge.grow, entries)
         await asyncio.to_thread(self._files.write, files, self.signed_size)
         await self._store.integrated(self._epoch, edge.size, edge.root())
         self._edge = edge
+        self._ends_with_heads = is_own(entries[-1])
         if edge.size // TILE_WIDTH > first // TILE_WIDTH:
             await asyncio.to_thread(self._files.collect, first, edge.size)
         return len(entries)
@@ -167,12 +174,12 @@ class Publisher:
         return [entry for _, entry in rows]
 
     async def publish(self) -> bool:
-        """Sign and publish a checkpoint of what is integrated; False when the last one already says it.
+        """Sign and publish a checkpoint of what is in tiles, if that ends with heads; False when there is nothing new.
 
         Raises StoreUnavailableError, FencedError when a newer owner signs by now, and IntegrityError when the lock
         store has a checkpoint that is neither ours nor a newer owner's: someone else signs this log.
         """
-        if self._edge.size > self.signed_size:
+        if self._edge.size > self.signed_size and self._ends_with_heads:
             checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
             note = sign_checkpoint(checkpoint, self._signer)
             self._probe("signed")
@@ -206,3 +213,9 @@ class Publisher:
         if found is None or found.size > self._edge.size or self._root_at(found.size) != found.root:
             raise IntegrityError("the lock store holds a checkpoint of another history; run `quaestor audit verify`")
         self._note = note
+
+
+def _up_to_heads(entries: list[bytes]) -> list[bytes]:
+    """The entries up to the last heads entry; all of them, when a batch is larger than one step and has none yet."""
+    last = next((position for position in range(len(entries), 0, -1) if is_own(entries[position - 1])), len(entries))
+    return entries[:last]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import ClassVar
 
+from processors.audit.commitment import Salts
 from processors.audit.entry import Source, decode_entry
-from processors.audit.sources import source_of, undecodable
+from processors.audit.sources import Place, source_of, undecodable
 from sinks.audit.layout import AUDITED_TOPICS
 from sinks.audit.store import AuditStore
 from sinks.content import Content, LogRow, Ranges, StoredRow, Values
@@ -18,22 +18,30 @@ class EntryContent(Content):
 
     names = Source._fields
 
+    def __init__(self, salts: Salts) -> None:
+        """The log's salts."""
+        self._salts = salts
+
     def of(self, row: LogRow) -> Values:
         """As the seam says."""
         record = row.record
-        place = (record.topic, row.topic_id, record.partition, record.offset, record.timestamp_millis, record.value)
-        return list(undecodable(*place) if row.fields is None else source_of(row.fields, *place))
+        place = Place(
+            record.topic, row.topic_id, record.partition, record.offset, record.timestamp_millis, record.value
+        )
+        if row.fields is None:
+            return list(undecodable(place, self._salts))
+        return list(source_of(row.fields, place, self._salts))
 
 
 class AuditReads:
     """Reads of one log's entries."""
 
     holds_every_record = True
-    contents: ClassVar[dict[str, Content]] = dict.fromkeys(AUDITED_TOPICS, EntryContent())
 
-    def __init__(self, store: AuditStore) -> None:
-        """Over an open store."""
+    def __init__(self, store: AuditStore, salts: Salts) -> None:
+        """Over an open store, with the log's salts."""
         self._store = store
+        self.contents: dict[str, Content] = dict.fromkeys(AUDITED_TOPICS, EntryContent(salts))
 
     async def rows(self, ranges: Ranges) -> AsyncIterator[list[StoredRow]]:
         """The entries of these ranges, all of the log being read, in bounded pages."""

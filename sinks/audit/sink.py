@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
+from processors.audit.commitment import Salts
 from schemas import limits
 from schemas.errors import ConfigurationError, FencedError, IntegrityError, QuaestorError, StoreUnavailableError
 from sinks.audit.layout import AUDITED_TOPICS
@@ -33,11 +34,11 @@ class AuditSink(Sink):
         takes_columns=True,
     )
 
-    def __init__(self, store: AuditStore, publisher: Publisher, owner: str) -> None:
+    def __init__(self, store: AuditStore, publisher: Publisher, salts: Salts, owner: str) -> None:
         """`owner` names this process in the log's row."""
         self._store = store
         self._publisher = publisher
-        self._sequencer = Sequencer(store, owner, publisher.offer)
+        self._sequencer = Sequencer(store, salts, owner, publisher.offer)
         self._background: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._room = asyncio.Event()
@@ -67,6 +68,7 @@ class AuditSink(Sink):
         self._fault = None
         state = await self._sequencer.claim({partition: topic_ids[partition.topic] for partition in partitions})
         await self._publisher.open(state)
+        await self._sequencer.end_with_heads()
         cursors = await self._sequencer.cursors()
         self._background = asyncio.create_task(self._publish_until_stopped(), name="audit-publisher")
         return {partition: cursors.get(partition, 0) for partition in partitions}

@@ -10,7 +10,7 @@ from typing import Any
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from processors.audit.edge import TileFile, TreeEdge
-from processors.audit.entry import Entry, Head
+from processors.audit.entry import LOG_TENANT, Entry, Head
 from processors.audit.merkle import EMPTY_ROOT, HASH_BYTES
 from processors.audit.note import NoteError, Verifier, parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tiles_of
@@ -25,7 +25,10 @@ from sinks.audit.store import AuditStore, Snapshot, StoredEntry
 OnProgress = Callable[[int, int], None]
 #: Entries verified between two looks at the disk and the database.
 CHUNK_ENTRIES = 16 * TILE_WIDTH
-CHECKS = ("checkpoint", "lock", "entries", "tiles", "root", "chains", "offsets", "rows", "heads", "cursors")
+CHECKS = (
+    *("checkpoint", "lock", "entries", "tiles", "root", "chains", "tenants", "clock"),
+    *("offsets", "rows", "heads", "cursors"),
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class _Verification:
         self.walk = EntryWalk(self.differences, _bundle_of)
         for stop in sorted({signed.size, held.size}):
             await self._walk_files(stop, max(snapshot.state.next_seq, held.size))
+            if stop and self.walk.lacks_heads:
+                self.differences.add("tenants", f"the checkpoint of {stop} entries does not end with a heads entry")
             for checkpoint, name in ((signed, "root"), (held, "lock")):
                 if checkpoint.size == stop:
                     self._compare_root(checkpoint, name)
@@ -229,7 +234,12 @@ class _Verification:
             for name in CHECKS
         )
         return AuditReport(
-            signed.origin, signed.size, signed.root, snapshot.state.next_seq, len(self.walk.heads), checks
+            signed.origin,
+            signed.size,
+            signed.root,
+            snapshot.state.next_seq,
+            len(self.walk.heads.keys() - {LOG_TENANT}),
+            checks,
         )
 
 

@@ -14,7 +14,7 @@ from sinks.audit.store import AuditStore, CursorMove, LogState
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.totals import totals_of
 from streams.log import Partition
-from tests.support.audit import PARTITIONS, TOPIC, TOPIC_ID, spans_of
+from tests.support.audit import PARTITIONS, SALTS, TOPIC, TOPIC_ID, spans_of
 from tests.support.databases import postgres_databases
 
 TOPIC_IDS = dict.fromkeys(PARTITIONS, TOPIC_ID)
@@ -34,7 +34,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[AuditStore]:
 async def append(store: AuditStore, epoch: int, first_offset: int, count: int, next_seq: int) -> list[Sealed]:
     """Entries for the next `count` records of each partition."""
     spans = spans_of(first_offset, count)
-    sources = [source for span in spans for source in sources_of(span)]
+    sources = [source for span in spans for source in sources_of(span, SALTS)]
     heads = await store.heads(list({source.tenant_id for source in sources}))
     sealed = seal(sources, next_seq, heads)
     moves = [CursorMove(span.partition, TOPIC_ID, span.first_offset, span.next_offset) for span in spans]

@@ -7,6 +7,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from processors.audit.commitment import Salts
 from processors.audit.merkle import NodeReader
 from schemas.events import QuarantineReason
 from schemas.ids import derived_id
@@ -25,6 +26,8 @@ from streams.codec import Codec, LocalSchemas
 from streams.log import LogRecord, Partition
 
 CODEC = Codec(LocalSchemas())
+SALTS = Salts(bytes(range(32)))
+NOW_SECONDS = 1_700_000_000.0
 
 
 def entries_of(count: int) -> list[bytes]:
@@ -124,12 +127,13 @@ class AuditWorld:
         self.files = LogFiles(self.layout.directory, probe)
         self.lock = FileLockStore(self.layout.lock_file, probe)
         self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe)
-        self.sequencer = Sequencer(self.store, "test", self.publisher.offer)
+        self.sequencer = Sequencer(self.store, SALTS, "test", self.publisher.offer, lambda: NOW_SECONDS)
 
     async def claim(self) -> None:
         """Take the log, as a starting process does."""
         state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID))
         await self.publisher.open(state)
+        await self.sequencer.end_with_heads()
 
     async def feed(self, count: int) -> None:
         """Sequence the next `count` records of each partition."""

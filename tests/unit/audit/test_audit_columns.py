@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from processors.audit.entry import KIND_UNDECODABLE, Source
-from processors.audit.sources import source_of
+from processors.audit.sources import Place, source_of
 from schemas.topics import BUDGETS, COSTS
 from sinks.audit.sequencer import sources_of_all
 from sinks.runner import columns
@@ -16,6 +16,7 @@ from sinks.runner.screen import Screen
 from sinks.runner.seam import Poison, Span
 from streams.log import LogRecord
 from streams.runs import runs_of
+from tests.support.audit import SALTS
 from tests.support.stories import TOPIC_ID, Offsets, codec, request_story
 
 ENCODER = codec()
@@ -50,22 +51,22 @@ def spans_of(records: Sequence[LogRecord]) -> list[Span]:
 
 def expected(record: LogRecord) -> Source:
     """One by one."""
-    place = record.topic, TOPIC_ID, record.partition, record.offset, record.timestamp_millis, record.value
-    return source_of(ENCODER.decode(record.topic, record.value or b""), *place)
+    place = Place(record.topic, TOPIC_ID, record.partition, record.offset, record.timestamp_millis, record.value)
+    return source_of(ENCODER.decode(record.topic, record.value or b""), place, SALTS)
 
 
 @pytest.mark.parametrize("topic", sorted({record.topic for record in Offsets().records(ENCODER, request_story(1))}))
 def test_every_topic_gives_the_same_sources(topic: str) -> None:
     """Field for field, in the order of each partition."""
     records = records_of(topic)
-    assert sources_of_all(spans_of(records)) == [expected(record) for record in records]
+    assert sources_of_all(spans_of(records), SALTS) == [expected(record) for record in records]
 
 
 @pytest.mark.parametrize("changes", [{"actor": "gateway/Zürich"}, {"tenant_id": "no name!"}, {"event_id": "none"}])
 def test_unusual_records_are_judged_one_by_one(changes: dict[str, str]) -> None:
     """Texts beyond ASCII pass; a tenant or id that does not fit an entry makes it a bare commitment."""
     records = records_of(COSTS.name, **changes)
-    found = sources_of_all(spans_of(records))
+    found = sources_of_all(spans_of(records), SALTS)
     assert found == [expected(record) for record in records]
     assert any(source.kind == KIND_UNDECODABLE for source in found) == ("actor" not in changes)
 
@@ -80,7 +81,7 @@ def test_poison_stands_at_its_offset() -> None:
     """A record that can't be read is a commitment between its neighbours."""
     records = records_of(COSTS.name)
     broken = records[1]._replace(value=(records[1].value or b"")[:-1])
-    found = sources_of_all(spans_of([records[0], broken, *records[2:]]))
+    found = sources_of_all(spans_of([records[0], broken, *records[2:]]), SALTS)
     of_partition = [source for source in found if source.partition == broken.partition]
     assert [source.offset for source in of_partition] == sorted(source.offset for source in of_partition)
     (bare,) = (source for source in found if source.kind == KIND_UNDECODABLE)

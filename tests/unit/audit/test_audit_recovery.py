@@ -10,6 +10,18 @@ from pathlib import Path
 import pytest
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from processors.audit.entry import (
+    KIND_HEADS,
+    MAGIC_UNSALTED,
+    NO_HEAD,
+    Entry,
+    Head,
+    Sealed,
+    chain_hash,
+    decode_entry,
+    encode_entry,
+)
+from processors.audit.merkle import leaf_hash
 from schemas.errors import ConfigurationError, FencedError, GapError, IntegrityError, StoreUnavailableError
 from sinks.audit.files import LogFiles, write_durable
 from sinks.audit.keys import load_or_make_signer, load_signer
@@ -17,12 +29,13 @@ from sinks.audit.lock import FileLockStore, MemoryLockStore
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.publisher import Publisher
 from sinks.audit.sequencer import Sequencer
-from tests.support.audit import PARTITIONS, TOPIC_ID, AuditWorld, spans_of
+from sinks.audit.store import CursorMove
+from tests.support.audit import PARTITIONS, SALTS, TOPIC_ID, AuditWorld, spans_of
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AuditWorld:
-    """A published log of 300 entries."""
+    """A published log of 300 records and their heads entry."""
     made = AuditWorld(tmp_path)
     await made.claim()
     await made.grow(150)
@@ -46,7 +59,7 @@ async def test_a_restored_backup_is_refused(world: AuditWorld) -> None:
     restore_backup(store_of(world), 299)
     world.begin()
 
-    with pytest.raises(IntegrityError, match=r"has 299 audit entries, but a checkpoint over 300 was signed.*Restore"):
+    with pytest.raises(IntegrityError, match=r"has 299 audit entries, but a checkpoint over 301 was signed.*Restore"):
         await world.publisher.check(await world.store.state())
     with pytest.raises(IntegrityError, match="older backup"):
         await world.claim()
@@ -56,7 +69,7 @@ async def test_a_database_that_went_another_way_is_refused(world: AuditWorld) ->
     """As many entries as signed, but others: the log stays closed."""
     store = store_of(world)
     restore_backup(store, 280)
-    await Sequencer(store, "other").claim({})
+    await Sequencer(store, SALTS, "other").claim({})
     store.positions = dict.fromkeys(PARTITIONS, (TOPIC_ID, 140))
     await world.sequencer.claim({})
     for span in spans_of(140, 20):
@@ -94,7 +107,7 @@ async def test_lost_tiles_are_made_again(world: AuditWorld) -> None:
     await world.claim()
 
     report = await world.verify()
-    assert (True, before, 300) == (report.ok, report.root, report.size)
+    assert (True, before, 301) == (report.ok, report.root, report.size)
 
 
 async def test_a_damaged_edge_is_refused(world: AuditWorld) -> None:
@@ -158,7 +171,7 @@ async def test_a_full_tile_under_a_signature_is_never_overwritten(world: AuditWo
 async def test_two_sequencers_one_is_fenced(world: AuditWorld) -> None:
     """After a second one claims, the first neither enters nor integrates nor forks; the log goes on and verifies."""
     await world.feed(10)
-    second = Sequencer(world.store, "second")
+    second = Sequencer(world.store, SALTS, "second")
     publisher = Publisher(world.store, world.files, world.lock, world.signer)
     await publisher.open(await second.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
     with pytest.raises(FencedError):
@@ -170,7 +183,7 @@ async def test_two_sequencers_one_is_fenced(world: AuditWorld) -> None:
     await publisher.publish()
 
     report = await world.verify()
-    assert (True, 330) == (report.ok, report.size)
+    assert (True, 333) == (report.ok, report.size)
 
 
 async def taken_over(world: AuditWorld) -> tuple[Sequencer, Publisher]:
@@ -178,7 +191,7 @@ async def taken_over(world: AuditWorld) -> tuple[Sequencer, Publisher]:
     await world.feed(10)
     await world.publisher.integrate()
     second = Publisher(world.store, world.files, world.lock, world.signer)
-    sequencer = Sequencer(world.store, "second")
+    sequencer = Sequencer(world.store, SALTS, "second")
     await second.open(await sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
     return sequencer, second
 
@@ -192,7 +205,7 @@ async def test_a_late_signature_of_the_owner_before_us_is_adopted(world: AuditWo
     await second.publish()
 
     report = await world.verify()
-    assert (True, 330) == (report.ok, report.size)
+    assert (True, 333) == (report.ok, report.size)
 
 
 async def test_one_that_wakes_up_after_its_successor_signed_is_fenced(world: AuditWorld) -> None:
@@ -307,4 +320,52 @@ async def test_every_checkpoint_is_kept(world: AuditWorld) -> None:
     await world.grow(10, 10)
 
     kept = await world.store.checkpoints()
-    assert [300, 320, 340] == [open_checkpoint(note, world.signer.verifier).size for note in kept.values()]
+    assert [301, 322, 343] == [open_checkpoint(note, world.signer.verifier).size for note in kept.values()]
+
+
+async def test_a_clock_that_goes_back_does_not_take_the_log_with_it(tmp_path: Path) -> None:
+    """Heads keep the latest time they had, within a process and in the next one."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    times = iter([50.0, 20.0])
+    world.sequencer = Sequencer(world.store, SALTS, "test", world.publisher.offer, lambda: next(times))
+    await world.claim()
+    await world.grow(1, 1)
+    world.begin()
+    world.sequencer = Sequencer(world.store, SALTS, "next", world.publisher.offer, lambda: 30.0)
+    await world.claim()
+    await world.grow(1)
+
+    entries = [decode_entry(row.entry) for row in store_of(world).stored]
+    assert [50_000_000] * 3 == [each.source.time_micros for each in entries if each.source.kind == KIND_HEADS]
+    assert (await world.verify()).ok
+
+
+async def test_a_log_of_before_heads_is_continued(tmp_path: Path) -> None:
+    """Its last signed checkpoint stands, heads are entered first, and all of it verifies."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    await world.grow(5)
+    store = store_of(world)
+    old = [decode_entry(row.entry) for row in store.stored if row.event_id or row.topic]
+    world = AuditWorld(tmp_path / "old")
+    await world.claim()
+    entered, heads = list[Sealed](), dict[str, Head]()
+    for entry in old:
+        tseq, chain = heads.get(entry.source.tenant_id, NO_HEAD)
+        data = encode_entry(Entry(len(entered), tseq + 1, chain, entry.source, MAGIC_UNSALTED))
+        heads[entry.source.tenant_id] = Head(tseq + 1, chain_hash(chain, leaf_hash(data)))
+        head = heads[entry.source.tenant_id]
+        entered.append(Sealed(len(entered), head.tseq, head.chain, leaf_hash(data), data, entry.source))
+    moves = [CursorMove(partition, TOPIC_ID, 0, 5) for partition in PARTITIONS]
+    await world.store.append((await world.store.state()).epoch, entered, heads, moves)
+    await world.publish()
+    assert (await world.verify()).size == 0
+
+    world.begin()
+    world.offset = 5
+    await world.claim()
+    await world.grow(2)
+
+    report = await world.verify()
+    assert (True, 10 + 1 + 4 + 1) == (report.ok, report.size), report.first_difference

@@ -10,13 +10,13 @@ import pytest
 from processors.audit.checkpoint import Checkpoint, sign_checkpoint
 from processors.audit.entry import Entry, Head, decode_entry, encode_entry
 from processors.audit.merkle import leaf_hash
-from processors.audit.tiles import decode_bundle, encode_bundle
+from processors.audit.tiles import BUNDLE_LEVEL, TileId, decode_bundle, encode_bundle
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.verify import AuditReport
 from tests.support.audit import PARTITIONS, AuditWorld
 
-#: 2 partitions of 150 and 20 records: one full tile, and partial ones at every level; 4 more are not published.
-SIZE = 340
+#: 2 partitions of 150 and 20 records, heads after each: a full tile, partial ones at every level; 5 are not published.
+SIZE = 342
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_an_untouched_log_is_green(world: AuditWorld) -> None:
     """Nothing differs, published or not."""
     report = await world.verify()
 
-    assert (True, {}, SIZE, SIZE + 4) == (report.ok, differing(report), report.size, report.sequenced)
+    assert (True, {}, SIZE, SIZE + 5) == (report.ok, differing(report), report.size, report.sequenced)
     assert set(world.layout.directory.rglob("*.p")) == {
         world.layout.directory / name for name in ("tile/entries/001.p", "tile/0/001.p", "tile/1/000.p")
     }
@@ -92,12 +92,12 @@ async def test_entries_reordered(world: AuditWorld) -> None:
 
 async def test_the_last_entries_dropped_from_a_bundle(world: AuditWorld) -> None:
     """A bundle with fewer entries than signed names the range."""
-    rewrite(world.layout.directory / "tile/entries/001.p/84", lambda entries: entries[:-3])
+    rewrite(world.layout.directory / "tile/entries/001.p/86", lambda entries: entries[:-3])
 
-    assert differing(await world.verify()) == {"entries": "tile/entries/001.p/84 (entries 256 to 339): has 81 entries"}
+    assert differing(await world.verify()) == {"entries": "tile/entries/001.p/86 (entries 256 to 341): has 83 entries"}
 
 
-@pytest.mark.parametrize("name", ["tile/entries/000", "tile/entries/001.p/84"])
+@pytest.mark.parametrize("name", ["tile/entries/000", "tile/entries/001.p/86"])
 async def test_a_bundle_that_is_gone_or_junk(world: AuditWorld, name: str) -> None:
     """A missing bundle is named; so is one that can't be read."""
     path = world.layout.directory / name
@@ -111,7 +111,7 @@ async def test_a_bundle_that_is_gone_or_junk(world: AuditWorld, name: str) -> No
     ("name", "position", "words"),
     [
         ("tile/0/000", 33, "tile/0/000 item 1 is not the hash of what it covers"),
-        ("tile/0/001.p/84", 32 * 83, "tile/0/001.p/84 item 83 is not the hash of what it covers"),
+        ("tile/0/001.p/86", 32 * 83, "tile/0/001.p/86 item 83 is not the hash of what it covers"),
         ("tile/1/000.p/1", 0, "tile/1/000.p/1 item 0 is not the hash of what it covers"),
     ],
 )
@@ -129,12 +129,12 @@ async def test_a_missing_tile(world: AuditWorld) -> None:
     assert "tile/0/000 is missing" in differing(await world.verify())["tiles"]
 
 
-@pytest.mark.parametrize("word", ["quaestor.local", "340", "\u2014 quaestor"])
+@pytest.mark.parametrize("word", ["quaestor.local", "342", "\u2014 quaestor"])
 async def test_a_changed_checkpoint(world: AuditWorld, word: str) -> None:
     """Origin, size or signature line changed: the checkpoint does not open."""
     path = world.layout.directory / "checkpoint"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(word, word.replace("a", "b").replace("340", "339").replace("\u2014", "-"), 1), "utf-8")
+    path.write_text(text.replace(word, word.replace("a", "b").replace("342", "341").replace("\u2014", "-"), 1), "utf-8")
 
     assert "checkpoint" in differing(await world.verify())
 
@@ -154,15 +154,15 @@ async def test_two_histories(world: AuditWorld) -> None:
     (world.layout.directory / "checkpoint").write_text(note, "utf-8")
 
     found = differing(await world.verify())
-    assert found["lock"] == "the lock store has another root at 340 entries than the published checkpoint"
-    assert found["root"] == "the entries do not give the root signed at 340 entries"
+    assert found["lock"] == "the lock store has another root at 342 entries than the published checkpoint"
+    assert found["root"] == "the entries do not give the root signed at 342 entries"
 
 
 async def test_a_lock_store_that_was_put_back(world: AuditWorld) -> None:
     """The lock store is never behind what was published."""
     world.layout.lock_file.unlink()
 
-    assert differing(await world.verify()) == {"lock": "the lock store has 0 entries, the published checkpoint 340"}
+    assert differing(await world.verify()) == {"lock": "the lock store has 0 entries, the published checkpoint 342"}
 
 
 @pytest.mark.parametrize("column", ["tenant_id", "tseq", "chain", "leaf", "entry", "topic", "partition", "offset"])
@@ -201,7 +201,7 @@ async def test_a_tail_cut_off(world: AuditWorld) -> None:
     """The last rows gone, and the log's counter put back with them: the heads still know."""
     store = store_of(world)
     del store.stored[-2:]
-    store.log = type(store.log)(store.log.epoch, SIZE + 2, store.log.integrated_size, store.log.integrated_root)
+    store.log = type(store.log)(store.log.epoch, SIZE + 3, store.log.integrated_size, store.log.integrated_root)
 
     assert {"heads", "cursors"} <= set(differing(await world.verify()))
 
@@ -213,7 +213,7 @@ async def test_a_database_behind_the_checkpoint(world: AuditWorld) -> None:
     store.log = type(store.log)(store.log.epoch, 200, 200, bytes(32))
 
     assert differing(await world.verify())["rows"] == (
-        "the database has 200 entries, the checkpoint 340: an older backup?"
+        "the database has 200 entries, the checkpoint 342: an older backup?"
     )
 
 
@@ -236,10 +236,12 @@ def rewrite_history(world: AuditWorld, number: int, change: Callable[[Entry], En
     stored = store_of(world).stored
     entry = encode_entry(change(decode_entry(stored[number].entry)))
     stored[number] = stored[number]._replace(entry=entry, leaf=leaf_hash(entry))
-    rewrite(world.layout.directory / "tile/entries/000", lambda old: [*old[:number], entry, *old[number + 1 :]])
-    path = world.layout.directory / "tile/0/000"
+    at, width = number % 256, min(SIZE - number // 256 * 256, 256)
+    bundle, hashes = (TileId(level, number // 256, width).path for level in (BUNDLE_LEVEL, 0))
+    rewrite(world.layout.directory / bundle, lambda old: [*old[:at], entry, *old[at + 1 :]])
+    path = world.layout.directory / hashes
     tile = bytearray(path.read_bytes())
-    tile[number * 32 : number * 32 + 32] = leaf_hash(entry)
+    tile[at * 32 : at * 32 + 32] = leaf_hash(entry)
     path.write_bytes(tile)
 
 
@@ -265,5 +267,22 @@ async def test_history_rewritten_everywhere(
     rewrite_history(world, 40, change)
 
     found = differing(await world.verify())
-    assert found["root"] == "the entries do not give the root signed at 340 entries"
+    assert found["root"] == "the entries do not give the root signed at 342 entries"
     assert words in found[check]
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        ({"commitment": bytes(32)}, "tenants", "entry 341: does not commit to the chains of the 4 tenants before it"),
+        ({"kind": "COMPLETED"}, "tenants", "entry 341: does not commit"),
+        ({"time_micros": 1}, "clock", "entry 341: its time is before that of the heads entry before it"),
+        ({"tenant_id": "tenant_1"}, "tenants", "the checkpoint of 342 entries does not end with a heads entry"),
+    ],
+    ids=["commitment", "kind", "clock", "tenant"],
+)
+async def test_heads_that_lie(world: AuditWorld, change: dict[str, object], check: str, words: str) -> None:
+    """An entry that says where the tenants stand must say so truly, at a time that never goes back."""
+    rewrite_history(world, 341, lambda entry: entry._replace(source=entry.source._replace(**change)))  # type: ignore[arg-type]
+
+    assert differing(await world.verify())[check].startswith(words)

@@ -18,6 +18,7 @@ from sinks.content import SchemaContent, StoredRow
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Decoded, Span
 from streams.log import LogRecord, OutgoingRecord
+from tests.support.audit import SALTS
 from tests.support.parity_world import CODEC, ParityWorld, RowStore
 from tests.support.stories import outgoing, request_story
 
@@ -236,7 +237,7 @@ def test_totals_leave_out_what_was_set_aside() -> None:
 async def audited(world: ParityWorld) -> AuditReads:
     """The audit log of a log, sequenced as its sink does."""
     store, topic_ids = MemoryAuditStore(), world.log.reader().topic_ids(list(world.log.counts), 1)
-    screen, sequencer = Screen(CODEC, "audit@v1"), Sequencer(store, "test")
+    screen, sequencer = Screen(CODEC, "audit@v1"), Sequencer(store, SALTS, "test")
     await sequencer.claim({at: topic_ids[at.topic] for at in world.log.records})
     for at, records in world.log.records.items():
         span = Span(at, topic_ids[at.topic], 0, len(records))
@@ -247,7 +248,7 @@ async def audited(world: ParityWorld) -> AuditReads:
             else:
                 span.poison.append(screened)
         await sequencer.append([span])
-    return AuditReads(store)
+    return AuditReads(store, SALTS)
 
 
 async def test_the_audit_log_has_every_record_as_its_bytes_are() -> None:
