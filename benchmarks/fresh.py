@@ -45,7 +45,7 @@ def main() -> int:
         stack = held.enter_context(Stack(data, PortPlan.auto()))
         bench = Bench(stack, data, lambda _: None)
         bench.prepare(0)
-        pids = {f"sink-{sink}": _start(bench, sink, held) for sink in SINKS}
+        pids = {f"sink-{sink}": start_sink(bench, sink, held) for sink in SINKS}
         pids |= {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
         record(bench, given.rate, WARM_UP_SECONDS, seed=1)
         with FreshnessWatch(bench.settings) as watch:
@@ -61,7 +61,8 @@ def main() -> int:
         return 1 if any(each.missing for each in watch.results) else 0
 
 
-def _start(bench: Bench, sink: str, held: ExitStack) -> int:
+def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
+    """Run a sink until the end of the block; answers its process id."""
     log = held.enter_context((bench.data / f"sink-{sink}.bench.log").open("wb"))
     command = [str(QUAESTOR), "sink", sink]
     process = held.enter_context(subprocess.Popen(command, env=bench.environment, stdout=log, stderr=log))

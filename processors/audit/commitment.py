@@ -1,15 +1,14 @@
 """Salted commitments to records: who has the record and its salt can check one, nobody else can test guesses.
 
-The salt of a record is derived, never stored: HMAC-SHA-256 over its place in Kafka, under a key per tenant that comes
-from the log's salt secret by HKDF-SHA-256 (RFC 5869). A rebuild finds the same salts; a tenant can be given its own.
+The salt of a record is derived, never stored: keyed BLAKE2b (RFC 7693) over its place in Kafka, under a key per tenant
+that comes from the log's salt secret by HKDF-SHA-256 (RFC 5869). A rebuild finds the same, and a tenant can get its own.
 """
 
 from __future__ import annotations
 
-import hmac
 import struct
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -33,7 +32,8 @@ class Salts:
 
     def salt(self, tenant_id: str, topic_id: str, partition: int, offset: int) -> bytes:
         """The 32 bytes of salt of the record at this place."""
-        return hmac.digest(self._key(tenant_id), topic_id.encode() + _PLACE.pack(partition, offset), "sha256")
+        place = topic_id.encode() + _PLACE.pack(partition, offset)
+        return blake2b(place, key=self._key(tenant_id), digest_size=SALT_BYTES).digest()
 
     def commitment(self, value: bytes | None, tenant_id: str, topic_id: str, partition: int, offset: int) -> bytes:
         """The commitment to a record's value bytes as Kafka has them; a null value has a tag of its own."""
