@@ -1,7 +1,7 @@
 """Salted commitments to records: who has the record and its salt can check one, nobody else can test guesses.
 
 The salt of a record is derived, never stored: keyed BLAKE2b (RFC 7693) over its place in Kafka, under a key per tenant
-that comes from the log's salt secret by HKDF-SHA-256 (RFC 5869). A rebuild finds the same, and a tenant can get its own.
+that comes from the log's salt secret by HKDF-SHA-256 (RFC 5869). A rebuild finds the same; a tenant can get its own.
 """
 
 from __future__ import annotations
