@@ -1,0 +1,86 @@
+"""What docs/guides/auditors.md tells an auditor to run finds a sound log sound and names what is wrong with another."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from processors.audit.tiles import decode_bundle, encode_bundle
+from tests.support.audit import AuditWorld
+
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "auditors.md"
+SECONDS_MAX = 60
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the page has openssl check the signature")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AuditWorld:
+    """A published log of two batches, the second in partial tiles."""
+    made = AuditWorld(tmp_path)
+    await made.claim()
+    await made.grow(150, 20)
+    return made
+
+
+def check(world: AuditWorld, vkey: str = "") -> tuple[int, str]:
+    """Exit code and last line of the page's program, run with the standard library alone."""
+    program = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+    command = [sys.executable, "-I", "-c", program, str(world.layout.directory), vkey or world.signer.verifier.vkey]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+def rewrite(world: AuditWorld, bundle: str, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Change the entries of a bundle."""
+    path = world.layout.directory / "tile/entries" / bundle
+    path.write_bytes(encode_bundle(change(decode_bundle(path.read_bytes()))))
+
+
+async def test_a_sound_log(world: AuditWorld) -> None:
+    """It ends with the size and the root that were signed."""
+    report = await world.verify()
+
+    code, words = check(world)
+    assert (0, True) == (
+        code,
+        words.startswith(f"{report.origin}: all {report.size} entries are under the signed root"),
+    )
+
+
+def flipped(entries: list[bytes]) -> list[bytes]:
+    """The commitment of entry 40 changed."""
+    return [*entries[:40], entries[40][:90] + bytes([entries[40][90] ^ 1]) + entries[40][91:], *entries[41:]]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "change", "words"),
+    [
+        ("000", flipped, r"FAILED: entry 4\d does not continue the chain of tenant_"),
+        ("000", lambda entries: [entries[1], entries[0], *entries[2:]], "FAILED: entry 0 says that it is entry 1"),
+        ("001.p/86", lambda entries: entries[:-1], "FAILED: the entries do not give the root signed at 342 entries"),
+    ],
+    ids=["flip", "swap", "cut"],
+)
+def test_a_log_that_was_changed(
+    world: AuditWorld, bundle: str, change: Callable[[list[bytes]], list[bytes]], words: str
+) -> None:
+    """The first entry that does not fit is named, or the root."""
+    rewrite(world, bundle, change)
+
+    code, found = check(world)
+    assert code == 1
+    assert re.search(words, found)
+
+
+def test_another_key(world: AuditWorld) -> None:
+    """A log signed by somebody else is refused."""
+    vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+
+    assert check(world, vkey) == (1, "FAILED: the checkpoint is not signed by this key")
