@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from schemas.errors import QuaestorError
-from tests.faults import gateway, gateways, kills, outages, poison, simulated, storms, twice
+from tests.faults import gateway, gateways, kills, outages, poison, sequencers, simulated, storms, twice
 from tests.faults.report import Row
 from tests.faults.world import STORES, StuckError, World
 
@@ -62,6 +62,7 @@ FAULTS: dict[str, Fault] = {
     "twice": Fault("events produced twice", 10, lambda n: n, twice.twice),
     "poison": Fault("poison", 20, poison.poison_rounds, poison.poison),
     "gateway": Fault("calls through the gateway", 16, lambda n: n, alone=gateway.gateway),
+    "sequencers": Fault("kill -9 of the audit sequencer", 200, lambda n: n, alone=sequencers.sequencers),
     "gateways": Fault("kill -9 of gateways", 200, lambda n: n, alone=gateways.gateways),
 }
 

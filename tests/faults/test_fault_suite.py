@@ -11,6 +11,7 @@ from tests.faults.gateways import gateways
 from tests.faults.kills import kill_sinks, zombies
 from tests.faults.outages import network
 from tests.faults.report import Row
+from tests.faults.sequencers import sequencers
 from tests.faults.world import World
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -41,3 +42,9 @@ def test_gateways_killed_in_their_calls_leave_no_hold(tmp_path: Path) -> None:
     """Kill -9 of one gateway after the other under hard limits: no hold leaks, nothing is overspent or unrecorded."""
     (row,) = gateways(tmp_path, Random(SEED), 6, nothing)
     assert (6, True) == (row.rounds, row.ok), row.worded()
+
+
+def test_sequencers_killed_and_in_pairs_write_one_history(tmp_path: Path) -> None:
+    """Kill -9 at any moment under load, and two at once: each checkpoint is the beginning of the next, all verifies."""
+    (row,) = sequencers(tmp_path, Random(SEED), 8, nothing)
+    assert (8, True) == (row.rounds, row.ok), row.worded()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -16,9 +12,6 @@ import asyncpg
 import pytest
 
 from processors.audit.checkpoint import open_checkpoint
-from processors.audit.merkle import consistency_proof
-from processors.audit.tiles import subtree_hash, tile_of_node
-from processors.audit.verify_inner_border import verify_consistency
 from schemas.errors import FencedError, IntegrityError, StoreUnavailableError
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
@@ -46,7 +39,6 @@ from tests.support.stories import codec, outgoing, request_story
 pytestmark = pytest.mark.stack
 ENCODER = codec()
 DEADLINE_SECONDS = 30
-KILLS = 8
 
 
 class Log:
@@ -272,45 +264,6 @@ async def test_two_sequencers_one_is_fenced(grown: Log) -> None:
 
     report = await grown.verify()
     assert (True, 624) == (report.ok, report.size), report.first_difference
-
-
-async def test_killed_again_and_again(log: Log) -> None:
-    """SIGKILL at any moment under load: green after each, and each checkpoint is consistent with the one before."""
-    random, published = Random(7), []
-    for _ in range(KILLS):
-        await asyncio.to_thread(run_and_kill, log, 0.1 + random.random() * 0.9)
-        report = await log.verify()
-        assert report.ok, report.first_difference
-        published.append((report.size, report.root))
-    sink = await log.claimed()
-    await asyncio.wait_for(sink.drained(), DEADLINE_SECONDS)
-    await sink.close()
-
-    report = await log.verify()
-    assert (True, report.sequenced) == (report.ok, report.size)
-    assert report.size > 0
-    for (old_size, old_root), (new_size, new_root) in pairwise(published):
-        if old_size:
-            proof = consistency_proof(old_size, new_size, lambda level, index: node(log, level, index, report.size))
-            assert verify_consistency(old_size, new_size, proof, old_root, new_root)
-
-
-def run_and_kill(log: Log, seconds: float) -> None:
-    """Start the sink as a process and kill it so long after it has claimed the log."""
-    command = [sys.executable, "-m", "tests.support.audit_program", str(log.layout.data), log.dsn]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
-        assert process.stdout is not None
-        assert "claimed\n" in iter(process.stdout.readline, "")
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-
-
-def node(log: Log, level: int, index: int, size: int) -> bytes:
-    """A complete subtree's hash from the tiles."""
-    tile, first, height = tile_of_node(level, index, size)
-    return subtree_hash(LogFiles(log.layout.directory).read(tile), first, height)
 
 
 async def test_a_database_that_goes_and_comes_back(mortal: PostgresServer, tmp_path: Path) -> None:
