@@ -1,0 +1,1 @@
+"""The audit log towards the outside: receipts, verification over HTTP."""

@@ -1,0 +1,32 @@
+"""Whose signatures a verifier accepts under a checkpoint, and what a checkpoint accepted by it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from processors.audit.checkpoint import Checkpoint, parse_checkpoint
+from processors.audit.note import NoteError, Verifier, open_note
+
+
+class Signed(NamedTuple):
+    """A checkpoint whose signatures were verified."""
+
+    checkpoint: Checkpoint
+    #: Names of the keys that signed it, in the order of the note.
+    signers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Keys of one log; any of them suffices."""
+
+    keys: tuple[Verifier, ...]
+
+    def open(self, note: str) -> Signed:
+        """The checkpoint of a note; raises NoteError when it is malformed, not signed by a key, or of another log."""
+        text, signed = open_note(note, self.keys)
+        checkpoint = parse_checkpoint(text)
+        if checkpoint.origin != self.keys[0].name:
+            raise NoteError(f"the checkpoint is of {checkpoint.origin!r}, not of {self.keys[0].name!r}")
+        return Signed(checkpoint, tuple(verifier.name for verifier in signed))
