@@ -15,8 +15,9 @@ from sinks.audit.files import LogFiles
 from sinks.audit.keys import load_verifier
 from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
+from sinks.audit.log_walk import OnProgress
 from sinks.audit.process import published
-from sinks.audit.verify import AuditReport, OnProgress, verify_audit
+from sinks.audit.verify import AuditReport, verify_audit
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 

@@ -29,8 +29,12 @@ KIND_HEADS = "HEADS"
 LOG_TENANT = "_log"
 #: magic, seq, tseq, prev_chain, partition, offset, time_micros, schema_id, commitment, has amount, amount_nano.
 _FIXED = struct.Struct(">9sQQ32sIQqI32s?q")
+#: Where the mark of an amount stands.
+_PRICED_AT = _FIXED.size - 9
 _LENGTH = struct.Struct(">H")
 _TEXTS = 7
+#: Tenant, topic, topic UUID, currency and kind: many entries have them in common.
+_TEXTS_SHARED = 5
 #: What an entry of the log's own has after its fixed fields.
 _OWN = _LENGTH.pack(len(LOG_TENANT)) + LOG_TENANT.encode()
 TEXTS_CACHED_MAX = 10_000
@@ -69,6 +73,10 @@ class Entry(NamedTuple):
     prev_chain: bytes
     source: Source
     magic: bytes = MAGIC
+
+
+#: magic, seq, tseq, prev_chain, partition, offset, time_micros, commitment, and the five texts.
+Scanned = tuple[bytes, int, int, bytes, int, int, int, bytes, list[str]]
 
 
 class Head(NamedTuple):
@@ -132,8 +140,8 @@ def decode_entry(data: bytes) -> Entry:
     (magic, seq, tseq, prev_chain, partition, offset, micros, schema_id, commit, priced, amount) = _FIXED.unpack_from(
         data
     )
-    tenant, topic, topic_id, currency, kind, event_id, request_id = _texts(data)
-    if data[_FIXED.size - 9] > 1 or (amount and not priced):
+    tenant, topic, topic_id, currency, kind, event_id, request_id = _texts(data, _FIXED.size, _TEXTS)
+    if data[_PRICED_AT] > 1 or (amount and not priced):
         raise EntryError("an amount without its mark")
     return Entry(
         seq,
@@ -147,10 +155,10 @@ def decode_entry(data: bytes) -> Entry:
     )  # fmt: skip
 
 
-def _texts(data: bytes) -> list[str]:
-    position, texts = _FIXED.size, []
+def _texts(data: bytes, position: int, count: int) -> list[str]:
+    texts = []
     try:
-        for _ in range(_TEXTS):
+        for _ in range(count):
             first = position + 2
             position = first + (data[first - 2] << 8 | data[first - 1])
             texts.append(data[first:position].decode("utf-8"))
@@ -159,6 +167,34 @@ def _texts(data: bytes) -> list[str]:
     if position != len(data):
         raise EntryError("the entry's lengths do not meet its end")
     return texts
+
+
+class EntryScan:
+    """Reads what a walk needs of very many entries: takes and refuses what `decode_entry` does, a few times as fast."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._shared = lru_cache(maxsize=TEXTS_CACHED_MAX)(lambda data: _texts(data, 0, _TEXTS_SHARED))
+
+    def scan(self, data: bytes) -> Scanned:
+        """What an entry says; raises EntryError as `decode_entry` does."""
+        try:
+            magic, seq, tseq, prev_chain, partition, offset, micros, _, commitment, priced, amount = _FIXED.unpack_from(
+                data
+            )
+            at = _FIXED.size
+            for _text in range(_TEXTS_SHARED):
+                at += 2 + (data[at] << 8 | data[at + 1])
+            texts, ids = self._shared(data[_FIXED.size : at]), data[at:]
+            at += 2 + (data[at] << 8 | data[at + 1])
+            at += 2 + (data[at] << 8 | data[at + 1])
+        except (struct.error, IndexError):
+            decode_entry(data)
+            raise
+        is_known = magic == MAGIC or magic == MAGIC_UNSALTED  # noqa: PLR1714 - twice as fast as a tuple
+        if not is_known or at != len(data) or data[_PRICED_AT] > 1 or (amount and not priced) or not ids.isascii():
+            decode_entry(data)
+        return magic, seq, tseq, prev_chain, partition, offset, micros, commitment, texts
 
 
 def is_own(data: bytes) -> bool:

@@ -23,10 +23,15 @@ class Trust:
 
     keys: tuple[Verifier, ...]
 
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self.keys[0].name
+
     def open(self, note: str) -> Signed:
         """The checkpoint of a note; raises NoteError when it is malformed, not signed by a key, or of another log."""
         text, signed = open_note(note, self.keys)
         checkpoint = parse_checkpoint(text)
-        if checkpoint.origin != self.keys[0].name:
-            raise NoteError(f"the checkpoint is of {checkpoint.origin!r}, not of {self.keys[0].name!r}")
+        if checkpoint.origin != self.origin:
+            raise NoteError(f"the checkpoint is of {checkpoint.origin!r}, not of {self.origin!r}")
         return Signed(checkpoint, tuple(verifier.name for verifier in signed))

@@ -6,24 +6,16 @@ kind is kept, in words; a later one may only follow from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from processors.audit.entry import (
-    KIND_HEADS,
-    LOG_TENANT,
-    MAGIC,
-    NO_HEAD,
-    Entry,
-    EntryError,
-    Head,
-    Source,
-    chain_hash,
-    decode_entry,
-)
+from processors.audit.entry import KIND_HEADS, NO_HEAD, Head
 from processors.audit.heads import HeadsTree
-from processors.audit.merkle import leaf_hash
-
-PartitionKey = tuple[str, str, int]
+from processors.audit.segment import (
+    Claim,
+    Difference,
+    PartitionKey,
+    Segment,
+    chain_differences,
+    offset_difference,
+)
 
 
 class Differences:
@@ -39,12 +31,11 @@ class Differences:
 
 
 class EntryWalk:
-    """Takes entries one after the other; knows every chain and every partition's position."""
+    """Joins runs of entries, one after the other; knows every chain and every partition's position."""
 
-    def __init__(self, differences: Differences, where: Callable[[int], str]) -> None:
-        """Start before the first entry; `where` names the file or row that a position's bytes are from."""
+    def __init__(self, differences: Differences) -> None:
+        """Start before the first entry."""
         self._differences = differences
-        self.where = where
         self.position = 0
         #: Tenant to the head its entries give.
         self.heads: dict[str, Head] = {}
@@ -52,66 +43,55 @@ class EntryWalk:
         self.next_offsets: dict[PartitionKey, int] = {}
         #: The heads' tree as of the last heads entry, and the tenants whose chains grew since.
         self.tree = HeadsTree()
-        self._grown: set[str] = set()
+        self._grown: dict[str, Head] = {}
         self._heads_micros = 0
         #: Whether the last entry may not be the last one under a checkpoint: that is one of heads since version 2.
         self.lacks_heads = False
 
-    def take(self, data: bytes) -> tuple[Entry | None, bytes, bytes]:
-        """The entry (None when its bytes are none), its leaf hash, and the chain after it."""
-        position, self.position = self.position, self.position + 1
-        leaf = leaf_hash(data)
-        try:
-            entry = decode_entry(data)
-        except EntryError as error:
-            self._differences.add("entries", f"entry {position} ({self.where(position)}): {error}")
-            return None, leaf, b""
-        if entry.seq != position:
-            self._differences.add(
-                "entries", f"entry {position} ({self.where(position)}) says that it is entry {entry.seq}"
-            )
-        chain = chain_hash(entry.prev_chain, leaf)
-        self._check_chain(position, entry, chain)
-        is_own = entry.source.tenant_id == LOG_TENANT
-        self.lacks_heads = not is_own and entry.magic == MAGIC
-        if is_own:
-            self._check_heads(position, entry.source)
-        else:
-            self._grown.add(entry.source.tenant_id)
-            self._check_offset(position, entry)
-        return entry, leaf, chain
+    def join(self, segment: Segment) -> None:
+        """Take the run that begins where the last one ended; raises ValueError for another."""
+        if segment.first != self.position:
+            raise ValueError(f"the walk is at {self.position}, the run begins at {segment.first}")
+        found = [*segment.found, *self._chains(segment), *self._offsets(segment), *self._claims(segment)]
+        for each in sorted(found, key=lambda difference: difference.position):
+            self._differences.add(each.kind, each.words)
+        self.heads |= segment.heads
+        self.next_offsets |= segment.next_offsets
+        self.position += segment.count
+        if segment.count:
+            self.lacks_heads = segment.lacks_heads
 
-    def _check_chain(self, position: int, entry: Entry, chain: bytes) -> None:
-        tenant = entry.source.tenant_id
-        head = self.heads.get(tenant, NO_HEAD)
-        self.heads[tenant] = Head(entry.tseq, chain)
-        if entry.tseq != head.tseq + 1:
-            self._differences.add(
-                "chains", f"entry {position}: {tenant} goes from its entry {head.tseq} to its entry {entry.tseq}"
-            )
-        if entry.prev_chain != head.chain:
-            self._differences.add(
-                "chains", f"entry {position}: does not continue the chain of {tenant} after its entry {head.tseq}"
-            )
+    def _chains(self, segment: Segment) -> list[Difference]:
+        found: list[Difference] = []
+        for tenant, (position, tseq, prev_chain) in segment.starts.items():
+            head = self.heads.get(tenant, NO_HEAD)
+            found += chain_differences(position, tenant, head, tseq, prev_chain)
+        return found
 
-    def _check_heads(self, position: int, source: Source) -> None:
-        self.tree.move({tenant: self.heads[tenant] for tenant in self._grown})
-        self._grown.clear()
-        if source.kind != KIND_HEADS or source.commitment != self.tree.commitment():
-            self._differences.add(
-                "tenants", f"entry {position}: does not commit to the chains of the {len(self.tree)} tenants before it"
-            )
-        if source.time_micros < self._heads_micros:
-            self._differences.add("clock", f"entry {position}: its time is before that of the heads entry before it")
-        self._heads_micros = source.time_micros
+    def _offsets(self, segment: Segment) -> list[Difference]:
+        return [
+            offset_difference(position, key, offset, self.next_offsets[key])
+            for key, (position, offset) in segment.offsets.items()
+            if self.next_offsets.get(key, offset) != offset
+        ]
 
-    def _check_offset(self, position: int, entry: Entry) -> None:
-        source = entry.source
-        key = (source.topic, source.topic_id, source.partition)
-        expected = self.next_offsets.get(key, source.offset)
-        self.next_offsets[key] = source.offset + 1
-        if source.offset != expected:
-            self._differences.add(
-                "offsets",
-                f"entry {position}: {source.topic}/{source.partition} goes on at {source.offset}, not {expected}",
-            )
+    def _claims(self, segment: Segment) -> list[Difference]:
+        found: list[Difference] = []
+        for claim in segment.claims:
+            self.tree.move(self._grown | claim.grown)
+            self._grown = {}
+            found += self._claim_differences(claim)
+            self._heads_micros = claim.time_micros
+        self._grown |= segment.grown
+        return found
+
+    def _claim_differences(self, claim: Claim) -> list[Difference]:
+        found: list[Difference] = []
+        position = claim.position
+        if claim.kind != KIND_HEADS or claim.commitment != self.tree.commitment():
+            words = f"entry {position}: does not commit to the chains of the {len(self.tree)} tenants before it"
+            found.append(Difference(position, "tenants", words))
+        if claim.time_micros < self._heads_micros:
+            words = f"entry {position}: its time is before that of the heads entry before it"
+            found.append(Difference(position, "clock", words))
+        return found

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from processors.audit.edge import TileFile, TreeEdge
-from processors.audit.entry import LOG_TENANT, Entry, Head
+from processors.audit.entry import LOG_TENANT, EntryError, Head, decode_entry
 from processors.audit.merkle import EMPTY_ROOT, HASH_BYTES
 from processors.audit.note import NoteError, Verifier, parse_note
-from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tiles_of
-from processors.audit.walk import Differences, EntryWalk
+from processors.audit.segment import Segment, bundle_of, read_bundles, read_entries
+from processors.audit.tiles import TileId
+from processors.audit.walk import Differences
 from processors.parity.checks import Check
-from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
 from sinks.audit.lock import LockStore
+from sinks.audit.log_walk import LogWalk, OnProgress, bundles, chunks
+from sinks.audit.reader import DirectoryLog
 from sinks.audit.store import AuditStore, Snapshot, StoredEntry
 
-#: Called with (entries done, entries in all).
-OnProgress = Callable[[int, int], None]
-#: Entries verified between two looks at the disk and the database.
-CHUNK_ENTRIES = 16 * TILE_WIDTH
 CHECKS = (
     *("checkpoint", "lock", "entries", "tiles", "root", "chains", "tenants", "clock"),
     *("offsets", "rows", "heads", "cursors"),
@@ -88,9 +85,10 @@ class _Verification:
     files: LogFiles
     on_progress: OnProgress
     differences: Differences = field(default_factory=Differences)
-    edge: TreeEdge = field(default_factory=TreeEdge)
-    #: First hash tile or entry that does not fit its bundle: (tile path, leaf index or None).
-    misfit: tuple[str, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        """Stand before the first entry."""
+        self.walk = LogWalk(DirectoryLog(self.files), self.differences)
 
     async def run(self, published: str | None, locked: str | None, verifier: Verifier) -> AuditReport:
         """Read the signed ends, then walk the entries up to them and beyond to the last row."""
@@ -108,14 +106,13 @@ class _Verification:
                 f"the database has {snapshot.state.next_seq} entries, the checkpoint {signed.size}: an older backup?"
             )
             self.differences.add("rows", words)
-        self.walk = EntryWalk(self.differences, _bundle_of)
-        for stop in sorted({signed.size, held.size}):
-            await self._walk_files(stop, max(snapshot.state.next_seq, held.size))
-            if stop and self.walk.lacks_heads:
-                self.differences.add("tenants", f"the checkpoint of {stop} entries does not end with a heads entry")
+        ends = {signed.size, held.size}
+        for stop in sorted(ends):
+            await self._walk_files(stop, max(ends), max(snapshot.state.next_seq, held.size))
+            self.walk.compare_end(stop)
             for checkpoint, name in ((signed, "root"), (held, "lock")):
                 if checkpoint.size == stop:
-                    self._compare_root(checkpoint, name)
+                    self.walk.compare_root(checkpoint, name)
         await self._walk_tail(snapshot.state.next_seq)
         self._compare_snapshot(snapshot)
         return self._report(signed, snapshot)
@@ -132,115 +129,66 @@ class _Verification:
         except NoteError:
             return Checkpoint(verifier.name, 0, EMPTY_ROOT)
 
-    async def _walk_files(self, stop: int, total: int) -> None:
-        while self.edge.size < stop:
-            first = self.edge.size
-            end = min(stop, first - first % CHUNK_ENTRIES + CHUNK_ENTRIES)
+    async def _walk_files(self, stop: int, size: int, total: int) -> None:
+        for first, end in chunks(self.walk.size, stop):
             rows = await self._rows(first, end)
-            entries, grown = await asyncio.to_thread(self._read_chunk, first, end, rows)
-            self.edge, derived = grown
-            # Partial tiles exist for the sizes that were published, not for every chunk's end.
-            files = [file for file in derived if end == stop or file[0].width == TILE_WIDTH]
-            await asyncio.to_thread(self._compare_files, files)
-            self._compare_rows(entries, rows)
+            tiles = bundles(first, end, size)
+            entries, segment = await asyncio.to_thread(
+                _read_chunk, tiles, await self.walk.log.read(tiles), first, end, rows
+            )
+            await self.walk.take(segment, partial=end == stop)
+            self._compare_rows(entries, segment, rows)
             self.on_progress(end, total)
 
     async def _rows(self, first: int, end: int) -> dict[int, StoredEntry]:
         return {row.seq: row async for page in self.store.rows(first, end) for row in page}
 
-    def _read_chunk(
-        self, first: int, end: int, rows: dict[int, StoredEntry]
-    ) -> tuple[list[bytes], tuple[TreeEdge, list[TileFile]]]:
-        entries: list[bytes] = []
-        for tile in tiles_of(BUNDLE_LEVEL, end, first // TILE_WIDTH):
-            start = tile.number * TILE_WIDTH
-            found = self._read_bundle(tile, rows)
-            entries.extend(found[max(first - start, 0) :])
-        return entries, self.edge.grow(entries)
-
-    def _read_bundle(self, tile: TileId, rows: dict[int, StoredEntry]) -> list[bytes]:
-        """A bundle's entries; of one that can't be read the rows' instead, so that the walk can go on."""
-        start = tile.number * TILE_WIDTH
-        try:
-            entries = decode_bundle(self.files.read(tile))
-            words = None if len(entries) == tile.width else f"has {len(entries)} entries"
-        except (ValueError, IntegrityError) as error:
-            entries, words = [], str(error)
-        if words is None:
-            return entries
-        last = start + tile.width - 1
-        self.differences.add("entries", f"{tile.path} (entries {start} to {last}): {words}")
-        return [rows[seq].entry if seq in rows else b"" for seq in range(start, start + tile.width)]
-
-    def _compare_files(self, derived: list[TileFile]) -> None:
-        for tile, data in derived:
-            if tile.level == BUNDLE_LEVEL or self.misfit is not None:
-                continue
-            try:
-                found = self.files.read(tile)
-            except IntegrityError as error:
-                self.misfit = (f"{error}, so it", None)
-                continue
-            if found != data:
-                item = _first_item(found, data)
-                leaf = tile.number * TILE_WIDTH + item if tile.level == 0 else None
-                self.misfit = (f"{tile.path} item {item}", leaf)
-
-    def _compare_rows(self, entries: list[bytes], rows: dict[int, StoredEntry]) -> None:
-        for data in entries:
-            position = self.walk.position
-            entry, leaf, chain = self.walk.take(data)
+    def _compare_rows(self, entries: list[bytes], segment: Segment, rows: dict[int, StoredEntry]) -> None:
+        hashes = [segment.leaves[start : start + HASH_BYTES] for start in range(0, len(segment.leaves), HASH_BYTES)]
+        for position, (data, leaf, chain) in enumerate(
+            zip(entries, hashes, segment.chains, strict=True), segment.first
+        ):
             row = rows.get(position)
             if row is None:
                 self.differences.add("rows", f"entry {position} has no row in the database")
-            elif row != _row(position, entry, leaf, chain, data):
-                self.differences.add("rows", _row_words(position, row, entry, leaf, chain, data))
-
-    def _compare_root(self, checkpoint: Checkpoint, name: str) -> None:
-        """The root settles who is right where bundle and tile disagree."""
-        if self.edge.root() == checkpoint.root:
-            if self.misfit is not None:
-                self.differences.add("tiles", f"{self.misfit[0]} is not the hash of what it covers")
-            return
-        if self.misfit is not None and self.misfit[1] is not None:
-            leaf = self.misfit[1]
-            self.differences.add("entries", f"entry {leaf} ({_bundle_of(leaf)}) is not the entry whose hash was signed")
-        self.differences.add(name, f"the entries do not give the root signed at {checkpoint.size} entries")
+            elif row != (expected := _row(position, leaf, chain, data)):
+                self.differences.add("rows", _row_words(position, row, expected))
 
     async def _walk_tail(self, end: int) -> None:
         """Rows that are sequenced but not published yet."""
-        self.walk.where = lambda _position: "its row"
-        async for page in self.store.rows(self.walk.position, end):
-            for row in page:
-                position = self.walk.position
-                entry, leaf, chain = self.walk.take(row.entry)
-                if row != _row(position, entry, leaf, chain, row.entry):
-                    self.differences.add("rows", _row_words(position, row, entry, leaf, chain, row.entry))
-        if self.walk.position < end:
-            self.differences.add("rows", f"entry {self.walk.position} has no row in the database")
+        walk = self.walk.entries
+        async for page in self.store.rows(walk.position, end):
+            entries = [row.entry for row in page]
+            segment = read_entries(walk.position, entries, lambda _position: "its row")
+            self._compare_rows(entries, segment, dict(enumerate(page, walk.position)))
+            walk.join(segment)
+        if walk.position < end:
+            self.differences.add("rows", f"entry {walk.position} has no row in the database")
 
     def _compare_snapshot(self, snapshot: Snapshot) -> None:
-        if self.walk.position != snapshot.state.next_seq:
+        walk = self.walk.entries
+        if walk.position != snapshot.state.next_seq:
             return
-        _compare(self.differences, "heads", "the chain of", self.walk.heads, snapshot.heads)
-        found: dict[Any, Any] = {(topic, number): end for (topic, _, number), end in self.walk.next_offsets.items()}
+        _compare(self.differences, "heads", "the chain of", walk.heads, snapshot.heads)
+        found: dict[Any, Any] = {(topic, number): end for (topic, _, number), end in walk.next_offsets.items()}
         cursors = {tuple(partition): offset for partition, offset in snapshot.cursors.items() if offset}
         _compare(self.differences, "cursors", "the cursor of", found, cursors)
 
     def _report(self, signed: Checkpoint, snapshot: Snapshot) -> AuditReport:
-        first = self.differences.first
-        checks = tuple(
-            Check(name, name not in first, "no difference", first.get(name, "no difference"), first.get(name))
-            for name in CHECKS
-        )
-        return AuditReport(
-            signed.origin,
-            signed.size,
-            signed.root,
-            snapshot.state.next_seq,
-            len(self.walk.heads.keys() - {LOG_TENANT}),
-            checks,
-        )
+        tenants = len(self.walk.entries.heads.keys() - {LOG_TENANT})
+        return report_of(CHECKS, self.differences, signed, snapshot.state.next_seq, tenants)
+
+
+def report_of(
+    names: Sequence[str], differences: Differences, signed: Checkpoint, sequenced: int, tenants: int
+) -> AuditReport:
+    """The report of these checks."""
+    first = differences.first
+    checks = tuple(
+        Check(name, name not in first, "no difference", first.get(name, "no difference"), first.get(name))
+        for name in names
+    )
+    return AuditReport(signed.origin, signed.size, signed.root, sequenced, tenants, checks)
 
 
 def _compare(differences: Differences, kind: str, what: str, found: dict[Any, Any], kept: dict[Any, Any]) -> None:
@@ -256,21 +204,22 @@ def _shown(value: Any) -> str:
     return "nothing" if value is None else str(value)
 
 
-def _bundle_of(position: int) -> str:
-    return TileId(BUNDLE_LEVEL, position // TILE_WIDTH, TILE_WIDTH).path
+def _read_chunk(
+    tiles: list[TileId], files: Sequence[bytes | Exception], first: int, end: int, rows: dict[int, StoredEntry]
+) -> tuple[list[bytes], Segment]:
+    """Of a bundle that can't be read the rows' entries are taken, so that the walk can go on."""
+    spare = {position: row.entry for position, row in rows.items()}
+    entries, found = read_bundles(tiles, files, first, end, spare)
+    segment = read_entries(first, entries, bundle_of)
+    segment.found += found
+    return entries, segment
 
 
-def _first_item(found: bytes, expected: bytes) -> int:
-    starts = range(0, len(expected), HASH_BYTES)
-    return next(
-        start // HASH_BYTES
-        for start in starts
-        if found[start : start + HASH_BYTES] != expected[start : start + HASH_BYTES]
-    )
-
-
-def _row(position: int, entry: Entry | None, leaf: bytes, chain: bytes, data: bytes) -> StoredEntry | None:
-    if entry is None:
+def _row(position: int, leaf: bytes, chain: bytes, data: bytes) -> StoredEntry | None:
+    """The row that an entry must have; None for bytes that are no entry."""
+    try:
+        entry = decode_entry(data)
+    except EntryError:
         return None
     source = entry.source
     return StoredEntry(
@@ -289,8 +238,7 @@ def _row(position: int, entry: Entry | None, leaf: bytes, chain: bytes, data: by
     )
 
 
-def _row_words(position: int, row: StoredEntry, entry: Entry | None, leaf: bytes, chain: bytes, data: bytes) -> str:
-    expected = _row(position, entry, leaf, chain, data)
+def _row_words(position: int, row: StoredEntry, expected: StoredEntry | None) -> str:
     if expected is None:
         return f"entry {position}: its row can't be compared"
     wrong = next(name for name in StoredEntry._fields if getattr(row, name) != getattr(expected, name))

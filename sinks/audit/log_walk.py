@@ -1,0 +1,120 @@
+"""Walks a log's public files from the first entry on, and derives every chain, tile and root again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.edge import HashEdge, TileFile
+from processors.audit.merkle import HASH_BYTES
+from processors.audit.segment import Segment, bundle_of, read_files
+from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId
+from processors.audit.walk import Differences, EntryWalk
+from schemas.errors import IntegrityError
+from sinks.audit.reader import PublicLog
+
+#: Called with (entries done, entries in all).
+OnProgress = Callable[[int, int], None]
+#: Entries read at once.
+CHUNK_ENTRIES = 32 * TILE_WIDTH
+#: Chunks read and hashed ahead of the one that is joined.
+CHUNKS_AHEAD_MAX = 4
+
+
+@dataclass
+class LogWalk:
+    """One walk over one log; what differs is kept in `differences`."""
+
+    log: PublicLog
+    differences: Differences
+    edge: HashEdge = field(default_factory=HashEdge)
+    #: First hash tile or entry that does not fit its bundle: (tile path, leaf index or None).
+    misfit: tuple[str, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        """Stand before the first entry."""
+        self.entries = EntryWalk(self.differences)
+
+    @property
+    def size(self) -> int:
+        """Entries walked."""
+        return self.edge.size
+
+    async def take(self, segment: Segment, *, partial: bool) -> None:
+        """Join the next run, and compare the tiles it completes; with `partial` the unfinished ones at its end too."""
+        derived = self.edge.take(segment.leaves, segment.tile_roots)
+        self.entries.join(segment)
+        await self._compare(derived + (self.edge.partial() if partial else []))
+
+    async def _compare(self, derived: list[TileFile]) -> None:
+        if self.misfit is not None or not derived:
+            return
+        for (tile, data), found in zip(derived, await self.log.read([tile for tile, _ in derived]), strict=True):
+            if isinstance(found, IntegrityError):
+                self.misfit = (f"{found}, so it", None)
+            elif found != data:
+                item = _first_item(found, data)
+                self.misfit = (f"{tile.path} item {item}", tile.number * TILE_WIDTH + item if tile.level == 0 else None)
+            if self.misfit is not None:
+                return
+
+    def compare_root(self, checkpoint: Checkpoint, name: str) -> None:
+        """Compare the root here with a signed one; it settles who is right where bundle and tile disagree."""
+        if self.edge.root() == checkpoint.root:
+            if self.misfit is not None:
+                self.differences.add("tiles", f"{self.misfit[0]} is not the hash of what it covers")
+            return
+        if self.misfit is not None and self.misfit[1] is not None:
+            leaf = self.misfit[1]
+            self.differences.add("entries", f"entry {leaf} ({bundle_of(leaf)}) is not the entry whose hash was signed")
+        self.differences.add(name, f"the entries do not give the root signed at {checkpoint.size} entries")
+
+    def compare_end(self, size: int) -> None:
+        """A checkpoint's last entry says where every tenant stands."""
+        if size and self.entries.lacks_heads:
+            self.differences.add("tenants", f"the checkpoint of {size} entries does not end with a heads entry")
+
+
+def chunks(first: int, stop: int) -> list[tuple[int, int]]:
+    """The runs from `first` to `stop` that are read at once; all but the first begin at a multiple of their length."""
+    bounds = [first, *range(first - first % CHUNK_ENTRIES + CHUNK_ENTRIES, stop, CHUNK_ENTRIES), stop]
+    return [(start, end) for start, end in pairwise(bounds) if start < end]
+
+
+def bundles(first: int, end: int, size: int) -> list[TileId]:
+    """The bundles of a log of `size` that hold the entries [first, end)."""
+    numbers = range(first // TILE_WIDTH, -(-end // TILE_WIDTH))
+    return [TileId(BUNDLE_LEVEL, number, min(TILE_WIDTH, size - number * TILE_WIDTH)) for number in numbers]
+
+
+async def segments(
+    log: PublicLog, first: int, stop: int, size: int, executor: Executor | None = None
+) -> AsyncIterator[Segment]:
+    """The runs from `first` to `stop` of a log of `size`, in order, hashed in the executor's processes or a thread."""
+    loop, ahead = asyncio.get_running_loop(), deque[asyncio.Future[Segment]]()
+    try:
+        for start, end in chunks(first, stop):
+            tiles = bundles(start, end, size)
+            files = await log.read(tiles)
+            ahead.append(loop.run_in_executor(executor, read_files, tiles, files, start, end))
+            if len(ahead) > CHUNKS_AHEAD_MAX:
+                yield await ahead.popleft()
+        while ahead:
+            yield await ahead.popleft()
+    finally:
+        for each in ahead:
+            each.cancel()
+
+
+def _first_item(found: bytes, expected: bytes) -> int:
+    starts = range(0, len(expected), HASH_BYTES)
+    return next(
+        start // HASH_BYTES
+        for start in starts
+        if found[start : start + HASH_BYTES] != expected[start : start + HASH_BYTES]
+    )

@@ -1,0 +1,89 @@
+"""Verification of a log from nothing but its public files and its public key: no database, no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.entry import LOG_TENANT
+from processors.audit.note import NoteError
+from processors.audit.trust import Trust
+from processors.audit.walk import Differences
+from sinks.audit.log_walk import LogWalk, OnProgress, segments
+from sinks.audit.reader import PublicLog
+from sinks.audit.verify import AuditReport, report_of
+
+CHECKS = ("checkpoint", "history", "entries", "tiles", "root", "chains", "tenants", "clock", "offsets")
+
+
+async def verify_public(
+    log: PublicLog,
+    trust: Trust,
+    earlier: Sequence[tuple[str, str]] = (),
+    executor: Executor | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[AuditReport, str | None]:
+    """Verify a log against its published checkpoint, and that it only appends to `earlier` ones.
+
+    `earlier` are signed notes with what to call them. Hashing is done in the executor's processes, or in threads. The
+    report, and the note it is about (None when there is none). Never raises for what it finds; raises
+    StoreUnavailableError when it can't look.
+    """
+    differences = Differences()
+    note = await log.checkpoint()
+    if note is None:
+        differences.add("checkpoint", "there is no checkpoint")
+        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, b""), 0, 0), None
+    try:
+        signed = trust.open(note).checkpoint
+    except NoteError as error:
+        differences.add("checkpoint", f"checkpoint: {error}")
+        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, b""), 0, 0), note
+    known = _opened(earlier, trust, differences)
+    walk = LogWalk(log, differences)
+    stops = sorted({checkpoint.size for checkpoint, _ in known if checkpoint.size < signed.size} | {signed.size})
+    for stop in stops:
+        async for segment in segments(log, walk.size, stop, signed.size, executor):
+            await walk.take(segment, partial=walk.size + segment.count == signed.size)
+            if on_progress is not None:
+                on_progress(walk.size, signed.size)
+        _compare_history(walk, known, signed, differences)
+    walk.compare_end(signed.size)
+    walk.compare_root(signed, "root")
+    tenants = len(walk.entries.heads.keys() - {LOG_TENANT})
+    return report_of(CHECKS, differences, signed, signed.size, tenants), note
+
+
+def _opened(
+    earlier: Sequence[tuple[str, str]], trust: Trust, differences: Differences
+) -> list[tuple[Checkpoint, str]]:
+    known: list[tuple[Checkpoint, str]] = []
+    for name, note in earlier:
+        try:
+            known.append((trust.open(note).checkpoint, name))
+        except NoteError as error:
+            differences.add("history", f"{name}: {error}")
+    return known
+
+
+def _compare_history(
+    walk: LogWalk, known: Sequence[tuple[Checkpoint, str]], signed: Checkpoint, differences: Differences
+) -> None:
+    """Compare the root here with those signed before at this size, and at the end with those of more entries."""
+    for checkpoint, name in known:
+        if checkpoint.size > signed.size and walk.size == signed.size:
+            words = f"the log went back: {name} was signed over {checkpoint.size} entries, this one over {signed.size}"
+            differences.add("history", words)
+        if checkpoint.size != walk.size or checkpoint.root == _root(walk, signed):
+            continue
+        if checkpoint.size == signed.size:
+            words = f"two histories: {name} and the log's checkpoint have different roots at {signed.size} entries"
+        else:
+            words = f"two histories: the log's entries do not give the root that {name} has at {walk.size} entries"
+        differences.add("history", f"{words}, and one key signed both: keep both files, they prove it")
+
+
+def _root(walk: LogWalk, signed: Checkpoint) -> bytes:
+    """The root that an earlier checkpoint must have at the walk's size: at the end, the signed one."""
+    return signed.root if walk.size == signed.size else walk.edge.root()
