@@ -83,6 +83,9 @@ AUDIT_BATCH_AGE_MILLISECONDS = 200
 AUDIT_INTEGRATE_MILLISECONDS = 250
 AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
 AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
+#: Reading somebody's log over HTTP: one file's time, and files at once.
+AUDIT_FILE_SECONDS = 30.0
+AUDIT_FILES_AT_ONCE_MAX = 8
 
 # The nightly report.
 #: After a request's last lease: streams tick, batches are written.

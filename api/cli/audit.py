@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
 import typer
 
-from api.cli import audit_proofs
-from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
-from api.settings import Settings, load_settings
-from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
-from sinks.audit.layout import AuditLayout
-from sinks.audit.lock import FileLockStore
-from sinks.audit.log_walk import OnProgress
+from api.audit.receipts import layout_of
+from api.cli import audit_proofs, audit_verify
+from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.settings import load_settings
 from sinks.audit.process import published
-from sinks.audit.verify import AuditReport, verify_audit
-from sinks.postgres.audit import PostgresAuditStore
-from sinks.postgres.connect import READER_ROLE
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
-    audit.command("verify")(verify)
+    audit.command("verify")(audit_verify.verify)
     audit_proofs.register(audit)
     app.add_typer(audit)
-
-
-def layout_of(settings: Settings) -> AuditLayout:
-    """Where this product's log is."""
-    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -51,38 +38,3 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         print_json(facts)
         return
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
-
-
-def verify(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Derive every entry, chain, tile and row again, up to the signed root; exit code 0 only when nothing differs."""
-    settings = load_settings(data)
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("audit log", total=None, note="")
-        report = asyncio.run(_verified(settings, lambda done, total: bar.update(task, completed=done, total=total)))
-    if as_json:
-        print_json(report.as_json())
-    else:
-        _show(report)
-    raise typer.Exit(0 if report.ok else 1)
-
-
-async def _verified(settings: Settings, on_progress: OnProgress) -> AuditReport:
-    layout = layout_of(settings)
-    verifier = load_verifier(layout.key_file, layout.origin)
-    store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
-    await store.open()
-    try:
-        files, lock = LogFiles(layout.directory), FileLockStore(layout.lock_file)
-        return await verify_audit(store, files, lock, verifier, on_progress)
-    finally:
-        await store.close()
-
-
-def _show(report: AuditReport) -> None:
-    rows = [
-        ("[green]ok[/green]" if check.ok else "[red]differs[/red]", check.name, check.first_difference or "")
-        for check in report.checks
-    ]
-    terminal().print(table(f"{report.origin}: {report.size} entries", ("", "check", "first difference"), rows))
-    if report.ok:
-        note(f"[green]every entry of {report.tenants} tenants is under the signed root[/green]")

@@ -1,31 +1,31 @@
-"""`quaestor audit receipt | verify`: what an outsider needs to check the audit log, and the check itself."""
+"""`quaestor audit receipt | export`: files with which outsiders check what the audit log says."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from api.audit.receipts import RequestReceipts, request_receipts
+from api.audit.offline import opening_path
+from api.audit.receipts import RequestReceipts, layout_of, request_receipts, trust_of
+from api.cli.audit_verify import entry_facts, signed_facts
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, progress, table, terminal
 from api.settings import load_settings
-from processors.audit.entry import Entry
-from processors.audit.opening import EXTENSION as OPENING_EXTENSION
-from processors.audit.proof_file import EXTENSION
 from schemas.ids import is_uuid
-from schemas.money import format_amount
+from sinks.audit.export import export_tenant
+from sinks.audit.files import LogFiles
+from sinks.audit.keys import load_salts
+from sinks.audit.reader import DirectoryLog
 
-MICROS_PER_SECOND = 1_000_000
 WAIT_SECONDS = 30.0
 
 
 def register(audit: typer.Typer) -> None:
     """Add the commands."""
     audit.command("receipt")(receipt)
+    audit.command("export")(export)
 
 
 def receipt(
@@ -79,26 +79,35 @@ def write_receipts(found: RequestReceipts, folder: Path) -> list[dict[str, Any]]
     return written
 
 
-def opening_path(path: Path) -> Path:
-    """Where the opening of a receipt lies."""
-    return path.with_name(path.name.removesuffix(EXTENSION) + OPENING_EXTENSION)
-
-
-def entry_facts(entry: Entry) -> dict[str, Any]:
-    """What an entry says, for people and programs."""
-    source = entry.source
-    amount = "" if source.amount_nano is None else format_amount(source.amount_nano, source.currency)
-    return {
-        "index": entry.seq,
-        "tenant": source.tenant_id,
-        "tenant_index": entry.tseq,
-        "topic": source.topic,
-        "partition": source.partition,
-        "offset": source.offset,
-        "kind": source.kind,
-        "time": datetime.fromtimestamp(source.time_micros / MICROS_PER_SECOND, UTC).isoformat(),
-        "amount": amount,
-        "event_id": source.event_id,
-        "request_id": source.request_id,
-        "commitment": base64.b64encode(source.commitment).decode("ascii"),
-    }
+def export(
+    tenant: Annotated[str, typer.Option(help="Whose entries.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    salts: Annotated[
+        bool, typer.Option("--salts", help="Add the salt of each of its entries, for who may see its records.")
+    ] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all entries of a tenant into one file that proves them, and that none is missing."""
+    layout = layout_of(load_settings(data))
+    trust, known = trust_of(layout), load_salts(layout.salt_file) if salts else None
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("audit log", total=None, note="")
+        found = asyncio.run(
+            export_tenant(
+                DirectoryLog(LogFiles(layout.directory)),
+                trust,
+                tenant,
+                out,
+                known,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        )
+    if found is None:
+        fail(f"the published log has no entry of {tenant!r}")
+    facts = {"tenant": tenant, "entries": found.entries, "file": str(out), "bytes": out.stat().st_size}
+    facts |= signed_facts(found.signed)
+    if as_json:
+        print_json(facts)
+    else:
+        terminal().print(table("Bundle", ("", ""), list(facts.items())))

@@ -197,6 +197,12 @@ class EntryScan:
         return magic, seq, tseq, prev_chain, partition, offset, micros, commitment, texts
 
 
+def tenant_bytes(data: bytes) -> bytes:
+    """The tenant of an entry, as its bytes; nothing else is looked at."""
+    first = _FIXED.size + 2
+    return data[first : first + (data[first - 2] << 8 | data[first - 1])]
+
+
 def is_own(data: bytes) -> bool:
     """Whether these are the bytes of an entry of the log's own: one of heads, the only ones there are."""
     return data.startswith(_OWN, _FIXED.size)

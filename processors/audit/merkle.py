@@ -86,6 +86,34 @@ class CompactRange:
         return fold_root(self._hashes)
 
 
+class SparseTree:
+    """The root of a tree of which some leaves are given, and the complete subtrees that lie between them.
+
+    Where they lie follows from the leaves' positions alone (`perfect_subtrees` of each gap), left to right. Memory is
+    one hash per bit of the size.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.size = 0
+        self._hashes: list[bytes] = []
+
+    def add(self, level: int, node: bytes) -> None:
+        """Append a complete subtree over 2**level leaves; raises ValueError where none can begin."""
+        if self.size % (1 << level):
+            raise ValueError(f"no subtree of level {level} begins at {self.size}")
+        bits = self.size >> level
+        while bits & 1:
+            node = node_hash(self._hashes.pop(), node)
+            bits >>= 1
+        self._hashes.append(node)
+        self.size += 1 << level
+
+    def root(self) -> bytes:
+        """The root over everything appended."""
+        return fold_root(self._hashes)
+
+
 def inclusion_proof(index: int, size: int, node: NodeReader) -> list[bytes]:
     """PATH(index, D[size]), leaf sibling first; raises ValueError when the index is not in the tree."""
     if not 0 <= index < size:

@@ -142,3 +142,10 @@ def decode_bundle(bundle: bytes) -> list[bytes]:
             raise ValueError("the bundle ends inside an entry")
         entries.append(bundle[first:position])
     return entries
+
+
+def cut_tile(tile: TileId, whole: bytes) -> bytes:
+    """A partial tile or bundle out of the full one's bytes; raises ValueError for a bundle that can't be read."""
+    if tile.level == BUNDLE_LEVEL:
+        return encode_bundle(decode_bundle(whole)[: tile.width])
+    return whole[: tile.width * HASH_BYTES]

@@ -23,6 +23,11 @@ class Trust:
 
     keys: tuple[Verifier, ...]
 
+    def __post_init__(self) -> None:
+        """Raises NoteError for no key, or keys of several logs."""
+        if len({verifier.name for verifier in self.keys}) != 1:
+            raise NoteError("the keys are not of one log")
+
     @property
     def origin(self) -> str:
         """The log's name."""

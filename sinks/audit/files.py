@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from processors.audit.edge import TileFile
-from processors.audit.merkle import HASH_BYTES
-from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, encode_bundle, level_size, levels_of
+from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, cut_tile, level_size, levels_of
 from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.layout import Probe, no_probe
 
@@ -70,10 +69,7 @@ class LogFiles:
         except FileNotFoundError:
             if tile.width == TILE_WIDTH:
                 raise IntegrityError(f"{tile.path} is missing") from None
-        whole = self.read(tile._replace(width=TILE_WIDTH))
-        if tile.level == BUNDLE_LEVEL:
-            return encode_bundle(decode_bundle(whole)[: tile.width])
-        return whole[: tile.width * HASH_BYTES]
+        return cut_tile(tile, self.read(tile._replace(width=TILE_WIDTH)))
 
     def write(self, files: Sequence[TileFile], signed_size: int) -> None:
         """Make these files durable. What is there already with the same bytes stays.

@@ -16,7 +16,7 @@ from processors.audit.segment import Segment, bundle_of, read_files
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId
 from processors.audit.walk import Differences, EntryWalk
 from schemas.errors import IntegrityError
-from sinks.audit.reader import PublicLog
+from sinks.audit.reader import LogSource
 
 #: Called with (entries done, entries in all).
 OnProgress = Callable[[int, int], None]
@@ -30,7 +30,7 @@ CHUNKS_AHEAD_MAX = 4
 class LogWalk:
     """One walk over one log; what differs is kept in `differences`."""
 
-    log: PublicLog
+    log: LogSource
     differences: Differences
     edge: HashEdge = field(default_factory=HashEdge)
     #: First hash tile or entry that does not fit its bundle: (tile path, leaf index or None).
@@ -93,7 +93,7 @@ def bundles(first: int, end: int, size: int) -> list[TileId]:
 
 
 async def segments(
-    log: PublicLog, first: int, stop: int, size: int, executor: Executor | None = None
+    log: LogSource, first: int, stop: int, size: int, executor: Executor | None = None
 ) -> AsyncIterator[Segment]:
     """The runs from `first` to `stop` of a log of `size`, in order, hashed in the executor's processes or a thread."""
     loop, ahead = asyncio.get_running_loop(), deque[asyncio.Future[Segment]]()

@@ -11,7 +11,7 @@ from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
 
 
-class PublicLog(Protocol):
+class LogSource(Protocol):
     """Reads what everybody may read of one log. Every call raises StoreUnavailableError when it can't look."""
 
     async def checkpoint(self) -> str | None:
@@ -22,7 +22,7 @@ class PublicLog(Protocol):
 
 
 class DirectoryLog:
-    """A PublicLog in a directory."""
+    """A LogSource in a directory."""
 
     def __init__(self, files: LogFiles) -> None:
         """Nothing is touched before it is needed."""
@@ -43,7 +43,7 @@ class DirectoryLog:
             return IntegrityError(f"{tile.path}: {error}") if isinstance(error, ValueError) else error
 
 
-async def read_sound(log: PublicLog, tiles: Sequence[TileId]) -> Mapping[TileId, bytes]:
+async def read_sound(log: LogSource, tiles: Sequence[TileId]) -> Mapping[TileId, bytes]:
     """These tiles; raises IntegrityError for the first that is not there."""
     found: dict[TileId, bytes] = {}
     for tile, data in zip(tiles, await log.read(tiles), strict=True):

@@ -13,7 +13,7 @@ from processors.audit.proof_file import EXTENSION, ProofFile, write_proof
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, decode_bundle, tile_of_node
 from processors.audit.trust import Trust
 from schemas.errors import IntegrityError, StoreUnavailableError
-from sinks.audit.reader import PublicLog, read_sound
+from sinks.audit.reader import LogSource, read_sound
 from sinks.audit.store import EntryPlace
 
 POLL_SECONDS = 0.25
@@ -37,7 +37,7 @@ class BuiltReceipt:
 
 
 async def published_past(
-    log: PublicLog, trust: Trust, places: Sequence[EntryPlace], wait_seconds: float, on_wait: OnWait
+    log: LogSource, trust: Trust, places: Sequence[EntryPlace], wait_seconds: float, on_wait: OnWait
 ) -> tuple[str, int]:
     """The published checkpoint and its size, once it covers these entries.
 
@@ -60,7 +60,7 @@ async def published_past(
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def build_receipts(log: PublicLog, note: str, size: int, positions: Sequence[int]) -> list[BuiltReceipt]:
+async def build_receipts(log: LogSource, note: str, size: int, positions: Sequence[int]) -> list[BuiltReceipt]:
     """The receipts of these entries under a checkpoint of `size`; raises IntegrityError for files that are not there.
 
     Nothing is verified: whoever takes them does that.

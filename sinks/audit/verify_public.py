@@ -11,14 +11,14 @@ from processors.audit.note import NoteError
 from processors.audit.trust import Trust
 from processors.audit.walk import Differences
 from sinks.audit.log_walk import LogWalk, OnProgress, segments
-from sinks.audit.reader import PublicLog
+from sinks.audit.reader import LogSource
 from sinks.audit.verify import AuditReport, report_of
 
 CHECKS = ("checkpoint", "history", "entries", "tiles", "root", "chains", "tenants", "clock", "offsets")
 
 
 async def verify_public(
-    log: PublicLog,
+    log: LogSource,
     trust: Trust,
     earlier: Sequence[tuple[str, str]] = (),
     executor: Executor | None = None,
@@ -55,9 +55,7 @@ async def verify_public(
     return report_of(CHECKS, differences, signed, signed.size, tenants), note
 
 
-def _opened(
-    earlier: Sequence[tuple[str, str]], trust: Trust, differences: Differences
-) -> list[tuple[Checkpoint, str]]:
+def _opened(earlier: Sequence[tuple[str, str]], trust: Trust, differences: Differences) -> list[tuple[Checkpoint, str]]:
     known: list[tuple[Checkpoint, str]] = []
     for name, note in earlier:
         try:
