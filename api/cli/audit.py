@@ -1,4 +1,4 @@
-"""`quaestor audit info | verify`: what the audit log commits to, and whether it is what it says."""
+"""`quaestor audit`: what the audit log commits to, and the commands that prove and check it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from api.audit.receipts import layout_of
-from api.cli import audit_proofs, audit_verify
+from api.cli import audit_proofs, audit_rebuild, audit_verify
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import load_settings
 from sinks.audit.process import published
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     audit.command("info")(info)
     audit.command("verify")(audit_verify.verify)
     audit_proofs.register(audit)
+    audit_rebuild.register(audit)
     app.add_typer(audit)
 
 

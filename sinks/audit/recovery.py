@@ -27,8 +27,8 @@ def refuse_rollback(state: LogState, locked: str | None, published: str | None, 
     if state.next_seq < signed.size:
         raise IntegrityError(
             f"the database has {state.next_seq} audit entries, but a checkpoint over {signed.size} was signed: it is "
-            "an older backup. Restore a newer one; the missing entries are also in the log's entry bundles. Running on "
-            "would sign a second history, so this log stays closed"
+            "an older backup. Restore a newer one, or put the missing entries back from the log's own entry bundles: "
+            "`quaestor audit rebuild`. Running on would sign a second history, so this log stays closed"
         )
     return signed
 

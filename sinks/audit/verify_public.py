@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.entry import LOG_TENANT
+from processors.audit.merkle import EMPTY_ROOT
 from processors.audit.note import NoteError
 from processors.audit.trust import Trust
 from processors.audit.walk import Differences
@@ -30,20 +31,33 @@ async def verify_public(
     report, and the note it is about (None when there is none). Never raises for what it finds; raises
     StoreUnavailableError when it can't look.
     """
-    differences = Differences()
     note = await log.checkpoint()
     if note is None:
+        differences = Differences()
         differences.add("checkpoint", "there is no checkpoint")
-        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, b""), 0, 0), None
+        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0, 0), None
+    return await verify_under(log, note, trust, earlier, executor, on_progress), note
+
+
+async def verify_under(
+    log: LogSource,
+    note: str,
+    trust: Trust,
+    earlier: Sequence[tuple[str, str]] = (),
+    executor: Executor | None = None,
+    on_progress: OnProgress | None = None,
+) -> AuditReport:
+    """Verify a log's files against this signed checkpoint, as `verify_public` does against the published one."""
+    differences = Differences()
     try:
         signed = trust.open(note).checkpoint
     except NoteError as error:
         differences.add("checkpoint", f"checkpoint: {error}")
-        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, b""), 0, 0), note
+        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0, 0)
     known = _opened(earlier, trust, differences)
     walk = LogWalk(log, differences)
-    stops = sorted({checkpoint.size for checkpoint, _ in known if checkpoint.size < signed.size} | {signed.size})
-    for stop in stops:
+    stops = {checkpoint.size for checkpoint, _ in known if checkpoint.size < signed.size} | {signed.size}
+    for stop in sorted(stops):
         async for segment in segments(log, walk.size, stop, signed.size, executor):
             await walk.take(segment, partial=walk.size + segment.count == signed.size)
             if on_progress is not None:
@@ -52,7 +66,7 @@ async def verify_public(
     walk.compare_end(signed.size)
     walk.compare_root(signed, "root")
     tenants = len(walk.entries.heads.keys() - {LOG_TENANT})
-    return report_of(CHECKS, differences, signed, signed.size, tenants), note
+    return report_of(CHECKS, differences, signed, signed.size, tenants)
 
 
 def _opened(earlier: Sequence[tuple[str, str]], trust: Trust, differences: Differences) -> list[tuple[Checkpoint, str]]:
