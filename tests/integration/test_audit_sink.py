@@ -11,14 +11,19 @@ from random import Random
 import asyncpg
 import pytest
 
+from api.verify.log_scan import LogScan
 from processors.audit.checkpoint import open_checkpoint
+from processors.audit.trust import Trust
 from schemas.errors import FencedError, IntegrityError, StoreUnavailableError
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
+from sinks.audit.keys import load_salts, load_verifier
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import make_sink
+from sinks.audit.reader import DirectoryLog
+from sinks.audit.rebuild import Rebuilt, rebuild
+from sinks.audit.replay import replay
 from sinks.audit.sink import AuditSink
 from sinks.audit.verify import AuditReport, verify_audit
 from sinks.postgres.audit import PostgresAuditStore
@@ -288,3 +293,71 @@ async def test_a_database_that_goes_and_comes_back(mortal: PostgresServer, tmp_p
 
     report = await grown.verify()
     assert (True, 704) == (report.ok, report.size), report.first_difference
+
+
+async def put_back(log: Log) -> Rebuilt:
+    """Rebuild the database from the log's files."""
+    files, lock = LogFiles(log.layout.directory), FileLockStore(log.layout.lock_file).latest()
+    store = PostgresAuditStore(log.dsn, "test")
+    await store.open()
+    try:
+        return await rebuild(store, DirectoryLog(files), lock, trust_of(log), "test", None, lambda _done, _total: None)
+    finally:
+        await store.close()
+
+
+def trust_of(log: Log) -> Trust:
+    """The log's key."""
+    return Trust((load_verifier(log.layout.key_file, ORIGIN),))
+
+
+async def made_again(log: Log, kafka: MemoryLog) -> int:
+    """Replay the log from Kafka's records; how many entries gave the signed root."""
+    scan, salts = LogScan(kafka.reader(), ENCODER), load_salts(log.layout.salt_file)
+    source = DirectoryLog(LogFiles(log.layout.directory))
+    return (await replay(source, trust_of(log), salts, scan.read, lambda _done, _total: None)).size
+
+
+@pytest.mark.parametrize("backup", [True, False])
+async def test_a_database_is_put_back_from_the_logs_own_files(log: Log, tmp_path: Path, *, backup: bool) -> None:
+    """Lost, or restored from a backup: the message names the command, and the log goes on without a fork."""
+    kafka = MemoryLog()
+    publish(kafka, [record for number in range(40) for record in outgoing(ENCODER, request_story(number))])
+    await run_over(log, kafka)
+    older = await postgres_databases().backed_up(log.dsn, "backup")
+    publish(kafka, [junk(b"acme/1"), *outgoing(ENCODER, request_story(77))])
+    await run_over(log, kafka)
+    signed = await log.verify()
+    log.dsn = older if backup else await postgres_databases().copied("lost")
+    with pytest.raises(IntegrityError, match="quaestor audit rebuild"):
+        await log.claimed()
+
+    done = await put_back(log)
+    assert (signed.size, signed.size) == (done.signed.size, done.kept + done.added)
+    assert bool(done.kept) == backup
+    report = await log.verify()
+    assert (True, signed.size, signed.root) == (report.ok, report.size, report.root), report.first_difference
+    assert signed.size == await made_again(log, kafka)
+    publish(kafka, list(outgoing(ENCODER, request_story(99))))
+    await run_over(log, kafka)
+    report = await log.verify()
+    assert report.ok, report.first_difference
+    assert report.size == await made_again(log, kafka) > signed.size
+
+
+async def test_a_replay_finds_what_kafka_no_longer_has_as_it_was(log: Log) -> None:
+    """A record that was changed, or is gone, is named by its entry."""
+    kafka = MemoryLog()
+    publish(kafka, [record for number in range(9) for record in outgoing(ENCODER, request_story(number))])
+    await run_over(log, kafka)
+    at, kept = next((at, kept) for at, kept in kafka.records.items() if at.topic in AUDITED_TOPICS and len(kept) > 1)
+    sound = kept[1]
+    other = next(each for each in kept if each.value != sound.value)
+    kept[1] = sound._replace(value=other.value)
+
+    with pytest.raises(IntegrityError, match=rf"the record at {at.topic}/{at.number}@1 gives another "):
+        await made_again(log, kafka)
+    kept[1] = sound
+    kafka.truncate(at, 1)
+    with pytest.raises(IntegrityError):
+        await made_again(log, kafka)

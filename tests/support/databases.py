@@ -80,6 +80,12 @@ class PostgresDatabases:
         await self._copy(dsn.rpartition("/")[2])
         return dsn
 
+    async def backed_up(self, dsn: str, purpose: str) -> str:
+        """A copy of a database that nobody is connected to, as it is now; answers its DSN."""
+        copy = self.dsn(purpose)
+        await self._copy(copy.rpartition("/")[2], dsn.rpartition("/")[2])
+        return copy
+
     async def emptied(self, purpose: str) -> str:
         """The database of this purpose, migrated and without rows, for one test at a time; answers its DSN."""
         dsn = self._server.dsn(purpose)
@@ -89,11 +95,11 @@ class PostgresDatabases:
             await self._copy(purpose)
         return dsn
 
-    async def _copy(self, name: str) -> None:
+    async def _copy(self, name: str, template: str = TEMPLATE) -> None:
         if TEMPLATE not in self._made:
             await migrate(self._server.dsn(TEMPLATE))
             self._made.add(TEMPLATE)
-        await self._execute("postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        await self._execute("postgres", f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         (block,) = OWN_ROW.findall((FOLDER / "0001_core.sql").read_text(encoding="utf-8"))
         await self._execute(name, block + HURRY.format(name=name))
         self._made.add(name)
