@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from api.audit.http_reader import HttpLog
 from api.audit.offline import CheckedReceipt, check_file
@@ -82,38 +83,44 @@ def _trust(keys: list[str] | None, data: Path | None) -> Trust:
 
 def verify_files(paths: list[Path], trust: Trust, *, as_json: bool) -> None:
     """Check each and print what it shows; ends the command."""
-    shown, good = [], True
-    for path in paths:
-        try:
-            facts = {"file": str(path), "ok": True} | _facts(check_file(path, trust))
-        except IntegrityError as error:
-            facts, good = {"file": str(path), "ok": False, "error": str(error)}, False
-        shown.append(facts)
-    if as_json:
-        print_json({"ok": good, "files": shown})
-    else:
-        for facts in shown:
-            _show_file(facts)
+    if not as_json:
+        raise typer.Exit(0 if show_files(paths, trust) else 1)
+    found = [_checked(path, trust) for path in paths]
+    good = all(facts["ok"] for facts in found)
+    print_json({"ok": good, "files": found})
     raise typer.Exit(0 if good else 1)
+
+
+def show_files(paths: list[Path], trust: Trust) -> bool:
+    """Check files and print what each proves; whether all do."""
+    good = True
+    for path in paths:
+        facts = _checked(path, trust)
+        good = good and facts["ok"]
+        if facts["ok"]:
+            rows = [(name, value) for name, value in facts.items() if name not in {"file", "ok"} and value != ""]
+            terminal().print(table(f"{path}: proven", ("", ""), rows))
+        else:
+            terminal().print(f"[red]refused[/red] {escape(str(path))}: {escape(facts['error'])}")
+    return good
+
+
+def _checked(path: Path, trust: Trust) -> dict[str, Any]:
+    try:
+        return {"file": str(path), "ok": True} | _facts(check_file(path, trust))
+    except IntegrityError as error:
+        return {"file": str(path), "ok": False, "error": str(error)}
 
 
 def _facts(checked: CheckedReceipt | Export) -> dict[str, Any]:
     if isinstance(checked, Export):
         salts = {"salts": "of every entry"} if checked.has_salts else {}
-        whole = f"{checked.entries:,}, the first to the last, none missing"
-        return {"tenant": checked.tenant_id, "entries": whole} | salts | signed_facts(checked.signed)
+        whole = {"tenant": checked.tenant_id, "entries": checked.entries, "missing": 0}
+        return whole | salts | signed_facts(checked.signed)
     record = {}
     if checked.is_opened:
         record = {"record": "none" if checked.value is None else base64.b64encode(checked.value).decode("ascii")}
     return entry_facts(checked.receipt.entry) | record | signed_facts(checked.receipt.signed)
-
-
-def _show_file(facts: dict[str, Any]) -> None:
-    if not facts["ok"]:
-        terminal().print(f"[red]refused[/red] {facts['file']}: {facts['error']}", markup=True)
-        return
-    rows = [(name, value) for name, value in facts.items() if name not in {"file", "ok"} and value != ""]
-    terminal().print(table(f"{facts['file']}: proven", ("", ""), rows))
 
 
 def entry_facts(entry: Entry) -> dict[str, Any]:

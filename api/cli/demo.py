@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from api.audit.receipts import layout_of, request_receipts, trust_of
 from api.cli import ledger, stack
+from api.cli.audit_proofs import WAIT_SECONDS, write_receipts
+from api.cli.audit_verify import show_files
 from api.cli.control import control_session, new_key
 from api.cli.load import DEFAULT_MODELS, report, run_load, wait_for_key
 from api.cli.terminal import DataOption, note, table, terminal
@@ -74,9 +78,11 @@ def tell(settings: Settings, requests: int) -> bool:
     show_costs(asyncio.run(read_costs(settings, started_micros)))
     ledger.balance(tenant=TENANT, data=settings.data)
     show_checks(checks)
+    good = summary.answered == requests and all(check.ok for check in checks)
     if known:
         show_story(terminal(), known[-1], read_story(settings, known[-1]))
-    return summary.answered == requests and all(check.ok for check in checks)
+        good = show_receipt(settings, known[-1]) and good
+    return good
 
 
 def make_keys(settings: Settings) -> list[str]:
@@ -107,6 +113,18 @@ async def read_costs(settings: Settings, since_micros: int) -> list[TeamModelCos
     finally:
         await reads.close()
         await plans.close()
+
+
+def show_receipt(settings: Settings, request_id: str) -> bool:
+    """Write a request's receipts, print the last one and check it offline; whether it proves its event."""
+    found = asyncio.run(request_receipts(settings, request_id, WAIT_SECONDS, lambda _done, _total: None))
+    if found is None:
+        return False
+    path = Path(write_receipts(found, settings.data / "receipts" / request_id)[-1]["file"])
+    trust = trust_of(layout_of(settings))
+    terminal().print(f"\n[bold]{path.name}[/bold]\n{escape(path.read_text(encoding='utf-8'))}", soft_wrap=True)
+    note(f"again, with nothing but file and key: quaestor audit verify {path} --key '{trust.keys[0].vkey}'")
+    return show_files([path], trust)
 
 
 def show_costs(costs: list[TeamModelCost]) -> None:

@@ -24,6 +24,8 @@ OnProgress = Callable[[int, int], None]
 CHUNK_ENTRIES = 32 * TILE_WIDTH
 #: Chunks read and hashed ahead of the one that is joined.
 CHUNKS_AHEAD_MAX = 4
+#: A log of no more is read before other processes would have started.
+SMALL_ENTRIES = 8 * CHUNK_ENTRIES
 
 
 @dataclass
@@ -96,6 +98,8 @@ async def segments(
     log: LogSource, first: int, stop: int, size: int, executor: Executor | None = None
 ) -> AsyncIterator[Segment]:
     """The runs from `first` to `stop` of a log of `size`, in order, hashed in the executor's processes or a thread."""
+    if size <= SMALL_ENTRIES:
+        executor = None
     loop, ahead = asyncio.get_running_loop(), deque[asyncio.Future[Segment]]()
     try:
         for start, end in chunks(first, stop):

@@ -1,0 +1,139 @@
+"""`quaestor audit verify` as an outsider runs it: files, or a log's directory, and the public key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from api.cli.main import application
+from processors.audit.note import Signer
+from processors.audit.trust import Trust
+from sinks.audit.export import export_tenant
+from sinks.audit.reader import DirectoryLog
+from sinks.audit.receipts import BuiltReceipt, build_receipts
+from tests.support.audit import ORIGIN, SALTS, AuditWorld
+
+SIZE = 342
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> AuditWorld:
+    """A published log."""
+
+    async def grown() -> AuditWorld:
+        made = AuditWorld(tmp_path)
+        await made.claim()
+        await made.grow(150, 20)
+        return made
+
+    return asyncio.run(grown())
+
+
+@pytest.fixture
+def receipt(world: AuditWorld, tmp_path: Path) -> Path:
+    """A receipt of one of its entries."""
+    log = DirectoryLog(world.files)
+
+    async def build() -> BuiltReceipt:
+        (built,) = await build_receipts(log, await log.checkpoint() or "", SIZE, [7])
+        return built
+
+    built = asyncio.run(build())
+    path = tmp_path / built.name
+    path.write_bytes(built.data)
+    return path
+
+
+def run(world: AuditWorld, *arguments: str | Path, code: int = 0) -> str:
+    """What the command prints with the log's key."""
+    words = ["audit", "verify", *map(str, arguments), "--key", world.signer.verifier.vkey]
+    done = CliRunner().invoke(application(words), words)
+    assert code == done.exit_code, done.output
+    return done.output
+
+
+def as_json(world: AuditWorld, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
+    """The same, for programs."""
+    found: dict[str, Any] = json.loads(run(world, *arguments, "--json", code=code))
+    return found
+
+
+def test_a_receipt_says_what_it_proves(world: AuditWorld, receipt: Path) -> None:
+    """Tenant, topic, kind, time and amount of the entry, and who signed which log."""
+    found = as_json(world, receipt)
+
+    (facts,) = found["files"]
+    assert found["ok"]
+    assert ("quaestor.budgets", "PLACED", "0.000000007 USD") == (facts["topic"], facts["kind"], facts["amount"])
+    assert (7, SIZE, ORIGIN, ORIGIN) == (facts["index"], facts["log_size"], facts["log"], facts["signed_by"])
+    assert "PLACED" in run(world, receipt)
+
+
+def test_one_bad_file_among_good_ones(world: AuditWorld, receipt: Path, tmp_path: Path) -> None:
+    """Each is told on its own; the exit code is that of the worst."""
+    bad = tmp_path / "bad.tlog-proof"
+    bad.write_bytes(receipt.read_bytes().replace(b"index 7", b"index 8"))
+
+    good, refused = as_json(world, receipt, bad, code=1)["files"]
+    assert (True, False) == (good["ok"], refused["ok"])
+    assert "entry 8: the path does not lead to the signed root" == refused["error"]
+    assert "refused" in run(world, bad, code=1)
+
+
+def test_a_bundle_is_told_from_a_receipt(world: AuditWorld, tmp_path: Path) -> None:
+    """By how it begins."""
+    path, trust = tmp_path / "bundle", Trust((world.signer.verifier,))
+    log = DirectoryLog(world.files)
+    asyncio.run(export_tenant(log, trust, "tenant_1", path, SALTS, lambda _done, _total: None))
+
+    (facts,) = as_json(world, path)["files"]
+    assert ("tenant_1", 98, "of every entry") == (facts["tenant"], facts["entries"], facts["salts"])
+
+
+def test_another_key_refuses(world: AuditWorld, receipt: Path) -> None:
+    """The key decides; without one the product's own log is meant."""
+    world.signer = Signer(ORIGIN, bytes(32))
+
+    assert "no known key signed" in as_json(world, receipt, code=1)["files"][0]["error"]
+
+
+def test_the_products_own_key_is_the_default(world: AuditWorld, receipt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the machine of the log nothing needs to be given."""
+    monkeypatch.setenv("QUAESTOR_AUDIT_LOG", "test")
+    monkeypatch.setenv("QUAESTOR_AUDIT_ORIGIN", ORIGIN)
+    words = ["audit", "verify", str(receipt), "--data", str(world.layout.data)]
+
+    assert 0 == CliRunner().invoke(application(words), words).exit_code
+
+
+def test_a_log_is_checked_and_remembered(world: AuditWorld, tmp_path: Path) -> None:
+    """What passed is kept; a log that went back is refused, and what was kept stays."""
+    memory, directory = tmp_path / "seen", world.layout.directory
+    checkpoint = directory / "checkpoint"
+    old = checkpoint.read_bytes()
+    assert as_json(world, "--log", directory, "--remember", memory)["ok"]
+    asyncio.run(world.grow(30))
+    newer = checkpoint.read_bytes()
+    assert as_json(world, "--log", directory, "--remember", memory)["ok"]
+    assert newer == memory.read_bytes()
+    checkpoint.write_bytes(old)
+
+    found = as_json(world, "--log", directory, "--remember", memory, code=1)
+    words = next(each["first_difference"] for each in found["checks"] if each["name"] == "history")
+    assert f"the log went back: {memory} was signed over 403 entries, this one over 342" == words
+    assert newer == memory.read_bytes()
+    memory.write_bytes(old)
+    assert as_json(world, "--log", directory, "--against", memory)["ok"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["file", "--log", "dir"], ["--against", "note"], ["file", "--remember", "note"]], ids=str
+)
+def test_what_does_not_go_together_is_refused(world: AuditWorld, arguments: list[str]) -> None:
+    """One thing is checked at a time."""
+    run(world, *arguments, code=1)
