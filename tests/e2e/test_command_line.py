@@ -147,6 +147,26 @@ def test_the_audit_log_is_laid_out_as_tiles(product: Product) -> None:
     assert int(lines[1]) > 0
 
 
+def test_what_an_outsider_checks(product: Product, tmp_path: Path) -> None:
+    """A request's receipts, opened; its tenant's bundle; the log's directory; all with nothing but the public key."""
+    answers = tmp_path / "answers.jsonl"
+    product.run("load", "--requests", "1", "--key", product.key("proven"), "--answers", str(answers))
+    request_id = json.loads(answers.read_text(encoding="utf-8"))["request_id"]
+    info = product.json("audit", "info")
+
+    made = product.json("audit", "receipt", request_id, "--out", str(tmp_path), "--open")
+    files = [each["file"] for each in made["receipts"]]
+    shown = product.json("audit", "verify", *files, "--key", info["vkey"])
+    assert {("proven", request_id)} == {(each["tenant"], each["request_id"]) for each in shown["files"]}
+    assert all(each["record"] for each in shown["files"])
+    bundle = tmp_path / "proven.audit-export"
+    product.run("audit", "export", "--tenant", "proven", "--out", str(bundle))
+    (whole,) = product.json("audit", "verify", str(bundle), "--key", info["vkey"])["files"]
+    assert ("proven", True) == (whole["tenant"], whole["entries"] >= len(files))
+    assert product.json("audit", "verify", "--log", info["directory"], "--key", info["vkey"])["ok"]
+    assert product.json("audit", "replay")["ok"]
+
+
 def test_the_trial_balance_balances(product: Product) -> None:
     """Debits equal credits per currency."""
     balance = product.json("ledger", "balance")
