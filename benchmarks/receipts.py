@@ -3,7 +3,8 @@
     python -m benchmarks.receipts [--entries 1000000] [--receipts 10000]
 
 The log is made of made-up records, 50 tenants, batches of 5,000. Each receipt is of an entry picked at random and built
-on its own, as for somebody who asks for one: checkpoint, tiles and bundle are read from the disk each time.
+on its own, as for somebody who asks for one: checkpoint, tiles and bundle are read from the disk each time. CPU is this
+process's own: what the machine's other work adds to the wall clock is not in it.
 """
 
 from __future__ import annotations
@@ -33,21 +34,31 @@ async def run(folder: Path, entries: int, receipts: int) -> None:
     size = make_log(folder, entries, BATCH, TENANTS)
     log, random = DirectoryLog(LogFiles(folder)), Random(SEED)
     spent: dict[str, list[float]] = {"built": [], "verified": []}
+    worked: dict[str, list[float]] = {"built": [], "verified": []}
     for _ in range(receipts):
         position = random.randrange(size)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         note = await log.checkpoint() or ""
         (receipt,) = await build_receipts(log, note, TRUST.open(note).checkpoint.size, [position])
-        built = time.perf_counter()
+        built, cpu_built = time.perf_counter(), time.process_time()
         assert verify_proof(parse_proof(receipt.data), TRUST).entry.seq == position
         spent["built"].append(1_000 * (built - began))
+        worked["built"].append(1_000 * (cpu_built - cpu))
         spent["verified"].append(1_000 * (time.perf_counter() - built))
-    print(f"{receipts:,} receipts over {size:,} entries (seed {SEED})\n\n| receipt | p50 ms | p99 ms | goal |  |")
-    print("|---|---|---|---|---|")
+        worked["verified"].append(1_000 * (time.process_time() - cpu_built))
+    print(f"{receipts:,} receipts over {size:,} entries (seed {SEED})\n")
+    print("| receipt | p50 ms | p99 ms | CPU p50 ms | CPU p99 ms | goal | p99 |\n|---|---|---|---|---|---|---|")
     for name, found in spent.items():
-        p50, p99 = (percentile(sorted(found), share) for share in (0.5, 0.99))
+        p50, p99 = _percentiles(found)
+        cpu_p50, cpu_p99 = _percentiles(worked[name])
         verdict = "met" if p99 <= GOALS_MILLISECONDS[name] else "missed"
-        print(f"| {name} | {p50:.2f} | {p99:.2f} | {GOALS_MILLISECONDS[name]:g} | {verdict} |")
+        figures = f"{p50:.2f} | {p99:.2f} | {cpu_p50:.2f} | {cpu_p99:.2f}"
+        print(f"| {name} | {figures} | {GOALS_MILLISECONDS[name]:g} | {verdict} |")
+
+
+def _percentiles(found: list[float]) -> tuple[float, float]:
+    ordered = sorted(found)
+    return percentile(ordered, 0.5), percentile(ordered, 0.99)
 
 
 def main() -> int:
