@@ -6,6 +6,7 @@ import io
 from itertools import count, pairwise
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,6 +173,32 @@ def test_runs_may_be_cut_anywhere(log: Log, data: st.DataObject) -> None:
 
     assert found([0, len(entries)]) == found(cuts)
     assert (entries == log.entries) == (not found(cuts)) or entries[-1] != log.entries[-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"\x01\0\0\0\0\0\0\0\x03", b"\x02\0\0\0\0\0\0\0\x03", "an amount without its mark"),
+        (b"\x01\0\0\0\0\0\0\0\x03", b"\0\0\0\0\0\0\0\0\x03", "an amount without its mark"),
+        (b"\x02r3", b"\x02\xff3", "a text of the entry can't be read"),
+        (b"KIND", b"KIN\xff", "a text of the entry can't be read"),
+        (b"\x02r3", b"\x03r3", "lengths do not meet"),
+        (b"audit/v2", b"audit/v3", "of a known version"),
+    ],
+)
+def test_both_readings_refuse_what_is_not_canonical(old: bytes, new: bytes, words: str) -> None:
+    """A second mark of an amount, an amount without one, a text that is none, a length that leads elsewhere."""
+    (sealed,) = seal([source("a", 3)], 0, {})
+    assert old in sealed.entry
+    for read in (decode_entry, EntryScan().scan):
+        with pytest.raises(EntryError, match=words):
+            read(sealed.entry.replace(old, new))
+
+
+def test_both_readings_take_a_request_id_that_is_not_ascii() -> None:
+    """What is unusual is read by the exact one."""
+    (sealed,) = seal([source("a", 3)._replace(request_id="\u00e9")], 0, {})
+    assert decode_entry(sealed.entry).tseq == EntryScan().scan(sealed.entry)[2]
 
 
 @given(logs(), st.data())

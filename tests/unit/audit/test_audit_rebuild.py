@@ -57,6 +57,8 @@ async def test_a_lost_database_is_put_back(world: AuditWorld) -> None:
 
     assert (0, SIZE, SIZE) == (done.kept, done.added, done.signed.size)
     assert (lost.stored, lost.tenant_heads, lost.positions) == (store.stored, store.tenant_heads, store.positions)
+    assert (SIZE, SIZE, done.signed.root) == (store.log.next_seq, store.log.integrated_size, store.log.integrated_root)
+    assert {SIZE: world.lock.latest()} == store.notes
     await go_on(world, store)
     report = await world.verify()
     assert (True, SIZE + 61) == (report.ok, report.size), report.first_difference

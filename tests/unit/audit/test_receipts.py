@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from api.audit.offline import CheckedReceipt, check_file, opening_path
+from processors.audit.checkpoint import Checkpoint
 from processors.audit.commitment import Salts
-from processors.audit.entry import decode_entry, encode_entry
-from processors.audit.note import Signer
+from processors.audit.entry import Entry, decode_entry, encode_entry, heads_source
+from processors.audit.merkle import leaf_hash
+from processors.audit.note import NoteError, Signer
 from processors.audit.opening import Opening, OpeningError, parse_opening, write_opening
 from processors.audit.proof_file import ProofError, ProofFile, parse_proof, verify_proof, write_proof
 from processors.audit.trust import Trust
@@ -159,6 +161,39 @@ async def test_a_receipt_of_another_log_is_refused(world: AuditWorld) -> None:
     (built,) = await receipts_of(world, 7)
     with pytest.raises(ProofError, match="no known key signed"):
         verify_proof(parse_proof(built.data), Trust((Signer(ORIGIN, bytes(32)).verifier,)))
+
+
+async def test_idle_bits_of_a_signature_are_not_passed_over(world: AuditWorld) -> None:
+    """Base64 leaves two bits of its last letter unused; set, they would make the same receipt in other bytes."""
+    (built,) = await receipts_of(world, 7)
+    at = built.data.rindex(b"=") - 1
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = letters[letters.index(chr(built.data[at])) + 1].encode()
+    with pytest.raises(ProofError, match="malformed signature line"):
+        verify_proof(parse_proof(built.data[:at] + other + built.data[at + 1 :]), trust_of(world))
+
+
+@pytest.mark.parametrize(
+    ("entry", "origin", "words"),
+    [
+        (encode_entry(Entry(5, 1, bytes(32), heads_source(bytes(32), 7))), ORIGIN, "says that it is entry 5"),
+        (b"no entry", ORIGIN, "entry 0: the bytes do not begin as an entry"),
+        (b"no entry", "example.com/other", "checkpoint: the checkpoint is of 'example.com/other', not of"),
+    ],
+)
+def test_what_the_key_signed_is_not_believed_beyond_its_form(entry: bytes, origin: str, words: str) -> None:
+    """An entry out of place, bytes that are none, a checkpoint of another log under the same key."""
+    signer = Signer(ORIGIN, bytes(32))
+    note = signer.sign(Checkpoint(origin, 1, leaf_hash(entry)).text)
+    with pytest.raises(ProofError, match=words):
+        verify_proof(ProofFile(0, (), note, entry), Trust((signer.verifier,)))
+
+
+def test_keys_of_two_logs_are_no_trust() -> None:
+    """Keys given together are of one log."""
+    keys = tuple(Signer(name, bytes(32)).verifier for name in ("example.com/a", "example.com/b"))
+    with pytest.raises(NoteError, match="not of one log"):
+        Trust(keys)
 
 
 async def test_old_receipts_stay_true(world: AuditWorld) -> None:
