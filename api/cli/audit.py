@@ -1,4 +1,4 @@
-"""`quaestor audit info | verify`: what the audit log commits to, and whether it is what it says."""
+"""`quaestor audit info | verify | witness`: what the audit log commits to, and whether it is what it says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from api.cli import audit_witness
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
     audit.command("verify")(verify)
+    audit_witness.register(audit)
     app.add_typer(audit)
 
 
