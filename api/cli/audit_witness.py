@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from api.cli.serve import begin, until_stopped
+from api.cli.terminal import table
+from api.cli.times import MICROS_PER_SECOND, time_text
 from api.settings import load_settings
-from processors.audit.note import NoteError, is_key_name, parse_vkey
+from processors.audit.note import NoteError, is_key_name, parse_vkey, signatures_of
+from processors.audit.policy import Policy
 from processors.audit.witness import Cosigner, followed
 from schemas.errors import ConfigurationError
 from sinks.audit.keys import load_or_make_signer
@@ -53,3 +58,30 @@ def witness(
         print(f"witness {name} listens on {host}:{bound}", flush=True)
 
     until_stopped(lambda stop: run(made, host, port, stop, ready))
+
+
+def witness_facts(policy: Policy, note: str | None) -> dict[str, Any]:
+    """What a checkpoint says of the policy's witnesses: whether they are a quorum, and when (seconds) each signed.
+
+    Raises NoteError when a witness's signature is wrong.
+    """
+    signed = {} if note is None else signatures_of(note, policy.verifiers)[1]
+    missing = policy.missing(signed)
+    times = {each.name: signed[each.verifier].time_seconds for each in policy.witnesses if each.verifier in signed}
+    return {"quorum": "met" if missing is None else f"missing {missing}", "witnesses": times}
+
+
+def witness_table(policy: Policy, times: Mapping[str, int]) -> Table:
+    """The same for people."""
+    rows = [
+        (each.name, each.verifier.name, _when(times[each.name]) if each.name in times else "has not signed")
+        for each in policy.witnesses
+    ]
+    return table("Witnesses", ("", "key", "signed at"), rows)
+
+
+def _when(time_seconds: int) -> str:
+    try:
+        return time_text(time_seconds * MICROS_PER_SECOND)
+    except (OverflowError, ValueError, OSError):
+        return f"{time_seconds} s"  # whatever a witness may claim
