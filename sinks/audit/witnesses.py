@@ -53,8 +53,9 @@ class MemoryWitnesses:
         self.there: dict[str, tuple[Cosigner, FollowedLogs, MemoryWitnessStore]] = {}
         #: Answers to give instead, by URL; each is given once. None: never an answer.
         self.instead: dict[str, list[Answer | str | None]] = {}
-        #: (url, old size) of every call.
+        #: (url, body) of every call, and what to call then.
         self.calls: list[tuple[str, bytes]] = []
+        self.asked: Callable[[], None] = lambda: None
         self.now_seconds = 1_700_000_000
 
     def add(self, url: str, cosigner: Cosigner, logs: FollowedLogs) -> None:
@@ -64,6 +65,7 @@ class MemoryWitnesses:
     async def add_checkpoint(self, url: str, body: bytes) -> Answer | str:
         """As the seam says."""
         self.calls.append((url, body))
+        self.asked()
         if self.instead.get(url):
             found = self.instead[url].pop(0)
             if found is None:

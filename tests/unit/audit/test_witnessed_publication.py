@@ -21,7 +21,7 @@ from sinks.audit.publisher import Publisher
 from sinks.audit.sequencer import Sequencer
 from sinks.audit.witnesses import MemoryWitnesses, PolicyCosigners, WitnessTimes
 from streams.monitor import Monitor
-from tests.support.audit import PARTITIONS, TOPIC_ID, AuditWorld, spans_of
+from tests.support.audit import NOW_SECONDS, PARTITIONS, SALTS, TOPIC_ID, AuditWorld, spans_of
 from tests.support.witnesses import cosigner, seed
 
 NAMES = ("one", "two", "three")
@@ -56,7 +56,7 @@ class WitnessedWorld(AuditWorld):
         policy = parse_policy((LINES + self.end).encode())
         self.cosigners = PolicyCosigners(policy, self.witnesses, self.monitor, self.times)
         self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe, self.cosigners)
-        self.sequencer = Sequencer(self.store, "test", self.publisher.offer)
+        self.sequencer = Sequencer(self.store, SALTS, "test", self.publisher.offer, lambda: NOW_SECONDS)
 
     def silence(self, *names: str, rounds: int = 9) -> None:
         """These do not answer."""
@@ -98,10 +98,10 @@ async def test_a_checkpoint_is_published_with_its_witnesses(tmp_path: Path) -> N
     await world.claim()
     await world.grow(1, 2, 120, 10, 200)
 
-    assert (666, list(NAMES)) == world.published
+    assert (671, list(NAMES)) == world.published
     assert (await world.verify()).ok
-    assert [2, 6, 246, 266, 666] == sorted(await world.store.checkpoints())
-    assert world.files.checkpoint() == (await world.store.checkpoints())[666]
+    assert [3, 8, 249, 270, 671] == sorted(await world.store.checkpoints())
+    assert world.files.checkpoint() == (await world.store.checkpoints())[671]
 
 
 async def test_each_checkpoint_is_asked_for_once(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_each_checkpoint_is_asked_for_once(tmp_path: Path) -> None:
     await world.grow(1, 2, 3)
 
     asked = [parse_add_checkpoint(body).old_size for url, body in world.witnesses.calls if url == "one"]
-    assert [0, 2, 6] == asked
+    assert [0, 3, 8] == asked
 
 
 async def test_the_log_says_nothing_until_a_quorum_has_signed(world: WitnessedWorld) -> None:
@@ -119,13 +119,13 @@ async def test_the_log_says_nothing_until_a_quorum_has_signed(world: WitnessedWo
     await world.grow(5)
     world.silence("one", "two")
     await world.grow(5, 5)
-    assert (10, 20, 30) == (world.published[0], world.signed, world.publisher.size)
+    assert (11, 22, 33) == (world.published[0], world.signed, world.publisher.size)
     world.witnesses.instead.clear()
 
     assert await world.publisher.publish()
-    assert 20 == world.published[0]
+    assert 22 == world.published[0]
     await world.publish()
-    assert (30, True) == (world.published[0], (await world.verify()).ok)
+    assert (33, True) == (world.published[0], (await world.verify()).ok)
 
 
 async def test_one_of_three_that_is_away_holds_nothing_back(world: WitnessedWorld) -> None:
@@ -133,7 +133,7 @@ async def test_one_of_three_that_is_away_holds_nothing_back(world: WitnessedWorl
     world.silence("two")
     await world.grow(5)
 
-    assert (10, ["one", "three"]) == world.published
+    assert (11, ["one", "three"]) == world.published
 
 
 async def test_witnesses_need_not_sign_at_once(world: WitnessedWorld) -> None:
@@ -144,7 +144,7 @@ async def test_witnesses_need_not_sign_at_once(world: WitnessedWorld) -> None:
     world.silence("one")
     await world.publish()
 
-    assert (10, list(NAMES)) == world.published
+    assert (11, list(NAMES)) == world.published
 
 
 def conflict(size: int) -> Answer:
@@ -165,7 +165,7 @@ def conflict(size: int) -> Answer:
         ([Answer(409, "7\n")], "HTTP 409: 7"),
         ([Answer(409, "x\n", SIZE_TYPE)], "HTTP 409: x"),
         ([Answer(409, "01\n", SIZE_TYPE)], "HTTP 409: 01"),
-        ([conflict(11)], "it has cosigned 11 entries, and this log signed 10"),
+        ([conflict(12)], "it has cosigned 12 entries, and this log signed 11"),
         ([conflict(3), conflict(4)], "it stands at 4 entries, and then at others"),
         ([Answer(200, "")], "no cosignature"),
         ([Answer(200, "garbage")], "no cosignature"),
@@ -183,12 +183,12 @@ async def test_what_a_witness_may_get_wrong(world: WitnessedWorld, said: Sequenc
     with capture_logs() as told:
         await world.grow(5)
 
-    assert (0, 10) == (world.published[0], world.signed)
+    assert (0, 11) == (world.published[0], world.signed)
     reasons = next(line["reasons"] for line in told if line["event"] == "audit_unwitnessed")
     assert ["one"] == list(reasons)
     assert words in reasons["one"]
     await world.publish()
-    assert (10, list(NAMES)) == world.published
+    assert (11, list(NAMES)) == world.published
 
 
 def wrong_lines(note: str) -> dict[str, str]:
@@ -200,7 +200,7 @@ def wrong_lines(note: str) -> dict[str, str]:
     return {
         "of another key": stranger.cosign(text, 7).text,
         "forged": forged.text,
-        "of another text": key.cosign(text.replace("\n10\n", "\n11\n"), 7).text,
+        "of another text": key.cosign(text.replace("\n11\n", "\n12\n"), 7).text,
         "without a time": key.cosign(text, 0).text,
         "under more text": "more\n\n" + key.cosign(f"{text}\nmore\n", 7).text,
     }
@@ -216,7 +216,7 @@ async def test_a_wrong_cosignature_is_never_published(world: WitnessedWorld, kin
     world.witnesses.instead = {"one": [Answer(200, wrong_lines(note)[kind])]}
     await world.publish()
 
-    assert (10, ["two", "three"]) == world.published
+    assert (11, ["two", "three"]) == world.published
 
 
 async def test_lines_of_strangers_beside_the_right_one_are_left_out(world: WitnessedWorld) -> None:
@@ -230,7 +230,7 @@ async def test_lines_of_strangers_beside_the_right_one_are_left_out(world: Witne
     world.witnesses.instead = {"one": [Answer(200, both)]}
     await world.publish()
 
-    assert (10, list(NAMES)) == world.published
+    assert (11, list(NAMES)) == world.published
     assert "more.example" not in (world.files.checkpoint() or "")
 
 
@@ -243,7 +243,7 @@ async def test_a_witness_that_knows_more_is_followed_once(world: WitnessedWorld)
     await world.grow(5)
 
     asked = [parse_add_checkpoint(body).old_size for url, body in world.witnesses.calls if url == "one"]
-    assert ([0, 130], (140, list(NAMES))) == (asked, world.published)
+    assert ([0, 132], (143, list(NAMES))) == (asked, world.published)
 
 
 async def test_a_lost_answer_is_asked_for_again(world: WitnessedWorld) -> None:
@@ -258,8 +258,8 @@ async def test_a_lost_answer_is_asked_for_again(world: WitnessedWorld) -> None:
     await world.publish()
 
     last = parse_add_checkpoint([body for url, body in world.witnesses.calls if url == "one"][-1])
-    assert (10, ()) == (last.old_size, last.proof)
-    assert (10, True) == (world.published[0], "one" in world.published[1])
+    assert (11, ()) == (last.old_size, last.proof)
+    assert (11, True) == (world.published[0], "one" in world.published[1])
 
 
 async def test_another_history_is_not_published(world: WitnessedWorld, tmp_path: Path) -> None:
@@ -269,13 +269,13 @@ async def test_another_history_is_not_published(world: WitnessedWorld, tmp_path:
     second.layout.key_file.write_bytes(world.layout.key_file.read_bytes())
     second.begin()
     second.witnesses.there = world.witnesses.there
-    await second.claim()
     second.offset = 1_000
-    second.store.positions = {at: (TOPIC_ID, 1_000) for at in PARTITIONS}  # type: ignore[attr-defined]
+    second.store.positions = dict.fromkeys(PARTITIONS, (TOPIC_ID, 1_000))  # type: ignore[attr-defined]
+    await second.claim()
     with capture_logs() as told:
         await second.grow(60)
 
-    assert (0, 120) == (second.published[0], second.signed)
+    assert (0, 121) == (second.published[0], second.signed)
     assert (
         "HTTP 422: two histories"
         in next(line for line in told if line["event"] == "audit_unwitnessed")["reasons"]["one"]
@@ -293,7 +293,7 @@ async def test_an_alarm_is_raised_and_taken_back(world: WitnessedWorld) -> None:
         await world.publish()
 
     assert ("degraded", True) == (status["state"], status["detail"].startswith("unwitnessed for "))
-    assert "10 entries are signed and not published, missing most (0 of 2, without one, two, three)" in status["detail"]
+    assert "11 entries are signed and not published, missing most (0 of 2, without one, two, three)" in status["detail"]
     assert (waited or 0) > 0
     after = world.monitor.status()
     assert ("running", "", "", 0.0) == (after["state"], after["detail"], after["unwitnessed"], world.gauge())
@@ -334,7 +334,7 @@ async def test_quorum_none_publishes_without(tmp_path: Path) -> None:
     world.silence(*NAMES)
     await world.grow(5)
 
-    assert [(10, list(NAMES)), (20, [])] == [*found, world.published]
+    assert [(11, list(NAMES)), (22, [])] == [*found, world.published]
     assert "running" == world.monitor.status()["state"]
 
 
@@ -345,22 +345,22 @@ async def test_a_silent_witness_costs_its_time_and_no_more(tmp_path: Path) -> No
     world.silence("three")
 
     await asyncio.wait_for(world.grow(5), 30)
-    assert (10, ["one", "two"]) == world.published
+    assert (11, ["one", "two"]) == world.published
 
 
 async def test_entries_are_entered_while_a_witness_is_waited_for(tmp_path: Path) -> None:
     """The event loop is free, and the database is not held."""
-    world = WitnessedWorld(tmp_path, times=WitnessTimes(3_600))
+    world, asked = WitnessedWorld(tmp_path, times=WitnessTimes(3_600)), asyncio.Event()
     await world.claim()
     await world.feed(5)
     await world.publisher.integrate()
     world.silence("two", "three")
+    world.witnesses.asked = asked.set
     publishing = asyncio.create_task(world.publisher.publish())
-    while len(world.witnesses.calls) < 3:
-        await asyncio.sleep(0)
+    await asked.wait()
     await world.feed(5)
 
-    assert (20, False) == (world.sequencer.next_seq, publishing.done())
+    assert (22, False) == (world.sequencer.next_seq, publishing.done())
     publishing.cancel()
 
 
@@ -388,7 +388,7 @@ async def test_a_restart_without_witnesses_begins_all_the_same(world: WitnessedW
     await world.claim()
     await world.grow(5)
 
-    assert (0, 10, 20) == (world.published[0], world.signed, world.publisher.size)
+    assert (0, 11, 22) == (world.published[0], world.signed, world.publisher.size)
 
 
 async def test_what_is_published_stays_published_at_a_restart(world: WitnessedWorld) -> None:
@@ -400,41 +400,28 @@ async def test_what_is_published_stays_published_at_a_restart(world: WitnessedWo
     assert not await world.publisher.publish()
 
     assert (before, []) == (world.files.checkpoint(), world.witnesses.calls)
-    assert 10 == world.publisher.published_size
+    assert 11 == world.publisher.published_size
 
 
-async def test_a_newer_owners_checkpoint_is_never_taken_back(world: WitnessedWorld) -> None:
+async def test_a_newer_owners_checkpoint_is_never_taken_back(world: WitnessedWorld, tmp_path: Path) -> None:
     """Frozen while its witnesses were asked, the one before finds that others sign by now, and publishes nothing."""
     await world.feed(5)
     await world.publisher.integrate()
-    second = AuditWorld.__new__(WitnessedWorld)
-    second.__dict__ |= world.__dict__
-    late = asyncio.Event()
+    second = WitnessedWorld(tmp_path)
+    second.store, second.witnesses, second.offset = world.store, world.witnesses, world.offset
+    second.begin()
+    cosign = world.cosigners.cosign
 
-    class Late:
-        """Asks, and comes back when it is too late."""
-
-        async def cosign(self, note: str, size: int, prove: Callable[[int], Sequence[bytes]]) -> str | None:
-            """As the seam says."""
-            found = await world.cosigners.cosign(note, size, prove)
-            late.set()
-            await asyncio.get_running_loop().create_task(take_over())
-            return found
-
-        async def close(self) -> None:
-            """As the seam says."""
-
-    async def take_over() -> None:
-        second.begin()
+    async def frozen(note: str, size: int, prove: Callable[[int], Sequence[bytes]]) -> str | None:
+        found = await cosign(note, size, prove)
         await second.claim()
         await second.grow(5)
+        return found
 
-    first = Publisher(world.store, world.files, world.lock, world.signer, cosigners=Late())
-    await first.open(await world.store.state())
-
+    world.cosigners.cosign = frozen  # type: ignore[method-assign]
     with pytest.raises(FencedError):
-        await first.publish()
-    assert (20, True) == (second.published[0], (await second.verify()).ok)
+        await world.publisher.publish()
+    assert (22, True) == (second.published[0], (await second.verify()).ok)
 
 
 async def test_a_strangers_checkpoint_stops_the_log(world: WitnessedWorld) -> None:
@@ -525,7 +512,7 @@ def test_a_cosigned_checkpoint_is_a_checkpoint_for_who_knows_no_witness(tmp_path
     note = world.files.checkpoint()
     assert note is not None
 
-    assert 10 == open_checkpoint(note, world.signer.verifier).size
+    assert 11 == open_checkpoint(note, world.signer.verifier).size
     with pytest.raises(NoteError):
         open_checkpoint(note, KEYS["one"].verifier)
 
