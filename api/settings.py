@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
     audit_witness_policy: Path | None = Field(
         None,
-        description="Witness policy file (c2sp.org/tlog-policy): a checkpoint is published when its quorum has signed; "
-        "none when unset.",
+        description="Whole path of a witness policy (c2sp.org/tlog-policy): a checkpoint is published when its quorum "
+        "has signed. Nobody is asked when unset.",
     )
     audit_witness_seconds: float = Field(
         limits.AUDIT_WITNESS_SECONDS,
