@@ -21,7 +21,7 @@ from processors.audit.note import (
     signatures_of,
 )
 from processors.audit.witness import Cosigner
-from tests.support.witnesses import cosigner, seed
+from tests.support.witnesses import AskingLog, cosigner, seed
 
 #: A witness's key in a policy of github.com/transparency-dev/formats.
 WITNESS_VKEY = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2"
@@ -32,6 +32,12 @@ EXAMPLE = (
     + "\n\u2014 example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9"
     "nTo+zyWE+xeMcTOAYQ8=\n\u2014 witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrD"
     "JsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n"
+)
+#: A checkpoint of tests.support.witnesses.AskingLog, cosigned by the witness of github.com/transparency-dev/witness.
+FOREIGN_VKEY = "go.example/witness+918a4688+BGgO/rntYK7E0rsY7cShWfvJnm56qCkckrH0Q1CPgogR"
+FOREIGN_LINE = (
+    "\u2014 go.example/witness kYpGiAAAAABrAgL4jWdEitJ+aOzIoaQgTDzcYQi+M6Hzt0n9n1oybNoQvmxIK5BlcRSuspk73OByEfpNEWZQvD8i"
+    "BypIeQBGcidAAA==\n"
 )
 LOG = Signer("log.example/one", bytes(range(32)))
 WITNESS = cosigner("one")
@@ -52,6 +58,14 @@ def test_the_published_cosignature_has_its_time() -> None:
 
     assert 1_679_315_147 == lines[1].time_seconds
     assert EXAMPLE == TEXT + "\n" + "".join(line.text for line in lines)
+
+
+def test_a_cosignature_of_anothers_witness_verifies() -> None:
+    """Made by the reference code over a checkpoint of ours."""
+    asking, verifier = AskingLog(), parse_vkey(FOREIGN_VKEY)
+
+    signed = signatures_of(asking.checkpoint(5) + FOREIGN_LINE, [asking.signer.verifier, verifier])[1]
+    assert 1_795_293_944 == signed[verifier].time_seconds
 
 
 def test_what_is_signed_is_as_published() -> None:
