@@ -20,7 +20,12 @@ from processors.audit.note import NoteError, Verifier, parse_note, signatures_of
 from processors.audit.policy import KnownWitness, Policy, PolicyError, parse_policy
 from processors.audit.witness import CONFLICT, OK, SIZE_TYPE, AddCheckpoint, Answer, Cosigner, FollowedLogs
 from schemas.errors import ConfigurationError
-from schemas.limits import AUDIT_UNWITNESSED_SECONDS, AUDIT_WITNESS_GRACE_SECONDS, AUDIT_WITNESS_SECONDS
+from schemas.limits import (
+    AUDIT_UNWITNESSED_SECONDS,
+    AUDIT_WITNESS_GRACE_SECONDS,
+    AUDIT_WITNESS_HOLD_SECONDS,
+    AUDIT_WITNESS_SECONDS,
+)
 from sinks.audit.witness_store import MemoryWitnessStore, answer
 from streams.monitor import Monitor, State
 
@@ -53,6 +58,8 @@ class MemoryWitnesses:
         self.there: dict[str, tuple[Cosigner, FollowedLogs, MemoryWitnessStore]] = {}
         #: Answers to give instead, by URL; each is given once. None: never an answer.
         self.instead: dict[str, list[Answer | str | None]] = {}
+        #: What to wait for before answering, by URL.
+        self.late: dict[str, asyncio.Event] = {}
         #: (url, body) of every call, and what to call then.
         self.calls: list[tuple[str, bytes]] = []
         self.asked: Callable[[], None] = lambda: None
@@ -71,6 +78,8 @@ class MemoryWitnesses:
             if found is None:
                 await asyncio.Event().wait()
             return found or ""
+        if url in self.late:
+            await self.late[url].wait()
         if url not in self.there:
             return "nobody is there"
         cosigner, logs, store = self.there[url]
@@ -84,9 +93,10 @@ class Cosigners(Protocol):
     """What a publisher asks between the lock store and publication."""
 
     async def cosign(self, note: str, size: int, prove: Prove) -> str | None:
-        """The note to publish, or None while too few have signed it; ends within a bounded time.
+        """The note to publish, or None while too few have signed it; ends soon, whatever witnesses do.
 
-        Asked again with the same note until it is published. Raises what `prove` raises.
+        Called again with the same note until it is published. `prove` may be called after the end of this call. Raises
+        what that raises.
         """
 
     async def close(self) -> None:
@@ -110,6 +120,8 @@ class WitnessTimes:
 
     #: One round of all witnesses.
     ask_seconds: float = AUDIT_WITNESS_SECONDS
+    #: As much of that as the publisher waits for; then it integrates, and comes back.
+    hold_seconds: float = AUDIT_WITNESS_HOLD_SECONDS
     #: Those that are not needed any more, after the quorum has signed.
     grace_seconds: float = AUDIT_WITNESS_GRACE_SECONDS
     #: A checkpoint without a quorum, until that is an alarm.
@@ -133,24 +145,41 @@ class PolicyCosigners:
         self._caller = caller
         self._alarm = Alarm(monitor, times.unwitnessed_seconds)
         self._times = times
-        #: The note that is being cosigned, and the lines that came for it.
+        #: The note that is being cosigned, since when, and the lines that came for it.
         self._note = ""
+        self._since = 0.0
         self._lines: dict[Verifier, str] = {}
+        #: The round under way; it outlives a call that does not wait for its end.
+        self._round: asyncio.Task[dict[str, str]] | None = None
         #: The size that each witness cosigned last, as far as it is known.
         self._sizes: dict[Verifier, int] = {}
 
     async def cosign(self, note: str, size: int, prove: Prove) -> str | None:
         """As the seam says; lines that came for this note before are kept, so that witnesses need not sign at once."""
         if note != self._note:
-            self._note, self._lines = note, {}
-        reasons = await self._ask(size, prove)
+            await self._end_round()
+            self._note, self._since, self._lines = note, time.monotonic(), {}
+        if self._round is None:
+            self._round = asyncio.create_task(self._ask(size, prove), name="audit-witnesses")
+        done, _ = await asyncio.wait({self._round}, timeout=self._times.hold_seconds)
         missing = self._policy.missing(self._lines)
-        self._alarm.tell(size, missing, reasons)
+        if done:
+            ended, self._round = self._round, None
+            self._alarm.tell(size, missing, time.monotonic() - self._since, ended.result())
+        elif missing is None:
+            self._alarm.tell(size, None, 0.0, {})
         return None if missing else note + "".join(self._lines.values())
 
     async def close(self) -> None:
         """As the seam says."""
+        await self._end_round()
         await self._caller.close()
+
+    async def _end_round(self) -> None:
+        ended, self._round = self._round, None
+        if ended is not None:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
 
     async def _ask(self, size: int, prove: Prove) -> dict[str, str]:
         """Ask side by side who has not signed, until the time is up; why the others have not, by name."""
@@ -216,18 +245,12 @@ class Alarm:
         """Nothing waits."""
         self._monitor = monitor
         self._after_seconds = after_seconds
-        self._since: float | None = None
         #: What was told last; empty when all is well.
         self._words = ""
 
-    def tell(self, size: int, missing: str | None, reasons: dict[str, str]) -> None:
-        """What the last round of witnesses has given."""
-        now = time.monotonic()
-        if missing is None:
-            self._since = None
-        elif self._since is None:
-            self._since = now
-        waited = 0.0 if self._since is None else now - self._since
+    def tell(self, size: int, missing: str | None, waited_seconds: float, reasons: dict[str, str]) -> None:
+        """What the last round of witnesses has given: nothing is missing, or what is, since when, and why."""
+        waited = 0.0 if missing is None else waited_seconds
         self._monitor.metrics.gauge("quaestor_audit_unwitnessed_seconds").set(waited)
         if missing is not None and waited >= self._after_seconds:
             self._raise(size, missing, waited, reasons)
@@ -244,7 +267,8 @@ class Alarm:
     def _show(self, state: State, words: str) -> None:
         """Change the status where it is "running" or our own: the runner's troubles are told by the runner."""
         now = self._monitor.status()
-        if now["state"] == "running" or now.get("detail") == self._words:
+        is_ours = bool(self._words) and now.get("detail") == self._words
+        if now["state"] == "running" or is_ours:
             self._monitor.set(state=state, detail=words)
         self._monitor.set(unwitnessed=words)
         self._words = words

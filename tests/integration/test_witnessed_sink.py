@@ -75,7 +75,9 @@ class Log:
     @asynccontextmanager
     async def sink(self) -> AsyncIterator[AuditSink]:
         """A process's sink, which owns the log."""
-        witnessing = Witnessing(self.policy, HttpWitnesses(), WitnessTimes(ask_seconds=10, unwitnessed_seconds=0))
+        witnessing = Witnessing(
+            self.policy, HttpWitnesses(), WitnessTimes(ask_seconds=10, hold_seconds=1, unwitnessed_seconds=0)
+        )
         cosigners = make_cosigners(self.layout, self.monitor, witnessing)
         sink = make_sink(self.layout, self.store, "test", cosigners=cosigners)
         await sink.open()

@@ -29,8 +29,8 @@ KEYS = {name: cosigner(name) for name in NAMES}
 LINES = "".join(f"witness {name} {key.verifier.vkey} {name}\n" for name, key in KEYS.items())
 TWO_OF_THREE = "group most 2 one two three\nquorum most\n"
 #: Long enough for what is in this process, and for a busy machine; a witness that never answers costs it once.
-TIMES = WitnessTimes(ask_seconds=0.3, grace_seconds=0.05, unwitnessed_seconds=0.0)
-PATIENT = WitnessTimes(ask_seconds=30.0, grace_seconds=30.0, unwitnessed_seconds=30.0)
+TIMES = WitnessTimes(ask_seconds=0.3, hold_seconds=30.0, grace_seconds=0.05, unwitnessed_seconds=0.0)
+PATIENT = WitnessTimes(ask_seconds=30.0, hold_seconds=30.0, grace_seconds=30.0, unwitnessed_seconds=30.0)
 #: Instead of an answer: never one.
 SILENCE = None
 
@@ -303,7 +303,7 @@ async def test_an_alarm_is_raised_and_taken_back(world: WitnessedWorld) -> None:
 
 async def test_before_the_bound_nothing_is_said(tmp_path: Path) -> None:
     """A round that fails is no alarm yet; the metric counts."""
-    world = WitnessedWorld(tmp_path, times=WitnessTimes(0.05, 0.05, unwitnessed_seconds=3_600))
+    world = WitnessedWorld(tmp_path, times=WitnessTimes(0.05, 30.0, unwitnessed_seconds=3_600))
     await world.claim()
     world.silence(*NAMES)
     with capture_logs() as told:
@@ -314,15 +314,17 @@ async def test_before_the_bound_nothing_is_said(tmp_path: Path) -> None:
     assert [] == [line for line in told if line["event"] == "audit_unwitnessed"]
 
 
-async def test_the_runners_troubles_are_not_covered(world: WitnessedWorld) -> None:
-    """A process that waits for its database says so, with the alarm beside it."""
-    world.monitor.set(state="waiting", detail="Postgres is away")
-    world.silence(*NAMES)
+@pytest.mark.parametrize(("state", "detail"), [("waiting", "Postgres is away"), ("degraded", "")])
+async def test_the_runners_troubles_are_not_covered(world: WitnessedWorld, state: Any, detail: str) -> None:
+    """A process that waits for its database, or has broken partitions, says so, with the alarm beside it."""
+    world.monitor.set(state=state, detail=detail)
+    world.silence(*NAMES, rounds=1)
     await world.grow(5)
+    assert world.monitor.status()["unwitnessed"].startswith("unwitnessed for ")
+    await world.publish()
 
     status = world.monitor.status()
-    assert ("waiting", "Postgres is away") == (status["state"], status["detail"])
-    assert status["unwitnessed"].startswith("unwitnessed for ")
+    assert (state, detail, "") == (status["state"], status["detail"], status["unwitnessed"])
 
 
 async def test_quorum_none_publishes_without(tmp_path: Path) -> None:
@@ -340,7 +342,7 @@ async def test_quorum_none_publishes_without(tmp_path: Path) -> None:
 
 async def test_a_silent_witness_costs_its_time_and_no_more(tmp_path: Path) -> None:
     """When a quorum has signed, who is not needed is waited for no longer than the grace."""
-    world = WitnessedWorld(tmp_path, times=WitnessTimes(3_600, grace_seconds=0.01))
+    world = WitnessedWorld(tmp_path, times=WitnessTimes(3_600, 3_600, grace_seconds=0.01))
     await world.claim()
     world.silence("three")
 
@@ -350,7 +352,7 @@ async def test_a_silent_witness_costs_its_time_and_no_more(tmp_path: Path) -> No
 
 async def test_entries_are_entered_while_a_witness_is_waited_for(tmp_path: Path) -> None:
     """The event loop is free, and the database is not held."""
-    world, asked = WitnessedWorld(tmp_path, times=WitnessTimes(3_600)), asyncio.Event()
+    world, asked = WitnessedWorld(tmp_path, times=WitnessTimes(3_600, 3_600)), asyncio.Event()
     await world.claim()
     await world.feed(5)
     await world.publisher.integrate()
@@ -362,6 +364,27 @@ async def test_entries_are_entered_while_a_witness_is_waited_for(tmp_path: Path)
 
     assert (22, False) == (world.sequencer.next_seq, publishing.done())
     publishing.cancel()
+    await world.cosigners.close()
+
+
+async def test_a_slow_round_does_not_hold_integration(tmp_path: Path) -> None:
+    """The publisher comes back for its end: tiles are written meanwhile, and no witness is asked twice."""
+    world = WitnessedWorld(tmp_path, times=WitnessTimes(3_600, hold_seconds=0.01))
+    await world.claim()
+    answers = asyncio.Event()
+    for name in ("two", "three"):
+        world.witnesses.late[name] = answers
+    await world.grow(5, 5, 200)
+    assert (0, 11, 423) == (world.published[0], world.signed, world.publisher.size)
+    answers.set()
+    while world.published[0] < 423:
+        await world.publisher.publish()
+
+    assert (423, True) == (world.published[0], (await world.verify()).ok)
+    sizes = [parse_checkpoint(parse_note(parse_add_checkpoint(body).note)[0]).size for _, body in world.witnesses.calls]
+    assert {11, 423} == set(sizes)
+    assert 3 == sizes.count(11)
+    await world.cosigners.close()
 
 
 @pytest.mark.parametrize("published_before", [False, True])
