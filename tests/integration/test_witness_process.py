@@ -23,7 +23,7 @@ from tests.support.witnesses import ROOT, AskingLog, WitnessProcess, witness_pro
 LOG = AskingLog()
 VKEY = LOG.signer.verifier.vkey
 NAME = "one.example/witness"
-KILLS = 12
+KILLS = 6
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, str, str]:
@@ -52,7 +52,8 @@ async def test_what_a_witness_serves(tmp_path: Path) -> None:
             assert 404 == (await get(session, running.url, "../witness.key"))[0]
             assert 405 == (await get(session, running.url, "add-checkpoint"))[0]
             assert 413 == (await post(session, running.url, b"x" * (WITNESS_BODY_BYTES_MAX + 1)))[0]
-            assert 405 == (await session.put(running.url + monitored)).status
+            async with session.put(running.url + monitored) as put:
+                assert 405 == put.status
         assert 2 == len(open_note(LOG.checkpoint(5) + line, [LOG.signer.verifier, parse_vkey(running.vkey)])[1])
 
 

@@ -28,11 +28,10 @@ NAMES = ("one", "two", "three")
 KEYS = {name: cosigner(name) for name in NAMES}
 LINES = "".join(f"witness {name} {key.verifier.vkey} {name}\n" for name, key in KEYS.items())
 TWO_OF_THREE = "group most 2 one two three\nquorum most\n"
-#: Long enough for what is in this process, and for a busy machine; a witness that never answers costs it once.
-TIMES = WitnessTimes(ask_seconds=0.3, hold_seconds=30.0, grace_seconds=0.05, unwitnessed_seconds=0.0)
-PATIENT = WitnessTimes(ask_seconds=30.0, hold_seconds=30.0, grace_seconds=30.0, unwitnessed_seconds=30.0)
-#: Instead of an answer: never one.
-SILENCE = None
+#: Nobody is in a hurry, so that nothing here depends on how busy a machine is; what waits is an alarm at once.
+TIMES = WitnessTimes(ask_seconds=30.0, hold_seconds=30.0, grace_seconds=30.0, unwitnessed_seconds=0.0)
+#: Instead of an answer: nobody is there, and nobody ever answers.
+AWAY, SILENCE = "nobody is there", None
 
 
 class WitnessedWorld(AuditWorld):
@@ -58,10 +57,10 @@ class WitnessedWorld(AuditWorld):
         self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe, self.cosigners)
         self.sequencer = Sequencer(self.store, SALTS, "test", self.publisher.offer, lambda: NOW_SECONDS)
 
-    def silence(self, *names: str, rounds: int = 9) -> None:
+    def away(self, *names: str, rounds: int = 9) -> None:
         """These do not answer."""
         for name in names:
-            self.witnesses.instead[name] = [SILENCE] * rounds
+            self.witnesses.instead[name] = [AWAY] * rounds
 
     @property
     def published(self) -> tuple[int, list[str]]:
@@ -94,7 +93,7 @@ async def world(tmp_path: Path) -> WitnessedWorld:
 
 async def test_a_checkpoint_is_published_with_its_witnesses(tmp_path: Path) -> None:
     """All that answered, over steps of every kind; the log verifies, and the database keeps what was published."""
-    world = WitnessedWorld(tmp_path, times=PATIENT)
+    world = WitnessedWorld(tmp_path)
     await world.claim()
     await world.grow(1, 2, 120, 10, 200)
 
@@ -106,7 +105,7 @@ async def test_a_checkpoint_is_published_with_its_witnesses(tmp_path: Path) -> N
 
 async def test_each_checkpoint_is_asked_for_once(tmp_path: Path) -> None:
     """From the size that each witness cosigned last."""
-    world = WitnessedWorld(tmp_path, times=PATIENT)
+    world = WitnessedWorld(tmp_path)
     await world.claim()
     await world.grow(1, 2, 3)
 
@@ -117,7 +116,7 @@ async def test_each_checkpoint_is_asked_for_once(tmp_path: Path) -> None:
 async def test_the_log_says_nothing_until_a_quorum_has_signed(world: WitnessedWorld) -> None:
     """Signed and locked, not published; entries go into tiles meanwhile; then what waited comes out, then the rest."""
     await world.grow(5)
-    world.silence("one", "two")
+    world.away("one", "two")
     await world.grow(5, 5)
     assert (11, 22, 33) == (world.published[0], world.signed, world.publisher.size)
     world.witnesses.instead.clear()
@@ -130,7 +129,7 @@ async def test_the_log_says_nothing_until_a_quorum_has_signed(world: WitnessedWo
 
 async def test_one_of_three_that_is_away_holds_nothing_back(world: WitnessedWorld) -> None:
     """A quorum is enough."""
-    world.silence("two")
+    world.away("two")
     await world.grow(5)
 
     assert (11, ["one", "three"]) == world.published
@@ -138,10 +137,10 @@ async def test_one_of_three_that_is_away_holds_nothing_back(world: WitnessedWorl
 
 async def test_witnesses_need_not_sign_at_once(world: WitnessedWorld) -> None:
     """What came for a checkpoint is kept until the rest comes."""
-    world.silence("two", "three", rounds=1)
+    world.away("two", "three", rounds=1)
     await world.grow(5)
     assert 0 == world.published[0]
-    world.silence("one")
+    world.away("one")
     await world.publish()
 
     assert (11, list(NAMES)) == world.published
@@ -155,7 +154,6 @@ def conflict(size: int) -> Answer:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ([SILENCE], "no answer in time"),
         (["no answer: ClientConnectorError"], "no answer: ClientConnectorError"),
         ([Answer(403, "no key of that log signed\n")], "HTTP 403: no key of that log signed"),
         ([Answer(404, "unknown\n")], "HTTP 404: unknown"),
@@ -209,7 +207,7 @@ def wrong_lines(note: str) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["of another key", "forged", "of another text", "without a time", "under more text"])
 async def test_a_wrong_cosignature_is_never_published(world: WitnessedWorld, kind: str) -> None:
     """One bad line would make every reader refuse the whole checkpoint."""
-    world.silence(*NAMES)
+    world.away(*NAMES)
     await world.grow(5)
     note = world.lock.latest()
     assert note is not None
@@ -221,7 +219,7 @@ async def test_a_wrong_cosignature_is_never_published(world: WitnessedWorld, kin
 
 async def test_lines_of_strangers_beside_the_right_one_are_left_out(world: WitnessedWorld) -> None:
     """A witness may have several keys; what is published are those of the policy."""
-    world.silence(*NAMES)
+    world.away(*NAMES)
     await world.grow(5)
     note = world.lock.latest()
     assert note is not None
@@ -251,7 +249,7 @@ async def test_a_lost_answer_is_asked_for_again(world: WitnessedWorld) -> None:
     world.end = "quorum one\n"
     world.begin()
     await world.claim()
-    world.silence(*NAMES, rounds=1)
+    world.away(*NAMES, rounds=1)
     await world.grow(5)
     for _, body in world.witnesses.calls[:1]:
         await world.witnesses.add_checkpoint("one", body)
@@ -284,7 +282,7 @@ async def test_another_history_is_not_published(world: WitnessedWorld, tmp_path:
 
 async def test_an_alarm_is_raised_and_taken_back(world: WitnessedWorld) -> None:
     """Status, metric and one line of the log; once, however long it lasts, until a quorum signs again."""
-    world.silence(*NAMES, rounds=3)
+    world.away(*NAMES, rounds=3)
     with capture_logs() as told:
         await world.grow(5)
         await world.publish()
@@ -303,9 +301,9 @@ async def test_an_alarm_is_raised_and_taken_back(world: WitnessedWorld) -> None:
 
 async def test_before_the_bound_nothing_is_said(tmp_path: Path) -> None:
     """A round that fails is no alarm yet; the metric counts."""
-    world = WitnessedWorld(tmp_path, times=WitnessTimes(0.05, 30.0, unwitnessed_seconds=3_600))
+    world = WitnessedWorld(tmp_path, times=WitnessTimes(30.0, 30.0, unwitnessed_seconds=3_600))
     await world.claim()
-    world.silence(*NAMES)
+    world.away(*NAMES)
     with capture_logs() as told:
         await world.grow(5, 5)
 
@@ -318,7 +316,7 @@ async def test_before_the_bound_nothing_is_said(tmp_path: Path) -> None:
 async def test_the_runners_troubles_are_not_covered(world: WitnessedWorld, state: Any, detail: str) -> None:
     """A process that waits for its database, or has broken partitions, says so, with the alarm beside it."""
     world.monitor.set(state=state, detail=detail)
-    world.silence(*NAMES, rounds=1)
+    world.away(*NAMES, rounds=1)
     await world.grow(5)
     assert world.monitor.status()["unwitnessed"].startswith("unwitnessed for ")
     await world.publish()
@@ -333,7 +331,7 @@ async def test_quorum_none_publishes_without(tmp_path: Path) -> None:
     await world.claim()
     await world.grow(5)
     found = [world.published]
-    world.silence(*NAMES)
+    world.away(*NAMES)
     await world.grow(5)
 
     assert [(11, list(NAMES)), (22, [])] == [*found, world.published]
@@ -344,10 +342,26 @@ async def test_a_silent_witness_costs_its_time_and_no_more(tmp_path: Path) -> No
     """When a quorum has signed, who is not needed is waited for no longer than the grace."""
     world = WitnessedWorld(tmp_path, times=WitnessTimes(3_600, 3_600, grace_seconds=0.01))
     await world.claim()
-    world.silence("three")
+    world.witnesses.instead["three"] = [SILENCE]
 
     await asyncio.wait_for(world.grow(5), 30)
     assert (11, ["one", "two"]) == world.published
+
+
+async def test_a_witness_that_never_answers_ends_its_round(tmp_path: Path) -> None:
+    """When the time is up it is said, and in the next round it is asked again."""
+    world = WitnessedWorld(tmp_path, "quorum one\n", WitnessTimes(0.05, 30.0, unwitnessed_seconds=0.0))
+    await world.claim()
+    world.witnesses.instead["one"] = [SILENCE]
+    with capture_logs() as told:
+        await world.grow(5)
+    assert 0 == world.published[0]
+    reasons = next(line["reasons"] for line in told if line["event"] == "audit_unwitnessed")
+    assert "no answer in time" == reasons["one"]
+    while world.published[0] < 11:
+        await world.publisher.publish()
+
+    assert 2 <= len([url for url, _ in world.witnesses.calls if url == "one"])
 
 
 async def test_entries_are_entered_while_a_witness_is_waited_for(tmp_path: Path) -> None:
@@ -356,7 +370,7 @@ async def test_entries_are_entered_while_a_witness_is_waited_for(tmp_path: Path)
     await world.claim()
     await world.feed(5)
     await world.publisher.integrate()
-    world.silence("two", "three")
+    world.witnesses.instead = {"two": [SILENCE], "three": [SILENCE]}
     world.witnesses.asked = asked.set
     publishing = asyncio.create_task(world.publisher.publish())
     await asked.wait()
@@ -392,7 +406,7 @@ async def test_what_waited_at_a_restart_is_published_after_it(world: WitnessedWo
     """A checkpoint in the lock store that nobody has seen is cosigned and published by the next process."""
     if published_before:
         await world.grow(5)
-    world.silence(*NAMES, rounds=1)
+    world.away(*NAMES, rounds=1)
     await world.grow(5)
     waiting = world.signed
     assert world.published[0] < waiting
@@ -405,7 +419,7 @@ async def test_what_waited_at_a_restart_is_published_after_it(world: WitnessedWo
 
 async def test_a_restart_without_witnesses_begins_all_the_same(world: WitnessedWorld) -> None:
     """Records are entered; publication waits on."""
-    world.silence(*NAMES)
+    world.away(*NAMES)
     await world.grow(5)
     world.begin()
     await world.claim()
@@ -498,7 +512,7 @@ class Failing:
 
 async def outcome(folder: Path, probe: Probe, error: type[Exception] | None) -> tuple[int, bytes]:
     """Size and root after the story, disturbed once."""
-    world = WitnessedWorld(folder, times=PATIENT, probe=probe)
+    world = WitnessedWorld(folder, probe=probe)
     if error is None:
         await story(world)
     else:
