@@ -8,10 +8,13 @@ from typing import Any
 import typer
 
 from api.audit.receipts import layout_of
-from api.cli import audit_proofs, audit_rebuild, audit_verify
+from api.cli import audit_proofs, audit_rebuild, audit_verify, audit_witness
+from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import load_settings
+from sinks.audit.files import LogFiles
 from sinks.audit.process import published
+from sinks.audit.witnesses import load_policy
 
 
 def register(app: typer.Typer) -> None:
@@ -21,12 +24,14 @@ def register(app: typer.Typer) -> None:
     audit.command("verify")(audit_verify.verify)
     audit_proofs.register(audit)
     audit_rebuild.register(audit)
+    audit_witness.register(audit)
     app.add_typer(audit)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The log's origin, public key, directory, and the size and root of its published checkpoint."""
-    layout = layout_of(load_settings(data))
+    """The log's origin, public key, directory, its published checkpoint's size and root, and who witnessed that."""
+    settings = load_settings(data)
+    layout = layout_of(settings)
     verifier, checkpoint = published(layout)
     facts: dict[str, Any] = {
         "origin": checkpoint.origin,
@@ -35,7 +40,14 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
     }
+    policy_file = settings.audit_witness_policy
+    policy = None if policy_file is None else load_policy(policy_file)
+    if policy is not None:
+        facts |= witness_facts(policy, LogFiles(layout.directory).checkpoint())
     if as_json:
         print_json(facts)
         return
+    witnesses = facts.pop("witnesses", {})
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
+    if policy is not None:
+        terminal().print(witness_table(policy, witnesses))

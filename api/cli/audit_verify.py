@@ -17,6 +17,7 @@ from rich.markup import escape
 from api.audit.http_reader import HttpLog
 from api.audit.offline import CheckedReceipt, check_file
 from api.audit.receipts import layout_of, trust_of
+from api.cli.audit_witness import when
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from processors.audit.entry import Entry
@@ -32,6 +33,7 @@ from sinks.audit.log_walk import OnProgress
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.verify import AuditReport, verify_audit
 from sinks.audit.verify_public import verify_public
+from sinks.audit.witnesses import load_policy
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 
@@ -47,6 +49,9 @@ KeyOption = Annotated[
 def verify(
     files: Annotated[list[Path] | None, typer.Argument(help="Receipts and bundles to check offline.")] = None,
     key: KeyOption = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A witness policy (C2SP tlog-policy) that checkpoints must meet.")
+    ] = None,
     log: Annotated[
         str | None, typer.Option("--log", metavar="DIR|URL", help="Check a whole log from its public files.")
     ] = None,
@@ -67,18 +72,23 @@ def verify(
         fail("give files or --log, not both")
     if (against or remember) and log is None:
         fail("--against and --remember belong to --log")
+    if policy is not None and not files and log is None:
+        fail("--policy belongs to files or --log")
     if files:
-        verify_files(files, _trust(key, data), as_json=as_json)
+        verify_files(files, _trust(key, policy, data), as_json=as_json)
     if log is not None:
-        verify_log(log, _trust(key, data), against or [], remember, as_json=as_json)
+        verify_log(log, _trust(key, policy, data), against or [], remember, as_json=as_json)
     verify_own(load_settings(data), as_json=as_json)
 
 
-def _trust(keys: list[str] | None, data: Path | None) -> Trust:
-    """The keys given; without any, this product's own."""
+def _trust(keys: list[str] | None, policy_file: Path | None, data: Path | None) -> Trust:
+    """The keys given; without any those of the policy's logs, without these this product's own."""
+    policy = None if policy_file is None else load_policy(policy_file)
     if keys:
-        return Trust(tuple(map(parse_vkey, keys)))
-    return trust_of(layout_of(load_settings(data)))
+        return Trust(tuple(map(parse_vkey, keys)), policy)
+    if policy is not None and policy.logs:
+        return Trust(tuple(known.verifier for known in policy.logs), policy)
+    return Trust(trust_of(layout_of(load_settings(data))).keys, policy)
 
 
 def verify_files(paths: list[Path], trust: Trust, *, as_json: bool) -> None:
@@ -146,12 +156,17 @@ def entry_facts(entry: Entry) -> dict[str, Any]:
 def signed_facts(signed: Signed) -> dict[str, Any]:
     """What was signed, and by whom."""
     checkpoint = signed.checkpoint
-    return {
+    facts = {
         "log": checkpoint.origin,
         "log_size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
         "signed_by": ", ".join(signed.signers),
     }
+    if signed.witnesses:
+        facts["witnessed_by"] = ", ".join(f"{each.name} {when(each.time_seconds)}" for each in signed.witnesses)
+    if signed.unknown:
+        facts["not_checked"] = f"signatures of {', '.join(signed.unknown)}, whose keys were not given"
+    return facts
 
 
 def verify_log(where: str, trust: Trust, against: list[Path], remember: Path | None, *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ PATH_HASHES_MAX = 63
 #: An entry and a path as base64, the checkpoint, and their lines.
 PROOF_BYTES_MAX = 2 * ENTRY_BYTES_MAX + 64 * PATH_HASHES_MAX + NOTE_BYTES_MAX
 _EXTRA, _INDEX = "extra ", "index "
-_DECIMAL = re.compile(r"0|[1-9]\d{0,18}")
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 class ProofError(IntegrityError):

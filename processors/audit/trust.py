@@ -1,4 +1,4 @@
-"""Whose signatures a verifier accepts under a checkpoint, and what a checkpoint accepted by it says."""
+"""Whose signatures a verifier asks for under a checkpoint, and what a checkpoint accepted by it says."""
 
 from __future__ import annotations
 
@@ -6,27 +6,42 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from processors.audit.checkpoint import Checkpoint, parse_checkpoint
-from processors.audit.note import NoteError, Verifier, open_note
+from processors.audit.note import NoteError, Verifier, parse_note, signatures_of
+from processors.audit.policy import Policy
+
+
+class Witnessed(NamedTuple):
+    """That a witness of the policy cosigned."""
+
+    name: str
+    #: When, as it says: seconds since the epoch.
+    time_seconds: int
 
 
 class Signed(NamedTuple):
     """A checkpoint whose signatures were verified."""
 
     checkpoint: Checkpoint
-    #: Names of the keys that signed it, in the order of the note.
+    #: Names of the log's keys that signed it.
     signers: tuple[str, ...]
+    witnesses: tuple[Witnessed, ...] = ()
+    #: Names in signature lines of keys that were not given: they say nothing.
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Keys of one log; any of them suffices."""
+    """Keys of one log, any of which suffices, and the witnesses that are asked for beside it."""
 
     keys: tuple[Verifier, ...]
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        """Raises NoteError for no key, or keys of several logs."""
+        """Raises NoteError for no key, keys of several logs, or a witness's."""
         if len({verifier.name for verifier in self.keys}) != 1:
             raise NoteError("the keys are not of one log")
+        if any(verifier.is_witness for verifier in self.keys):
+            raise NoteError("this is a witness's key, not a log's")
 
     @property
     def origin(self) -> str:
@@ -34,9 +49,24 @@ class Trust:
         return self.keys[0].name
 
     def open(self, note: str) -> Signed:
-        """The checkpoint of a note; raises NoteError when it is malformed, not signed by a key, or of another log."""
-        text, signed = open_note(note, self.keys)
+        """The checkpoint of a note; raises NoteError.
+
+        When it is malformed, not signed by a key, of another log, or without the policy's quorum of witnesses.
+        """
+        witnesses = () if self.policy is None else self.policy.witnesses
+        text, signed = signatures_of(note, [*self.keys, *(each.verifier for each in witnesses)])
+        signers = tuple(verifier.name for verifier in self.keys if verifier in signed)
+        if not signers:
+            raise NoteError("no known key signed the note")
         checkpoint = parse_checkpoint(text)
         if checkpoint.origin != self.origin:
             raise NoteError(f"the checkpoint is of {checkpoint.origin!r}, not of {self.origin!r}")
-        return Signed(checkpoint, tuple(verifier.name for verifier in signed))
+        missing = None if self.policy is None else self.policy.missing(signed)
+        if missing is not None:
+            raise NoteError(f"too few witnesses signed, missing {missing}")
+        found = tuple(
+            Witnessed(each.name, signed[each.verifier].time_seconds) for each in witnesses if each.verifier in signed
+        )
+        known = {(verifier.name, verifier.key_id) for verifier in signed}
+        unknown = tuple(line.name for line in parse_note(note)[1] if (line.name, line.key_id) not in known)
+        return Signed(checkpoint, signers, found, unknown)

@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from processors.audit.edge import TileFile
-from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, cut_tile, level_size, levels_of
+from processors.audit.merkle import NodeReader
+from processors.audit.tiles import (
+    BUNDLE_LEVEL,
+    TILE_WIDTH,
+    TileId,
+    cut_tile,
+    level_size,
+    levels_of,
+    subtree_hash,
+    tile_of_node,
+)
 from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.layout import Probe, no_probe
 
@@ -70,6 +80,15 @@ class LogFiles:
             if tile.width == TILE_WIDTH:
                 raise IntegrityError(f"{tile.path} is missing") from None
         return cut_tile(tile, self.read(tile._replace(width=TILE_WIDTH)))
+
+    def nodes(self, size: int) -> NodeReader:
+        """Reads the complete subtrees of the first `size` entries; the reader raises as `read` does."""
+
+        def node(level: int, index: int) -> bytes:
+            tile, first, height = tile_of_node(level, index, size)
+            return subtree_hash(self.read(tile), first, height)
+
+        return node
 
     def write(self, files: Sequence[TileFile], signed_size: int) -> None:
         """Make these files durable. What is there already with the same bytes stays.
