@@ -14,16 +14,18 @@ from processors.audit.checkpoint import Checkpoint
 from processors.audit.commitment import Salts
 from processors.audit.entry import Entry, decode_entry, encode_entry, heads_source
 from processors.audit.merkle import leaf_hash
-from processors.audit.note import NoteError, Signer
+from processors.audit.note import NoteError, Signer, parse_note
 from processors.audit.opening import Opening, OpeningError, parse_opening, write_opening
+from processors.audit.policy import parse_policy
 from processors.audit.proof_file import ProofError, ProofFile, parse_proof, verify_proof, write_proof
-from processors.audit.trust import Trust
+from processors.audit.trust import Trust, Witnessed
 from schemas.errors import StoreUnavailableError
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import BuiltReceipt, build_receipts, published_past
 from sinks.audit.store import EntryPlace
 from tests.support.audit import ORIGIN, SALTS, AuditWorld
+from tests.support.witnesses import cosigner
 
 SIZE = 342
 #: The example of c2sp.org/tlog-proof, with a whole note in place of its cut one.
@@ -194,6 +196,45 @@ def test_keys_of_two_logs_are_no_trust() -> None:
     keys = tuple(Signer(name, bytes(32)).verifier for name in ("example.com/a", "example.com/b"))
     with pytest.raises(NoteError, match="not of one log"):
         Trust(keys)
+
+
+ONE, TWO = cosigner("one"), cosigner("two")
+POLICY = parse_policy(
+    f"witness a {ONE.verifier.vkey}\nwitness b {TWO.verifier.vkey}\ngroup both all a b\nquorum both\n".encode()
+)
+
+
+async def cosigned(world: AuditWorld, *lines: str) -> ProofFile:
+    """A receipt under a checkpoint with these signature lines more."""
+    (built,) = await receipts_of(world, 7)
+    proof = parse_proof(built.data)
+    return proof._replace(checkpoint=proof.checkpoint + "".join(lines))
+
+
+async def test_a_receipt_carries_its_witnesses(world: AuditWorld) -> None:
+    """Under a policy it says who cosigned and when; without one their signatures are told not to be checked."""
+    text = parse_note(await DirectoryLog(world.files).checkpoint() or "")[0]
+    lines = [ONE.cosign(text, 1_700_000_000).text, TWO.cosign(text, 1_700_000_060).text]
+    proof = parse_proof(write_proof(await cosigned(world, *lines)))
+
+    signed = verify_proof(proof, Trust((world.signer.verifier,), POLICY)).signed
+    assert (Witnessed("a", 1_700_000_000), Witnessed("b", 1_700_000_060)) == signed.witnesses
+    assert (ORIGIN,) == signed.signers
+    assert not signed.unknown
+    unasked = verify_proof(proof, trust_of(world)).signed
+    assert ((), (ONE.verifier.name, TWO.verifier.name)) == (unasked.witnesses, unasked.unknown)
+
+
+async def test_a_receipt_without_a_quorum_is_refused(world: AuditWorld) -> None:
+    """Too few witnesses, or one whose signature is of something else."""
+    text = parse_note(await DirectoryLog(world.files).checkpoint() or "")[0]
+    trust = Trust((world.signer.verifier,), POLICY)
+    with pytest.raises(ProofError, match=r"too few witnesses signed, missing both \(1 of 2, without b\)"):
+        verify_proof(await cosigned(world, ONE.cosign(text, 5).text), trust)
+    with pytest.raises(ProofError, match=r"the signature of .* is wrong"):
+        verify_proof(await cosigned(world, ONE.cosign(text, 5).text, TWO.cosign(f"{text}more\n", 5).text), trust)
+    with pytest.raises(NoteError, match="a witness's key"):
+        Trust((ONE.verifier,))
 
 
 async def test_old_receipts_stay_true(world: AuditWorld) -> None:

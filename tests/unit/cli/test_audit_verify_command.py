@@ -17,6 +17,7 @@ from sinks.audit.export import export_tenant
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import BuiltReceipt, build_receipts
 from tests.support.audit import ORIGIN, SALTS, AuditWorld
+from tests.support.witnesses import cosigner
 
 SIZE = 342
 
@@ -100,6 +101,17 @@ def test_another_key_refuses(world: AuditWorld, receipt: Path) -> None:
     world.signer = Signer(ORIGIN, bytes(32))
 
     assert "no known key signed" in as_json(world, receipt, code=1)["files"][0]["error"]
+
+
+def test_a_policy_that_is_not_met_refuses(world: AuditWorld, receipt: Path, tmp_path: Path) -> None:
+    """Files and logs alike; one that asks for nobody changes nothing."""
+    path, directory = tmp_path / "policy", world.layout.directory
+    path.write_text(f"witness a {cosigner('one').verifier.vkey}\nquorum a\n", "utf-8")
+    assert "missing a" in as_json(world, receipt, "--policy", path, code=1)["files"][0]["error"]
+    assert "missing a" in run(world, "--log", directory, "--policy", path, "--json", code=1)
+    path.write_text("quorum none\n", "utf-8")
+
+    assert as_json(world, receipt, "--policy", path)["ok"]
 
 
 def test_the_products_own_key_is_the_default(world: AuditWorld, receipt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
