@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import pickle
 from itertools import count, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -30,9 +31,11 @@ from processors.audit.heads import HeadsTree
 from processors.audit.merkle import NodeReader, SparseTree, inclusion_proof, leaf_hash, perfect_subtrees, root_at
 from processors.audit.note import Signer
 from processors.audit.proof_file import ProofError, ProofFile, parse_proof, verify_proof, write_proof
-from processors.audit.segment import bundle_of, read_entries
+from processors.audit.segment import bundle_of, read_entries, read_files
+from processors.audit.tiles import BUNDLE_LEVEL, TileId, encode_bundle
 from processors.audit.trust import Trust
 from processors.audit.walk import Differences, EntryWalk
+from schemas.errors import IntegrityError
 from tests.support.audit import entries_of, nodes_of
 
 SIGNER = Signer("example.com/log", bytes(32))
@@ -173,6 +176,23 @@ def test_runs_may_be_cut_anywhere(log: Log, data: st.DataObject) -> None:
 
     assert found([0, len(entries)]) == found(cuts)
     assert (entries == log.entries) == (not found(cuts)) or entries[-1] != log.entries[-1]
+
+
+@given(logs())
+def test_a_run_is_the_same_in_another_process(log: Log) -> None:
+    """What is sent there and what comes back survives the way, files that are missing too."""
+    half = len(log.entries) // 2
+    tiles = [TileId(BUNDLE_LEVEL, 0, len(log.entries)), TileId(BUNDLE_LEVEL, 1, 2)]
+    files = [encode_bundle(log.entries), IntegrityError("tile/entries/001.p/2 is missing")]
+
+    segment = read_files(*sent((tiles, files)), half, len(log.entries))
+    assert read_files(tiles, files, half, len(log.entries)) == sent(segment)
+    assert "tile/entries/001.p/2 is missing" in segment.found[-1].words
+
+
+def sent(value: Any) -> Any:
+    """What another process gets of it."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 - made one line above
 
 
 @pytest.mark.parametrize(
