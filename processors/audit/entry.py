@@ -188,7 +188,7 @@ class EntryScan:
             texts, ids = self._shared(data[_FIXED.size : at]), data[at:]
             at += 2 + (data[at] << 8 | data[at + 1])
             at += 2 + (data[at] << 8 | data[at + 1])
-        except (struct.error, IndexError):
+        except (struct.error, IndexError, EntryError):
             decode_entry(data)
             raise
         is_known = magic == MAGIC or magic == MAGIC_UNSALTED  # noqa: PLR1714 - twice as fast as a tuple

@@ -90,7 +90,7 @@ async def test_an_untouched_log_passes(world: AuditWorld) -> None:
         ("checkpoint", 3, "checkpoint", "checkpoint: "),
         ("checkpoint", 27, "checkpoint", "checkpoint: the signature of quaestor.local/audit/test is wrong"),
         ("checkpoint", 40, "checkpoint", "checkpoint: the signature of quaestor.local/audit/test is wrong"),
-        ("checkpoint", -9, "checkpoint", "checkpoint: the signature of quaestor.local/audit/test is wrong"),
+        ("checkpoint", -9, "checkpoint", "checkpoint: "),
     ],
 )
 async def test_a_flipped_bit(world: AuditWorld, name: str, position: int, kind: str, words: str) -> None:
