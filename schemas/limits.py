@@ -84,6 +84,11 @@ AUDIT_INTEGRATE_MILLISECONDS = 250
 AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
 AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
 
+# The console. A store's own bound on a statement (30 s) ends before a request does.
+CONSOLE_REQUESTS_MAX = 64
+CONSOLE_REQUEST_SECONDS = 40
+CONSOLE_PAGE_MAX = 500
+
 # The nightly report.
 #: After a request's last lease: streams tick, batches are written.
 REPORT_SLACK_SECONDS = 60

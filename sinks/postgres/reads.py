@@ -257,6 +257,10 @@ class PostgresReads:
             async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
                 return [_judged(each, await connection.fetch(limited(each))) for each in INVARIANTS]
 
+    async def ping(self) -> None:
+        """Nothing, when Postgres answers."""
+        await self._fetch("SELECT 1")
+
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         pool = await self._connected()
         with passing_errors():

@@ -1,0 +1,62 @@
+"""The console's parts, put together from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+
+from api.cli.audit import layout_of
+from api.cli.times import now_micros
+from api.console.log import PublicLog
+from api.console.parts import Parts
+from api.console.server import serve
+from api.serving import listen
+from api.settings import Settings
+from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
+from schemas.errors import StoreUnavailableError
+from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
+from sinks.audit.files import LogFiles
+from sinks.postgres.reads import PostgresReads
+from streams.monitor import Monitor
+
+
+def run(settings: Settings, monitor: Monitor) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """Serve until stopped; raises ConfigurationError when the address is taken.
+
+    A data directory without an admin token gets one, shown once, as `quaestor up` does.
+    """
+
+    async def work(stop: asyncio.Event) -> None:
+        token = mint_admin_token(settings.data)
+        if token is not None:
+            sys.stderr.write(ADMIN_TOKEN_SHOWN.format(token=token))
+        reads = PostgresReads(settings.postgres_dsn)
+        with listen("console", settings.console_host, settings.console_port) as listener:
+            try:
+                await serve(_parts(settings, monitor, reads), listener, monitor, stop)
+            finally:
+                await reads.close()
+
+    return work
+
+
+def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads) -> Parts:
+    layout = layout_of(settings)
+
+    async def ready() -> Mapping[str, bool]:
+        try:
+            await reads.ping()
+        except StoreUnavailableError:
+            return {"postgres": False}
+        return {"postgres": True}
+
+    return Parts(
+        is_admin=lambda token: is_admin_token(settings.data, token),
+        log=PublicLog(layout.log, LogFiles(layout.directory)),
+        log_is_public=settings.audit_log_public,
+        ready=ready,
+        new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
+        metrics=monitor.metrics,
+    )
