@@ -8,11 +8,11 @@ from typing import Any
 
 import typer
 
+from api.cli.audit_parts import layout_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
 from sinks.audit.keys import load_verifier
-from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.verify import AuditReport, OnProgress, verify_audit
@@ -26,11 +26,6 @@ def register(app: typer.Typer) -> None:
     audit.command("info")(info)
     audit.command("verify")(verify)
     app.add_typer(audit)
-
-
-def layout_of(settings: Settings) -> AuditLayout:
-    """Where this product's log is."""
-    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:

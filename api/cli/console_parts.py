@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from api.cli.audit import layout_of
+from api.cli.audit_parts import layout_of
 from api.cli.times import now_micros
 from api.console.log import PublicLog
 from api.console.parts import Parts

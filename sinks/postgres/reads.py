@@ -177,6 +177,8 @@ class PostgresReads:
         finally:
             connection.terminate()
 
+    projection: ClassVar[str] = PROJECTION
+
     async def set_aside(self, projection: str) -> dict[Partition, set[int]]:
         """Offsets of records that a projection did not take and that wait for an operator."""
         found: dict[Partition, set[int]] = {}
