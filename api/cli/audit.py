@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from api.cli import audit_search
 from api.cli.audit_parts import layout_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
     audit.command("verify")(verify)
+    audit_search.register(audit)
     app.add_typer(audit)
 
 

@@ -7,17 +7,21 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from api.cli.audit_parts import layout_of
+from api.cli.audit_parts import Trail, open_trail, seen_in_kafka
 from api.cli.times import now_micros
 from api.console.log import PublicLog
 from api.console.parts import Parts
 from api.console.server import serve
 from api.serving import listen
 from api.settings import Settings
+from api.why.tell import Story, tell
 from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.note import Verifier
 from schemas.errors import StoreUnavailableError
 from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
-from sinks.audit.files import LogFiles
+from sinks.audit.process import published
+from sinks.audit.search import AuditSearch
 from sinks.postgres.reads import PostgresReads
 from streams.monitor import Monitor
 
@@ -35,15 +39,16 @@ def run(settings: Settings, monitor: Monitor) -> Callable[[asyncio.Event], Await
         reads = PostgresReads(settings.postgres_dsn)
         with listen("console", settings.console_host, settings.console_port) as listener:
             try:
-                await serve(_parts(settings, monitor, reads), listener, monitor, stop)
+                async with open_trail(settings) as trail:
+                    await serve(_parts(settings, monitor, reads, trail), listener, monitor, stop)
             finally:
                 await reads.close()
 
     return work
 
 
-def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads) -> Parts:
-    layout = layout_of(settings)
+def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Trail) -> Parts:
+    seen = seen_in_kafka(settings)
 
     async def ready() -> Mapping[str, bool]:
         try:
@@ -52,10 +57,19 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads) -> Parts:
             return {"postgres": False}
         return {"postgres": True}
 
+    async def tell_one(request_id: str) -> Story:
+        return await tell(request_id, reads, trail.marker, seen)
+
+    async def published_now() -> tuple[Verifier, Checkpoint]:
+        return await asyncio.to_thread(published, trail.layout)
+
     return Parts(
         is_admin=lambda token: is_admin_token(settings.data, token),
-        log=PublicLog(layout.log, LogFiles(layout.directory)),
+        log=PublicLog(trail.layout.log, trail.files),
         log_is_public=settings.audit_log_public,
+        search=AuditSearch(trail.store, reads.actors),
+        published=published_now,
+        tell=tell_one,
         ready=ready,
         new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
         metrics=monitor.metrics,

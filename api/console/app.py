@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from api.console import problems
+from api.console import audit, problems, requests
 from api.console.operations import JSON, Operation, document
 from api.console.parts import Parts
 from api.console.problems import Problem
@@ -23,7 +23,7 @@ from schemas.limits import CONSOLE_REQUESTS_MAX
 
 log = structlog.get_logger(__name__)
 
-OPERATIONS: tuple[Operation, ...] = ()
+OPERATIONS: tuple[Operation, ...] = (*audit.OPERATIONS, *requests.OPERATIONS)
 METHODS = ("GET", "HEAD")
 BEARER = "bearer "
 TOKEN_CHARACTERS_MAX = 256

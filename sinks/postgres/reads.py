@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import asyncpg
 import msgspec
 
+from processors.audit.entry import Source
+from schemas.ids import is_uuid
 from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
 from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
@@ -215,6 +217,21 @@ class PostgresReads:
             )
             for row in rows
         ]
+
+    async def actors(self, sources: Iterable[Source]) -> dict[str, str]:
+        """Who caused the events that audit entries are of, by event id; those that have no row are left out."""
+        asked: dict[str, list[Source]] = {}
+        for source in sources:
+            if is_uuid(source.event_id) and source.topic in TABLES:
+                asked.setdefault(source.topic, []).append(source)
+        found: dict[str, str] = {}
+        for topic, of_topic in asked.items():
+            tenants, ids, times = zip(
+                *((each.tenant_id, each.event_id, each.time_micros) for each in of_topic), strict=True
+            )
+            rows = await self._fetch(queries.actors(TABLES[topic]), tenants, ids, times)
+            found |= {row["event_id"]: row["actor"] for row in rows}
+        return found
 
     async def balances(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None

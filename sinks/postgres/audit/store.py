@@ -10,8 +10,8 @@ import asyncpg
 
 from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
-from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
-from sinks.postgres.audit import queries
+from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
+from sinks.postgres.audit import queries, search
 from sinks.postgres.audit.copy import COLUMNS, copies
 from sinks.postgres.connect import APP_ROLE, create_pool, freeing_locks, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
@@ -131,6 +131,7 @@ class PostgresAuditStore:
                             source=_each(copies(self._log, sealed)),
                             format="binary",
                         )
+                        await connection.execute(search.WIDEN_WINDOWS, self._log, *search.widened(sealed))
                     tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                     await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
         self._partitioned_to = partitioned_to
@@ -210,6 +211,11 @@ class PostgresAuditStore:
         with faults():
             rows = await self._connections.fetch(queries.OF_REQUEST, self._log, request_id)
         return [EntryPlace(*row) for row in rows]
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Up to `limit` entries below a position that are looked for, newest first."""
+        with faults():
+            return await search.find(self._connections.fetch, self._log, wanted, before, limit)
 
 
 async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
