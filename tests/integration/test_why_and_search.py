@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from api.cli.main import application
 from api.why.tell import Story, tell
-from processors.audit.entry import Sealed, Source, seal
+from processors.audit.entry import Head, Sealed, Source, seal
 from processors.audit.marks import MarkState, Seen
+from schemas.errors import IntegrityError
 from sinks.audit.store import EntryFilter
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.migrations import FOLDER, migrate
@@ -207,6 +208,21 @@ async def test_a_time_is_found_across_windows() -> None:
     assert 0 == part.before
 
 
+async def test_a_batch_that_was_rolled_back_is_found_when_it_comes_again() -> None:
+    """What the store remembers of a window is only what was committed."""
+    store = PostgresAuditStore(await postgres_databases().emptied("windows"), "main")
+    await store.open()
+    state = await store.claim("one", {})
+    sealed = seal(sources(3), 0, {})
+    with pytest.raises(IntegrityError):
+        await store.append(state.epoch, sealed, {"acme": Head(3, None)}, [])  # type: ignore[arg-type]  # refused
+    await store.append(state.epoch, sealed, {}, [])
+
+    part = await store.find(EntryFilter(tenant_id="acme"), 3, 10)
+    await store.close()
+    assert [2, 1, 0] == [seq for seq, _ in part.entries]
+
+
 async def test_entries_of_before_the_migration_are_found(tmp_path: Path) -> None:
     """Old rows have windows too: the migration makes them."""
     older = tmp_path / "migrations"
@@ -222,7 +238,7 @@ async def test_entries_of_before_the_migration_are_found(tmp_path: Path) -> None
 
     store = PostgresAuditStore(dsn, "main")
     await store.open()
-    part = await store.find(EntryFilter(kind="CHARGE", from_micros=START_MICROS + 7_000), 10, 100)
+    part = await store.find(EntryFilter(tenant_id="acme", kind="CHARGE", from_micros=START_MICROS + 7_000), 10, 100)
     await store.close()
     assert [9, 8, 7] == [seq for seq, _ in part.entries]
 

@@ -45,6 +45,8 @@ class PostgresAuditStore:
         self._pool: asyncpg.Pool | None = None
         #: End of the last table partition known to exist.
         self._partitioned_to = 0
+        #: Whose windows are known to be written.
+        self._window_tenants = search.NO_TENANTS
 
     @property
     def _connections(self) -> asyncpg.Pool:
@@ -116,7 +118,9 @@ class PostgresAuditStore:
         self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
     ) -> None:
         """One transaction: position and epoch, cursors, entries by COPY, heads."""
-        partitioned_to, self._partitioned_to = self._partitioned_to, 0  # a partition made by what rolls back is none
+        # What is made by a transaction that rolls back is not there.
+        partitioned_to, self._partitioned_to = self._partitioned_to, 0
+        tenants, self._window_tenants = self._window_tenants, search.NO_TENANTS
         async with freeing_locks(self._dsn):
             with faults():
                 async with self._connections.acquire() as connection, connection.transaction():
@@ -131,10 +135,10 @@ class PostgresAuditStore:
                             source=_each(copies(self._log, sealed)),
                             format="binary",
                         )
-                        await connection.execute(search.WIDEN_WINDOWS, self._log, *search.widened(sealed))
+                        tenants = await search.widen(connection.execute, self._log, sealed, tenants)
                     tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                     await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
-        self._partitioned_to = partitioned_to
+        self._partitioned_to, self._window_tenants = partitioned_to, tenants
 
     async def _advance(self, connection: Connection, epoch: int, sealed: Sequence[Sealed], partitioned_to: int) -> int:
         """Take the positions and make the table partitions they need; returns where partitions end now."""

@@ -22,11 +22,8 @@ END
 $$;
 ALTER FUNCTION quaestor.audit_entry_kind(bytea) OWNER TO quaestor_owner;
 
--- A tenant's entries, newest first.
-CREATE INDEX audit_entry_tenant ON quaestor.audit_entry (tenant_id, seq);
-
--- The times of every 65,536 entries, so that a search for a time looks only where it may be found. Entries come nearly
--- in the order of their times, but for late ones.
+-- The times of every 65,536 entries, and whose they are, so that a search looks only where something may be found.
+-- Entries come nearly in the order of their times, but for late ones.
 CREATE TABLE quaestor.audit_window (
     log text NOT NULL REFERENCES quaestor.audit_log,
     -- Entries [number * 65536, (number + 1) * 65536).
@@ -35,10 +32,28 @@ CREATE TABLE quaestor.audit_window (
     last_micros bigint NOT NULL,
     PRIMARY KEY (log, number)
 ) WITH (fillfactor = 50);
-ALTER TABLE quaestor.audit_window OWNER TO quaestor_owner;
-GRANT SELECT, INSERT, UPDATE ON quaestor.audit_window TO quaestor_app;
-GRANT SELECT ON quaestor.audit_window TO quaestor_reader;
+CREATE TABLE quaestor.audit_window_tenant (
+    log text NOT NULL REFERENCES quaestor.audit_log,
+    tenant_id text NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (log, tenant_id, number)
+);
+
+DO $owners$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['audit_window', 'audit_window_tenant'] LOOP
+        EXECUTE format('ALTER TABLE quaestor.%I OWNER TO quaestor_owner', name);
+        EXECUTE format('GRANT SELECT, INSERT ON quaestor.%I TO quaestor_app', name);
+        EXECUTE format('GRANT SELECT ON quaestor.%I TO quaestor_reader', name);
+    END LOOP;
+    GRANT UPDATE ON quaestor.audit_window TO quaestor_app;
+END
+$owners$;
 
 INSERT INTO quaestor.audit_window (log, number, first_micros, last_micros)
 SELECT log, seq / 65536, min(quaestor.audit_entry_micros(entry)), max(quaestor.audit_entry_micros(entry))
 FROM quaestor.audit_entry GROUP BY 1, 2;
+INSERT INTO quaestor.audit_window_tenant (log, tenant_id, number)
+SELECT DISTINCT log, tenant_id, seq / 65536 FROM quaestor.audit_entry;
