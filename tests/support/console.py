@@ -54,19 +54,18 @@ class ConsoleWorld:
         self.go.set()
         ids = count(1)
         self.metrics = Metrics()
-        self.console = Console(
-            Parts(
-                is_admin=lambda token: token == TOKEN,
-                log=PublicLog(LOG, self.audit.files),
-                log_is_public=log_is_public,
-                search=AuditSearch(self.audit.store, self._actors),
-                published=self._published,
-                tell=self._tell,
-                ready=self._ready,
-                new_id=lambda: f"id-{next(ids)}",
-                metrics=self.metrics,
-            )
+        self.parts = Parts(
+            is_admin=lambda token: token == TOKEN,
+            log=PublicLog(LOG, self.audit.files),
+            log_is_public=log_is_public,
+            search=AuditSearch(self.audit.store, self._actors),
+            published=self._published,
+            tell=self._tell,
+            ready=self._ready,
+            new_id=lambda: f"id-{next(ids)}",
+            metrics=self.metrics,
         )
+        self.console = Console(self.parts)
 
     async def ask(
         self,
