@@ -20,10 +20,8 @@ from sinks.audit.store import AuditStore
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 from streams.codec import Codec
-from streams.kafka import KafkaReader
 from streams.log import LogRecord
 from streams.pick import At, pick
-from streams.registry import RegistrySchemas
 
 #: How long a request's records may be looked for in Kafka.
 KAFKA_SECONDS_MAX = 1.0
@@ -74,6 +72,9 @@ def seen_in_kafka(settings: Settings) -> SeenOf:
     """What reads records by their places, each time with a client of its own, within a second or so."""
 
     def read(wanted: Collection[At]) -> Mapping[At, Seen]:
+        from streams.kafka import KafkaReader  # noqa: PLC0415 - the console is small until somebody asks
+        from streams.registry import RegistrySchemas  # noqa: PLC0415
+
         if not wanted:
             return {}
         codec = Codec(RegistrySchemas(settings.registry_url))

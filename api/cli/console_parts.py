@@ -20,7 +20,6 @@ from processors.audit.checkpoint import Checkpoint
 from processors.audit.note import Verifier
 from schemas.errors import StoreUnavailableError
 from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
-from sinks.audit.process import published
 from sinks.audit.search import AuditSearch
 from sinks.postgres.reads import PostgresReads
 from streams.monitor import Monitor
@@ -61,6 +60,8 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         return await tell(request_id, reads, trail.marker, seen)
 
     async def published_now() -> tuple[Verifier, Checkpoint]:
+        from sinks.audit.process import published  # noqa: PLC0415 - loads what the sequencer needs
+
         return await asyncio.to_thread(published, trail.layout)
 
     return Parts(

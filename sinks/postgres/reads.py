@@ -19,8 +19,7 @@ from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
-from sinks.postgres.sink import PROJECTION
-from sinks.postgres.tables import TABLES, EventTable, content_hash
+from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
 from sinks.totals import StoreTotals
 from streams.log import Partition
 
