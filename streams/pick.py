@@ -1,4 +1,4 @@
-"""Reads single records of the log by their places, in few rounds and within a time."""
+"""Reads single records of the log by their places, in few rounds, for as long as something comes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ CONSUME_SECONDS = 0.1
 GAP_RECORDS_MAX = 500
 
 
-def pick(reader: LogReader, wanted: Collection[At], seconds_max: float) -> dict[At, LogRecord]:
-    """The records at these places; without those that can't be had in time or are no longer there. Blocks.
+def pick(reader: LogReader, wanted: Collection[At], idle_seconds_max: float) -> dict[At, LogRecord]:
+    """The records at these places; without those that are no longer there, or when nothing comes for so long. Blocks.
 
     `reader` is this call's alone for as long as it runs.
     """
-    deadline = time.monotonic() + seconds_max
     found: dict[At, LogRecord] = {}
     for together in _rounds(wanted):
         try:
-            _read(reader, together, found, deadline)
+            _read(reader, together, found, idle_seconds_max)
         except (IntegrityError, LogUnavailableError):
             return found
     return found
@@ -44,12 +43,19 @@ def _rounds(wanted: Collection[At]) -> Iterator[dict[Partition, list[int]]]:
         yield {partition: each[number] for partition, each in clusters.items() if number < len(each)}
 
 
-def _read(reader: LogReader, together: dict[Partition, list[int]], found: dict[At, LogRecord], deadline: float) -> None:
-    wanted = {(partition, offset) for partition, offsets in together.items() for offset in offsets}
-    reader.assign({partition: offsets[0] for partition, offsets in together.items()})
-    while wanted and time.monotonic() < deadline:
+def _read(
+    reader: LogReader, together: dict[Partition, list[int]], found: dict[At, LogRecord], idle_seconds_max: float
+) -> None:
+    left = {partition: frozenset(offsets) for partition, offsets in together.items()}
+    reader.assign({partition: min(offsets) for partition, offsets in left.items()})
+    heard_at = time.monotonic()
+    while left and time.monotonic() - heard_at < idle_seconds_max:
         for record in reader.consume(CONSUME_RECORDS_MAX, CONSUME_SECONDS):
-            at = Partition(record.topic, record.partition), record.offset
-            if at in wanted:
-                found[at] = record
-                wanted.discard(at)
+            partition = Partition(record.topic, record.partition)
+            offsets = left.get(partition, frozenset())
+            if record.offset in offsets:
+                found[partition, record.offset] = record
+            if offsets:
+                heard_at = time.monotonic()
+            if offsets and record.offset >= max(offsets):
+                del left[partition]

@@ -23,8 +23,8 @@ from streams.codec import Codec
 from streams.log import LogRecord
 from streams.pick import At, pick
 
-#: How long a request's records may be looked for in Kafka.
-KAFKA_SECONDS_MAX = 1.0
+#: Kafka silent for so long, a request's records are not waited for.
+KAFKA_IDLE_SECONDS_MAX = 2.0
 
 
 def layout_of(settings: Settings) -> AuditLayout:
@@ -69,7 +69,7 @@ def _salts(layout: AuditLayout) -> Salts | None:
 
 
 def seen_in_kafka(settings: Settings) -> SeenOf:
-    """What reads records by their places, each time with a client of its own, within a second or so."""
+    """What reads records by their places, each time with a client of its own."""
 
     def read(wanted: Collection[At]) -> Mapping[At, Seen]:
         from streams.kafka import KafkaReader  # noqa: PLC0415 - the console is small until somebody asks
@@ -80,7 +80,7 @@ def seen_in_kafka(settings: Settings) -> SeenOf:
         codec = Codec(RegistrySchemas(settings.registry_url))
         reader = KafkaReader(settings.kafka_bootstrap, "quaestor-why")
         try:
-            seen = {at: _seen(codec, record) for at, record in pick(reader, wanted, KAFKA_SECONDS_MAX).items()}
+            seen = {at: _seen(codec, record) for at, record in pick(reader, wanted, KAFKA_IDLE_SECONDS_MAX).items()}
         except QuaestorError:  # Kafka or the registry is away: the marks say that nothing was seen
             return {}
         finally:

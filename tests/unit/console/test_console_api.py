@@ -69,6 +69,24 @@ async def test_other_methods_are_refused(world: ConsoleWorld, method: str, path:
     assert (405, "GET, HEAD") == (answer.status, answer.headers["allow"])
 
 
+@pytest.mark.parametrize("actor", ["cli/ann", "cli/bob"])
+async def test_pages_of_an_actor_leave_nothing_out(world: ConsoleWorld, actor: str) -> None:
+    """A page ends at the hit that filled it, wherever the search had got to."""
+    whole = (await world.ask(ENTRIES, f"actor={actor}&limit=500")).json()["entries"]
+    seen: list[dict[str, Any]] = []
+    query = f"actor={actor}&limit=3"
+    while True:
+        page = (await world.ask(ENTRIES, query)).json()
+        assert len(page["entries"]) <= 3
+        seen += page["entries"]
+        if page["next"] is None:
+            break
+        query = f"actor={actor}&limit=3&cursor={page['next']}"
+
+    assert whole == seen
+    assert whole
+
+
 async def test_entries_come_newest_first_in_pages(world: ConsoleWorld) -> None:
     """Pages by cursor give every entry once; the log's own are not among them unless they are named."""
     seen: list[int] = []
