@@ -1,48 +1,81 @@
-"""What processes that serve HTTP share: the listening socket, and uvicorn without its signal handlers."""
+"""Serving an ASGI application on uvicorn's HTTP protocol, without uvicorn's own process and signal handling."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import socket
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from schemas.errors import ConfigurationError
 
-BACKLOG = 1_024
+BACKLOG = 2_048
+KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 2
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process has its own."""
+async def serve(
+    application: Any,
+    protocol: type[HttpToolsProtocol],
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    ready: Callable[[int], None],
+    requests_max: int | None = None,
+) -> None:
+    """Serve until `stop` is set; `ready` is called with the port once it listens (port 0 takes a free one).
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-
-def listen(name: str, host: str, port: int) -> socket.socket:
-    """A socket that listens; raises ConfigurationError when it can't, with the setting to change."""
+    Beyond `requests_max` connections and requests at once, callers get 503. Raises ConfigurationError, in the words of
+    the system, when the address can't be listened on.
+    """
+    state = ServerState()
+    server = await _listen(application, protocol, state, host, port, requests_max)
     try:
-        return listening_socket(host, port)
+        ready(server.sockets[0].getsockname()[1])
+        await stop.wait()
+    finally:
+        await _shut(server, state)
+
+
+async def _listen(
+    application: Any,
+    protocol: type[HttpToolsProtocol],
+    state: ServerState,
+    host: str,
+    port: int,
+    requests_max: int | None,
+) -> asyncio.Server:
+    # Connections cut on purpose are no errors worth a log line, hence the level.
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        ws="none",
+        lifespan="off",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        limit_concurrency=requests_max,
+    )
+    config.load()
+    made = partial(protocol, config=config, server_state=state, app_state={})
+    try:
+        return await asyncio.get_running_loop().create_server(made, host=host, port=port, backlog=BACKLOG)
     except OSError as error:
-        where = f"{host}:{port}"
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigurationError(f"{where} is taken; set QUAESTOR_{name.upper()}_PORT to a free port") from None
-        raise ConfigurationError(f"the {name} can't listen on {where}: {error.strerror}") from None
+        raise ConfigurationError(f"can't listen on {host}:{port} ({error.strerror})") from None
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens; raises OSError when the address is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:  # also when interrupted: the descriptor must not stay open
-        listener.close()
-        raise
-    return listener
+async def _shut(server: asyncio.Server, state: ServerState) -> None:
+    """Stop listening, let calls under way end for a moment, then end them."""
+    server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    if state.tasks:
+        await asyncio.wait(list(state.tasks), timeout=STOP_SECONDS)
+    for task in list(state.tasks):
+        task.cancel()
+    if state.tasks:
+        await asyncio.wait(list(state.tasks), timeout=STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""`quaestor audit info | verify`: what the audit log commits to, and whether it is what it says."""
+"""`quaestor audit info | verify | search | witness`: what the audit log commits to, and whether it is what it says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import typer
 
-from api.cli import audit_search
+from api.cli import audit_search, audit_witness
 from api.cli.audit_parts import layout_of
+from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
@@ -17,6 +18,7 @@ from sinks.audit.keys import load_verifier
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.verify import AuditReport, OnProgress, verify_audit
+from sinks.audit.witnesses import load_policy
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 
@@ -27,12 +29,14 @@ def register(app: typer.Typer) -> None:
     audit.command("info")(info)
     audit.command("verify")(verify)
     audit_search.register(audit)
+    audit_witness.register(audit)
     app.add_typer(audit)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The log's origin, public key, directory, and the size and root of its published checkpoint."""
-    layout = layout_of(load_settings(data))
+    """The log's origin, public key, directory, its published checkpoint's size and root, and who witnessed that."""
+    settings = load_settings(data)
+    layout = layout_of(settings)
     verifier, checkpoint = published(layout)
     facts: dict[str, Any] = {
         "origin": checkpoint.origin,
@@ -41,10 +45,17 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
     }
+    policy_file = settings.audit_witness_policy
+    policy = None if policy_file is None else load_policy(policy_file)
+    if policy is not None:
+        facts |= witness_facts(policy, LogFiles(layout.directory).checkpoint())
     if as_json:
         print_json(facts)
         return
+    witnesses = facts.pop("witnesses", {})
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
+    if policy is not None:
+        terminal().print(witness_table(policy, witnesses))
 
 
 def verify(data: DataOption = None, as_json: JsonOption = False) -> None:

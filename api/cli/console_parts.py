@@ -11,8 +11,7 @@ from api.cli.audit_parts import Trail, open_trail, seen_in_kafka
 from api.cli.times import now_micros
 from api.console.log import PublicLog
 from api.console.parts import Parts
-from api.console.server import serve
-from api.serving import listen
+from api.console.server import run as serve
 from api.settings import Settings
 from api.why.tell import Story, tell
 from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
@@ -31,17 +30,20 @@ def run(settings: Settings, monitor: Monitor) -> Callable[[asyncio.Event], Await
     A data directory without an admin token gets one, shown once, as `quaestor up` does.
     """
 
+    def listening(_port: int) -> None:
+        monitor.set(state="running")
+
     async def work(stop: asyncio.Event) -> None:
         token = mint_admin_token(settings.data)
         if token is not None:
             sys.stderr.write(ADMIN_TOKEN_SHOWN.format(token=token))
         reads = PostgresReads(settings.postgres_dsn)
-        with listen("console", settings.console_host, settings.console_port) as listener:
-            try:
-                async with open_trail(settings) as trail:
-                    await serve(_parts(settings, monitor, reads, trail), listener, monitor, stop)
-            finally:
-                await reads.close()
+        try:
+            async with open_trail(settings) as trail:
+                parts = _parts(settings, monitor, reads, trail)
+                await serve(parts, settings.console_host, settings.console_port, stop, listening)
+        finally:
+            await reads.close()
 
     return work
 

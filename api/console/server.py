@@ -1,28 +1,25 @@
-"""The console as a process: one worker on uvicorn, told what it serves by whoever starts it."""
+"""The console as a process, told what it serves by whoever starts it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from http import HTTPStatus
 
 import structlog
-import uvicorn
 
 from api.console.app import Console
 from api.console.parts import Parts
 from api.console.problems import CONTENT_TYPE, Problem
 from api.protocol import BoundedProtocol
-from api.serving import BACKLOG, Server
+from api.serving import serve
+from schemas.errors import ConfigurationError
 from schemas.limits import CONSOLE_REQUESTS_MAX
-from streams.monitor import Monitor
 
 log = structlog.get_logger(__name__)
 
-KEEP_ALIVE_SECONDS = 75
-DRAIN_SECONDS = 5
+#: Connections, most of which are idle; beyond them uvicorn itself answers 503.
+CONNECTIONS_MAX = 4 * CONSOLE_REQUESTS_MAX
 REFUSALS = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request headers are too large or too many.",
     HTTPStatus.BAD_REQUEST: "The request is not valid HTTP.",
@@ -37,43 +34,17 @@ class ConsoleProtocol(BoundedProtocol):
         return CONTENT_TYPE.encode(), Problem(status, "invalid_request", REFUSALS[status]).body("")
 
 
-async def serve(parts: Parts, listener: socket.socket, monitor: Monitor, stop: asyncio.Event) -> None:
-    """Serve on a listening socket until `stop`, then let running requests end within five seconds."""
-    server = Server(_configuration(Console(parts)))
-    async with _stopping(server, stop):
-        monitor.set(state="running")
-        log.info("console_listening", address=listener.getsockname()[:2])
-        await server.serve(sockets=[listener])
-        monitor.set(state="stopping")
+async def run(parts: Parts, host: str, port: int, stop: asyncio.Event, ready: Callable[[int], None]) -> None:
+    """Serve until `stop`; `ready` is called with the port once it listens (port 0 takes a free one).
 
+    Raises ConfigurationError when the address can't be listened on, with the setting to change.
+    """
 
-@contextlib.asynccontextmanager
-async def _stopping(server: Server, stop: asyncio.Event) -> AsyncIterator[None]:
-    async def stop_server() -> None:
-        await stop.wait()
-        server.should_exit = True
+    def listening(bound: int) -> None:
+        log.info("console_listening", host=host, port=bound)
+        ready(bound)
 
-    task = asyncio.create_task(stop_server())
     try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _configuration(console: Console) -> uvicorn.Config:
-    return uvicorn.Config(
-        console,
-        http=ConsoleProtocol,
-        ws="none",
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        limit_concurrency=4 * CONSOLE_REQUESTS_MAX,
-        backlog=BACKLOG,
-    )
+        await serve(Console(parts), ConsoleProtocol, host, port, stop, listening, CONNECTIONS_MAX)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the console {error}: set QUAESTOR_CONSOLE_PORT") from None

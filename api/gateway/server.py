@@ -7,6 +7,7 @@ ends when its parent does, whatever ended it: it watches a pipe whose other end 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import multiprocessing
 import os
@@ -24,8 +25,8 @@ import uvloop
 
 from api.gateway.options import GatewayOptions
 from api.gateway.readiness import STATUS_SUFFIX, fresh_files
-from api.gateway.worker import serve
-from api.serving import listen
+from api.gateway.worker import listening_socket, serve
+from schemas.errors import ConfigurationError
 from streams.monitor import Monitor
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,7 @@ def run(options: GatewayOptions, monitor: Monitor | None = None) -> None:
 
     Raises ConfigurationError when the address is taken, naming it and the setting that changes it.
     """
-    listener = listen("gateway", options.host, options.port)
+    listener = _listen(options)
     monitor = monitor or Monitor("gateway")
     try:
         if options.workers == 1:
@@ -54,6 +55,16 @@ def run(options: GatewayOptions, monitor: Monitor | None = None) -> None:
             _Supervisor(options, listener, monitor).run()
     finally:
         listener.close()
+
+
+def _listen(options: GatewayOptions) -> socket.socket:
+    try:
+        return listening_socket(options.host, options.port)
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(f"{where} is taken; set QUAESTOR_GATEWAY_PORT to a free port") from None
+        raise ConfigurationError(f"the gateway can't listen on {where}: {error.strerror}") from None
 
 
 def _run_worker(

@@ -8,7 +8,7 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 import structlog
@@ -29,7 +29,6 @@ from api.gateway.spool import Spool
 from api.gateway.subjects import Subjects
 from api.providers.openai import HttpUpstream
 from api.providers.tiktoken import TiktokenCounter
-from api.serving import BACKLOG, Server
 from schemas.errors import CodecError, LogError
 from schemas.limits import CONCURRENT_REQUESTS_MAX
 from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
@@ -47,9 +46,19 @@ log = structlog.get_logger(__name__)
 KEEP_ALIVE_SECONDS = 75
 STATUS_SECONDS = 1.0
 SCHEMAS_RETRY_SECONDS = 0.5
+BACKLOG = 1_024
 #: Garbage collection looks at young objects once per so many; what start-up made is frozen.
 COLLECT_AFTER_OBJECTS = 50_000
 WRITTEN_TOPICS = (REQUESTS, DECISIONS, ATTEMPTS, COSTS, BUDGETS)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
 
 
 class SchemasKnown:
@@ -183,12 +192,26 @@ async def _closing(opened: contextlib.AsyncExitStack, close: Callable[[], None])
     opened.push_async_callback(close_elsewhere)
 
 
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises OSError when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except BaseException:  # also when interrupted: the descriptor must not stay open
+        listener.close()
+        raise
+    return listener
+
+
 async def serve(
     options: GatewayOptions, listener: socket.socket, monitor: Monitor, stop: asyncio.Event, *, shared: bool = False
 ) -> None:
     """Serve on a listening socket until `stop`, then let running requests end within `drain_seconds`."""
     async with Worker(options, monitor, shared=shared) as worker:
-        server = Server(_configuration(worker.gateway, options))
+        server = _Server(_configuration(worker.gateway, options))
         async with _telling(worker, server, stop):
             gc.collect()
             gc.freeze()
@@ -200,7 +223,7 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def _telling(worker: Worker, server: Server, stop: asyncio.Event) -> AsyncIterator[None]:
+async def _telling(worker: Worker, server: _Server, stop: asyncio.Event) -> AsyncIterator[None]:
     async def stop_server() -> None:
         await stop.wait()
         server.should_exit = True

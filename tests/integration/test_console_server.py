@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from api.console.server import serve
-from api.serving import listen
+from api.console.server import run
 from schemas.errors import ConfigurationError
 from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
-from streams.monitor import Monitor
 from tests.support.console import ConsoleWorld
 
 pytestmark = pytest.mark.stack
@@ -26,13 +24,11 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
     world = ConsoleWorld(tmp_path)
     await world.audit.claim()
     await world.audit.grow(3)
-    stop, monitor = asyncio.Event(), Monitor("console")
-    with listen("console", "127.0.0.1", 0) as listener:
-        serving = asyncio.create_task(serve(world.parts, listener, monitor, stop))
-        yield int(listener.getsockname()[1])
-        stop.set()
-        await serving
-    assert "stopping" == monitor.status()["state"]
+    stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(run(world.parts, "127.0.0.1", 0, stop, listening.set_result))
+    yield await listening
+    stop.set()
+    await serving
 
 
 async def ask(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
@@ -82,7 +78,9 @@ async def test_what_is_no_http_is_a_problem(port: int) -> None:
     assert b"application/problem+json" in answer
 
 
-async def test_a_taken_port_is_named_with_its_setting(port: int) -> None:
+async def test_a_taken_port_is_named_with_its_setting(port: int, tmp_path: Path) -> None:
     """What to change stands in the message."""
+    parts = ConsoleWorld(tmp_path).parts
+
     with pytest.raises(ConfigurationError, match="QUAESTOR_CONSOLE_PORT"):
-        listen("console", "127.0.0.1", port)
+        await run(parts, "127.0.0.1", port, asyncio.Event(), lambda _port: None)
