@@ -96,6 +96,11 @@ WITNESS_BODY_BYTES_MAX = 64 * 1024
 WITNESS_REQUESTS_MAX = 64
 WITNESS_ANSWER_BYTES_MAX = 64 * 1024
 
+# The console. A store's own bound on a statement (30 s) ends before a request does.
+CONSOLE_REQUESTS_MAX = 64
+CONSOLE_REQUEST_SECONDS = 40
+CONSOLE_PAGE_MAX = 500
+
 # The nightly report.
 #: After a request's last lease: streams tick, batches are written.
 REPORT_SLACK_SECONDS = 60
