@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from api.cli import audit_holds, audit_retention
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
@@ -25,6 +26,8 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
     audit.command("verify")(verify)
+    audit_retention.register(audit)
+    audit_holds.register(audit)
     app.add_typer(audit)
 
 
@@ -43,6 +46,7 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "directory": str(layout.directory.resolve()),
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
+        "minimum_index": LogFiles(layout.directory).kept().minimum_index,
     }
     if as_json:
         print_json(facts)
@@ -81,5 +85,6 @@ def _show(report: AuditReport) -> None:
         for check in report.checks
     ]
     terminal().print(table(f"{report.origin}: {report.size} entries", ("", "check", "first difference"), rows))
+    since = f" from entry {report.minimum_index} on" if report.minimum_index else ""
     if report.ok:
-        note(f"[green]every entry of {report.tenants} tenants is under the signed root[/green]")
+        note(f"[green]every entry{since} of {report.tenants} tenants is under the signed root[/green]")

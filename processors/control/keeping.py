@@ -1,10 +1,8 @@
-"""Changes of retention and legal holds: the event to publish, or a refusal that says why.
-
-A cut is decided by somebody who folded the log up to some point; a hold that was recorded behind that point and before
-the cut must win. So a cut names the holds it knew of, and the fold (state.py) passes over one that did not know of all.
-"""
+"""Changes of retention and legal holds: the event to publish, or a refusal that says why. Nothing is dropped here."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
@@ -32,13 +30,15 @@ def set_retention(state: ControlState, name: str, keep_days: int | None, origin:
     return _changed(_Place(EntityKind.RETENTION, SYSTEM_TENANT, name), before, after, origin)
 
 
-def prune(state: ControlState, name: str, cut: Cut, origin: Origin) -> ControlEvent | Refusal:
+def prune(
+    state: ControlState, name: str, cut: Cut, holds: Mapping[str, LegalHold], origin: Origin
+) -> ControlEvent | Refusal:
     """Give up what is before a cut's end; refused when policy or holds are not those that it was planned with."""
     before = state.retention.get(name)
     if before is None or before.keep_days != cut.keep_days:
         message = f"the policy of {name} is not the one this was planned with; plan again"
         return Refusal(RefusalCode.INVALID_VALUE, message)
-    if set(state.holds) != set(cut.holds):
+    if state.holds != holds:
         return Refusal(RefusalCode.INVALID_VALUE, "a legal hold was placed or released in between; plan again")
     if cut.end <= before.kept_from:
         return Refusal(RefusalCode.UNCHANGED, f"{name} is cut there or further already")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import msgspec
 
+from schemas.ids import uuid7_millis
 from schemas.topics import SYSTEM_TENANT
 
+MICROS_PER_MILLI = 1_000
+#: By how much a clock may be off that a request's id or events were made by.
+MARGIN_MICROS = 86_400_000_000
 #: audit: entries of the audit log, in public files and in rows. events: months of requests, decisions, attempts and
 #: health in Postgres and ClickHouse.
 RetentionClass = Literal["audit", "events"]
@@ -30,12 +34,6 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     #: Entries under the checkpoint published when it was made, and their root (base64).
     size: int
     root: str
-    #: The legal holds that were known when it was made.
-    holds: tuple[str, ...]
-
-    def counts(self, holds: Iterable[str], before: int) -> bool:
-        """Whether it is in force, recorded while these holds stood and a cut up to `before`: it knew of all of them."""
-        return self.end > before and set(holds) <= set(self.holds)
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,6 +70,17 @@ class LegalHold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     #: Microseconds since the epoch.
     created_at: int = 0
+
+    @property
+    def begins_micros(self) -> int:
+        """No record that it covers is older, as far as the hold itself can tell; microseconds since the epoch."""
+        if not self.request_id:
+            return self.since or 0
+        # A request's id is made as it comes in, and has that time in it, unless its producer named it otherwise.
+        try:
+            return uuid7_millis(self.request_id) * MICROS_PER_MILLI - MARGIN_MICROS
+        except ValueError:
+            return 0
 
     def covers(self, tenant_id: str, request_id: str, time_micros: int) -> bool:
         """Whether it may cover a record of the log.

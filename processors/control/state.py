@@ -181,17 +181,14 @@ def _channel(draft: _Draft, event: ControlEvent, channel: Channel | None) -> Non
 
 
 def _retention(draft: _Draft, event: ControlEvent, retention: Retention | None) -> None:
-    """A policy leaves cuts as they are, and a cut the policy; one that did not know of every hold is passed over."""
+    """A policy leaves the cut as it is, and a cut the policy; a cut never goes back."""
     before = draft.read("retention").get(event.entity_id)
-    if retention is None or (before is None and event.action is ControlAction.PRUNED):
-        return
-    if event.action is not ControlAction.PRUNED:
-        after = msgspec.structs.replace(retention, cut=before and before.cut)
-    elif retention.cut is not None and retention.cut.counts(draft.read("holds"), before.kept_from):
-        after = msgspec.structs.replace(before, cut=retention.cut)
-    else:
-        return
-    draft.put("retention", event.entity_id, after)
+    if retention is None or before is None:
+        draft.put("retention", event.entity_id, retention)
+    elif event.action is not ControlAction.PRUNED:
+        draft.put("retention", event.entity_id, msgspec.structs.replace(retention, cut=before.cut))
+    elif retention.kept_from > before.kept_from:
+        draft.put("retention", event.entity_id, msgspec.structs.replace(before, cut=retention.cut))
 
 
 def _hold(draft: _Draft, event: ControlEvent, hold: LegalHold | None) -> None:

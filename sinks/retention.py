@@ -1,0 +1,41 @@
+"""The seam of retention to stores that keep events by month: `sinks.postgres.retention` and ClickHouse's."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import NamedTuple, Protocol
+
+from schemas import topics
+
+#: What the class `events` has; everything else in these stores is books, or small.
+RETAINED_TOPICS: tuple[str, ...] = tuple(
+    topic.name for topic in (topics.REQUESTS, topics.DECISIONS, topics.ATTEMPTS, topics.HEALTH)
+)
+
+
+class StoredMonth(NamedTuple):
+    """One month of one table."""
+
+    store: str
+    table: str
+    #: Its first day, UTC.
+    month: date
+    rows: int
+    bytes: int
+
+
+class MonthStore(Protocol):
+    """A store's months of what retention may cut. Every call raises StoreUnavailableError when the store is away."""
+
+    @property
+    def name(self) -> str:
+        """The store's, as its months have it."""
+
+    async def months(self) -> list[StoredMonth]:
+        """All there are, by table and month."""
+
+    async def drop(self, month: StoredMonth) -> None:
+        """Drop one; one that is gone already is no fault. Raises IntegrityError for what may not go."""
+
+    async def close(self) -> None:
+        """Let go of the connection."""
