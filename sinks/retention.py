@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import NamedTuple, Protocol
 
@@ -39,3 +40,30 @@ class MonthStore(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection."""
+
+
+def _pass(point: str) -> None:
+    """Let every step pass."""
+
+
+class MemoryMonthStore:
+    """A MonthStore in this process, for tests."""
+
+    def __init__(self, name: str, kept: Iterable[StoredMonth] = (), probe: Callable[[str], None] = _pass) -> None:
+        """Hold these months; `probe` is called before and after each one goes."""
+        self.name = name
+        self.kept = list(kept)
+        self._probe = probe
+
+    async def months(self) -> list[StoredMonth]:
+        """As the seam says."""
+        return sorted(self.kept)
+
+    async def drop(self, month: StoredMonth) -> None:
+        """As the seam says."""
+        self._probe("drop month")
+        self.kept = [each for each in self.kept if each[:3] != month[:3]]
+        self._probe("dropped month")
+
+    async def close(self) -> None:
+        """Nothing to let go."""

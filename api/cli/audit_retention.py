@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from api.cli.times import now_micros
 from api.retention.audit import AuditRetention
 from api.retention.events import EventsRetention
 from api.retention.plans import Plan, RetainedClass
-from api.retention.run import cut, finish
+from api.retention.run import apply as apply_retention
 from api.settings import Settings, load_settings
 from processors import control
 from processors.control import RETENTION_CLASSES, ControlState, Retention
@@ -104,38 +104,39 @@ def apply(
 def _applied(
     settings: Settings, session: ControlSession, name: str, reason: str | None, *, yes: bool, quiet: bool
 ) -> dict[str, Any]:
-    """Finish what is recorded of a class, then cut what is due."""
-    gone = _with_bar(settings, session, name, None, reason, quiet=quiet)
-    (found,) = asyncio.run(_plans(settings, session.refresh(), [name]))
-    if not quiet:
-        _show(found)
-    if found.is_due and (yes or typer.confirm(f"Drop what is before {found.kept_from} for good?", abort=True)):
-        gone = _with_bar(settings, session, name, found, reason, quiet=quiet)
-    if not quiet and gone is not None:
-        note(f"{name}: gone are {gone}")
-    return {"class": name, "cut": found.is_due, "kept_from": found.end, "gone": gone}
-
-
-def _with_bar(
-    settings: Settings, session: ControlSession, name: str, due: Plan | None, reason: str | None, *, quiet: bool
-) -> str | None:
     with progress(quiet=quiet) as bar:
         task = bar.add_task(f"retention of {name}", total=None, note="")
+
+        def confirmed(due: Plan) -> bool:
+            bar.stop()
+            if not quiet:
+                _show(due)
+            answer = yes or typer.confirm(f"Drop what is before {due.kept_from} for good?", err=True)
+            bar.start()
+            return answer
 
         def moved(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return asyncio.run(_carried_out(settings, session, name, due, reason, moved))
+        found, gone = asyncio.run(_carried_out(settings, session, name, confirmed, moved, reason))
+    if not quiet:
+        for words in gone or ["nothing"]:
+            note(f"{name}: gone: {words}; no more goes: {found.why}")
+    return {"class": name, "plan": found.as_json(), "gone": gone}
 
 
 async def _carried_out(
-    settings: Settings, session: ControlSession, name: str, due: Plan | None, reason: str | None, moved: OnProgress
-) -> str | None:
+    settings: Settings,
+    session: ControlSession,
+    name: str,
+    confirmed: Callable[[Plan], bool],
+    moved: OnProgress,
+    reason: str | None,
+) -> tuple[Plan, list[str]]:
     async with _retained(settings, name) as retained:
-        if due is not None:
-            _, checkpoint = published(_layout(settings))
-            await cut(session, retained, due, session.state, checkpoint, reason)
-        return await finish(session, retained, moved)
+        return await apply_retention(
+            session, retained, now_micros(), lambda: published(_layout(settings))[1], confirmed, moved, reason
+        )
 
 
 async def _plans(settings: Settings, state: ControlState, names: Sequence[str]) -> list[Plan]:

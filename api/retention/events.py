@@ -55,7 +55,7 @@ class EventsRetention:
             await by_name[month.store].drop(month)
             on_progress(done, len(months))
         held = "; legal holds keep the rest" if end < cut.end else ""
-        return f"{len(months)} months of tables before {_month_text(end)}{held}"
+        return f"{len(months)} {'month' if len(months) == 1 else 'months'} of tables before {_month_text(end)}{held}"
 
     async def _months_before(self, end: int) -> list[StoredMonth]:
         return [month for store in self._stores for month in await store.months() if _begins(month) < end]

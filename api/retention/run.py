@@ -33,11 +33,35 @@ class Desk(Protocol):
         """Decide on the newest state and record that; raises QuaestorError when it is refused."""
 
 
-async def finish(desk: Desk, retained: RetainedClass, on_progress: OnProgress) -> str | None:
-    """Carry out what is recorded of a class, as far as that is not done; None without a cut.
+async def apply(
+    desk: Desk,
+    retained: RetainedClass,
+    now_micros: int,
+    checkpoint: Callable[[], Checkpoint],
+    confirm: Callable[[Plan], bool],
+    on_progress: OnProgress = lambda _done, _total: None,
+    reason: str | None = None,
+) -> tuple[Plan, list[str]]:
+    """Finish what is recorded, and cut what is due if it is confirmed; what was planned, and in words what is gone.
 
-    Raises RetentionStoppedError, LogError, StoreUnavailableError.
+    `checkpoint` gives the published one. Raises RetentionStoppedError, LogError, StoreUnavailableError, IntegrityError,
+    and what the desk raises for a change that is refused; whatever is raised, applying again goes on from there.
     """
+    gone = [await _finish(desk, retained, on_progress)]
+    state = await asyncio.to_thread(desk.refresh)
+    plan = await retained.plan(state, now_micros)
+    if plan.is_due and confirm(plan):
+        await retained.check()
+        cut = _cut_of(plan, checkpoint())
+        await asyncio.to_thread(
+            desk.change, lambda newest, origin: prune(newest, plan.name, cut, state.holds, origin), reason
+        )
+        gone.append(await _finish(desk, retained, on_progress))
+    return plan, [words for words in gone if words]
+
+
+async def _finish(desk: Desk, retained: RetainedClass, on_progress: OnProgress) -> str | None:
+    """Carry out what is recorded of a class, as far as that is not done."""
     state = await asyncio.to_thread(desk.refresh)
     retention = state.retention.get(retained.name)
     if retention is None or retention.cut is None:
@@ -45,18 +69,11 @@ async def finish(desk: Desk, retained: RetainedClass, on_progress: OnProgress) -
     return await retained.carry_out(state, retention.cut, desk.next_offset, on_progress)
 
 
-async def cut(
-    desk: Desk, retained: RetainedClass, plan: Plan, planned: ControlState, checkpoint: Checkpoint, reason: str | None
-) -> None:
-    """Record a planned cut; refused when policy or holds changed since. Nothing is dropped yet; raises as `finish`."""
-    await retained.check()
-    made = Cut(
+def _cut_of(plan: Plan, checkpoint: Checkpoint) -> Cut:
+    return Cut(
         begin=plan.begin,
         end=plan.end,
         keep_days=plan.keep_days or 0,
         size=checkpoint.size,
         root=base64.b64encode(checkpoint.root).decode("ascii"),
-    )
-    await asyncio.to_thread(
-        desk.change, lambda state, origin: prune(state, plan.name, made, planned.holds, origin), reason
     )
