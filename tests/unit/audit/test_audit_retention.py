@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,16 @@ async def test_a_fault_at_every_step_of_a_cut(tmp_path: Path, error: type[Except
         await world.grow(5)
         report = await world.verify()
         assert (True, CUT, 512) == (report.ok, report.minimum_index, store_of(world).first_row), point
+
+
+async def test_a_lost_directory_of_a_cut_log(world: AuditWorld) -> None:
+    """It can't be made again from rows that are gone: the log stays closed, and says what to restore."""
+    shutil.rmtree(world.layout.directory)
+    store_of(world).first_row = 16_384
+    world.begin()
+
+    with pytest.raises(IntegrityError, match=r"entry 0 is missing from the database.* where retention cut the log"):
+        await world.claim()
 
 
 def test_the_file_says_what_it_was_told() -> None:
