@@ -22,6 +22,7 @@ from processors.control import (
     release_hold,
     set_retention,
 )
+from processors.control.check import not_held
 from processors.control.kept import MARGIN_MICROS
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.ids import uuid7
@@ -165,6 +166,8 @@ def test_whose_erasure_a_hold_stands_against(change: dict[str, object], tenant: 
     hold = msgspec.structs.replace(HOLD, **change)
 
     assert (hold if held else None) == held_by({"hold_1": hold}, tenant, handle)
+    refusal = not_held({"hold_1": hold}, tenant, handle)
+    assert held is (refusal is not None and refusal.code is RefusalCode.HELD)
 
 
 @pytest.mark.parametrize(
