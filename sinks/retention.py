@@ -32,8 +32,8 @@ class MonthStore(Protocol):
     def name(self) -> str:
         """The store's, as its months have it."""
 
-    async def months(self) -> list[StoredMonth]:
-        """All there are, by table and month."""
+    async def months(self, before: date) -> list[StoredMonth]:
+        """Those that begin before a day, by table and month."""
 
     async def drop(self, month: StoredMonth) -> None:
         """Drop one; one that is gone already is no fault. Raises IntegrityError for what may not go."""
@@ -55,9 +55,9 @@ class MemoryMonthStore:
         self.kept = list(kept)
         self._probe = probe
 
-    async def months(self) -> list[StoredMonth]:
+    async def months(self, before: date) -> list[StoredMonth]:
         """As the seam says."""
-        return sorted(self.kept)
+        return sorted(each for each in self.kept if each.month < before)
 
     async def drop(self, month: StoredMonth) -> None:
         """As the seam says."""

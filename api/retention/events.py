@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from api.retention.plans import Drop, Plan
 from processors.control import ControlState, Cut, LegalHold, Retention
@@ -58,7 +58,8 @@ class EventsRetention:
         return f"{len(months)} {'month' if len(months) == 1 else 'months'} of tables before {_month_text(end)}{held}"
 
     async def _months_before(self, end: int) -> list[StoredMonth]:
-        return [month for store in self._stores for month in await store.months() if _begins(month) < end]
+        before = datetime.fromtimestamp(end // MICROS_PER_SECOND, UTC).date()
+        return [month for store in self._stores for month in await store.months(before)]
 
     async def close(self) -> None:
         """Let go of the stores."""
@@ -73,10 +74,7 @@ def _reach(end: int, holds: Mapping[str, LegalHold]) -> int:
 
 
 def _begins(month: StoredMonth) -> int:
-    return _micros(month.month)
-
-
-def _micros(day: date) -> int:
+    day = month.month
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * MICROS_PER_SECOND
 
 

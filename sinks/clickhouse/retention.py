@@ -19,14 +19,15 @@ class ClickHouseRetention:
         """Connects at first use; the client belongs to this store from now on."""
         self._clickhouse = clickhouse
 
-    async def months(self) -> list[StoredMonth]:
+    async def months(self, before: date) -> list[StoredMonth]:
         """As the seam says."""
         tables = [TABLES[topic].name for topic in RETAINED_TOPICS]
         rows = await self._clickhouse.query(queries.stored_months(self._clickhouse.database, tables))
-        return [
+        found = [
             StoredMonth(self.name, table, date(int(month[:4]), int(month[4:]), 1), int(count), int(size))
             for table, month, count, size in rows
         ]
+        return [each for each in found if each.month < before]
 
     async def drop(self, month: StoredMonth) -> None:
         """As the seam says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import asyncpg
@@ -15,7 +16,7 @@ RETENTION_ROLE = "quaestor_retention"
 STATEMENT_SECONDS = 600.0
 DROP_ENTRIES = "SELECT quaestor.drop_audit_entries($1, $2)"
 DROP_MONTH = "SELECT quaestor.drop_month($1, $2)"
-MONTHS = "SELECT event_table, month, row_count, byte_count FROM quaestor.retained_months()"
+MONTHS = "SELECT event_table, month, row_count, byte_count FROM quaestor.retained_months($1)"
 
 
 class PostgresRetention:
@@ -29,9 +30,9 @@ class PostgresRetention:
         self._log = log
         self._connection: asyncpg.Connection | None = None
 
-    async def months(self) -> list[StoredMonth]:
+    async def months(self, before: date) -> list[StoredMonth]:
         """As the seam says."""
-        return [StoredMonth(self.name, *row) for row in await self._fetch(MONTHS)]
+        return [StoredMonth(self.name, *row) for row in await self._fetch(MONTHS, before)]
 
     async def drop(self, month: StoredMonth) -> None:
         """As the seam says."""

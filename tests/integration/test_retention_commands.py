@@ -69,7 +69,8 @@ class Commands:
 
     async def run(self, *arguments: str, code: int = 0) -> str:
         """What `quaestor audit …` prints."""
-        result = await asyncio.to_thread(CliRunner().invoke, application(), ["audit", *arguments])
+        line = ["audit", *arguments]
+        result = await asyncio.to_thread(CliRunner().invoke, application(line), line)
         assert result.exit_code == code, (result.output, result.exception)
         return result.stdout
 

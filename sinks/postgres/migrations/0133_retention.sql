@@ -69,8 +69,8 @@ END
 $$;
 ALTER FUNCTION quaestor.drop_month(text, date) OWNER TO quaestor_owner;
 
--- The months of those tables that there are, their rows and bytes.
-CREATE FUNCTION quaestor.retained_months()
+-- The months of those tables that begin before a day, their rows and bytes.
+CREATE FUNCTION quaestor.retained_months(before date)
 RETURNS TABLE (event_table text, month date, row_count bigint, byte_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -87,15 +87,16 @@ BEGIN
     LOOP
         event_table := child.of_table;
         month := to_date(right(child.name, 7), 'YYYY_MM');
+        CONTINUE WHEN month >= before;
         EXECUTE format('SELECT count(*) FROM quaestor_v1.%I', child.name) INTO row_count;
         byte_count := pg_total_relation_size(child.id);
         RETURN NEXT;
     END LOOP;
 END
 $$;
-ALTER FUNCTION quaestor.retained_months() OWNER TO quaestor_owner;
+ALTER FUNCTION quaestor.retained_months(date) OWNER TO quaestor_owner;
 
 REVOKE ALL ON FUNCTION quaestor.drop_audit_entries(text, bigint), quaestor.drop_month(text, date),
-    quaestor.retained_months() FROM PUBLIC;
+    quaestor.retained_months(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION quaestor.drop_audit_entries(text, bigint), quaestor.drop_month(text, date),
-    quaestor.retained_months() TO quaestor_retention;
+    quaestor.retained_months(date) TO quaestor_retention;
