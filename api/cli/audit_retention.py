@@ -133,7 +133,7 @@ async def _carried_out(
     moved: OnProgress,
     reason: str | None,
 ) -> tuple[Plan, list[str]]:
-    async with _retained(settings, name) as retained:
+    async with _retained(settings, name, moved) as retained:
         return await apply_retention(
             session, retained, now_micros(), lambda: published(_layout(settings))[1], confirmed, moved, reason
         )
@@ -148,8 +148,8 @@ async def _plans(settings: Settings, state: ControlState, names: Sequence[str]) 
 
 
 @asynccontextmanager
-async def _retained(settings: Settings, name: str) -> AsyncIterator[RetainedClass]:
-    """The class over its stores."""
+async def _retained(settings: Settings, name: str, moved: OnProgress | None = None) -> AsyncIterator[RetainedClass]:
+    """The class over its stores; `moved` hears how far the log is verified."""
     layout = _layout(settings)
     dropping = PostgresRetention(settings.postgres_dsn, layout.log)
     if name == EventsRetention.name:
@@ -160,7 +160,7 @@ async def _retained(settings: Settings, name: str) -> AsyncIterator[RetainedClas
         files, lock = LogFiles(layout.directory), FileLockStore(layout.lock_file)
 
         async def verified(store: PostgresAuditStore = store) -> AuditReport:
-            return await verify_audit(store, files, lock, published(layout)[0])
+            return await verify_audit(store, files, lock, published(layout)[0], moved)
 
         made = AuditRetention(files, store, dropping, lambda: published(layout)[1].size, verified)
     try:
