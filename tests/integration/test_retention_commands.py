@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from api.cli import audit_holds, audit_retention
@@ -104,7 +105,15 @@ class Commands:
 
 
 @pytest.fixture
-async def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+def quiet() -> Iterator[None]:
+    """No log lines: commands and sink share this process's standard output."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None) -> Commands:
     """The command line over a new log."""
     return Commands(Log(tmp_path, await postgres_databases().copied("retention")), monkeypatch)
 
