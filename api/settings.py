@@ -118,6 +118,22 @@ class Settings(BaseSettings):
     )
     audit_log: str = Field("main", pattern="^[a-z0-9_-]{1,64}$", description="Name of the audit log and its folder.")
     audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
+    audit_witness_policy: Path | None = Field(
+        None,
+        description="Whole path of a witness policy (c2sp.org/tlog-policy): a checkpoint is published when its quorum "
+        "has signed. Nobody is asked when unset.",
+    )
+    audit_witness_seconds: float = Field(
+        limits.AUDIT_WITNESS_SECONDS,
+        gt=0,
+        le=limits.AUDIT_UNWITNESSED_SECONDS,
+        description="How long one round of witnesses may take.",
+    )
+    audit_unwitnessed_seconds: float = Field(
+        limits.AUDIT_UNWITNESSED_SECONDS,
+        gt=0,
+        description="How long a signed checkpoint may wait for its quorum before that is an alarm.",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
     @model_validator(mode="after")

@@ -83,6 +83,18 @@ AUDIT_BATCH_AGE_MILLISECONDS = 200
 AUDIT_INTEGRATE_MILLISECONDS = 250
 AUDIT_INTEGRATE_ENTRIES_MAX = 16_384
 AUDIT_UNINTEGRATED_ENTRIES_MAX = 65_536
+# Its witnesses: how long one round of them may take, and for how long of that nothing else is done; when a quorum has
+# signed, how long the others still may; and when a checkpoint without a quorum is an alarm.
+AUDIT_WITNESS_SECONDS = 1.0
+AUDIT_WITNESS_HOLD_SECONDS = 0.25
+AUDIT_WITNESS_GRACE_SECONDS = 0.2
+AUDIT_UNWITNESSED_SECONDS = 30.0
+AUDIT_WITNESSES_MAX = 64
+AUDIT_POLICY_BYTES_MAX = 64 * 1024
+# A witness: what it is asked, and how much of that at once.
+WITNESS_BODY_BYTES_MAX = 64 * 1024
+WITNESS_REQUESTS_MAX = 64
+WITNESS_ANSWER_BYTES_MAX = 64 * 1024
 
 # Retention. No producer may repeat an event that is older than days; a class stays far longer than that.
 RETENTION_KEEP_DAYS_MIN = 30
@@ -111,6 +123,10 @@ assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 assert ALERT_ATTEMPTS_MAX * (ALERT_PAUSE_SECONDS_MAX + ALERT_SEND_SECONDS) < ALERT_DELIVERY_SECONDS_MAX
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
+# A round of witnesses is over before their absence is an alarm.
+assert AUDIT_WITNESS_GRACE_SECONDS < AUDIT_WITNESS_HOLD_SECONDS < AUDIT_WITNESS_SECONDS < AUDIT_UNWITNESSED_SECONDS
+# A note of every witness's signature can be opened.
+assert AUDIT_WITNESSES_MAX < 100  # noqa: PLR2004 - signatures per note, as in Go's parser
 # The audit log's writer waits for its tiles before they are too far behind, never before one integration has room.
 assert AUDIT_INTEGRATE_ENTRIES_MAX + BATCH_RECORDS_MAX < AUDIT_UNINTEGRATED_ENTRIES_MAX
 # A run of poison alone is judged by its own limit, not by the share it has of the window.

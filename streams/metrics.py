@@ -36,6 +36,7 @@ GaugeName = Literal[
     "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
     "quaestor_partitions_paused",  # partitions that stand still because too much of them was poison
     "quaestor_partitions_owned",  # partitions this process works on
+    "quaestor_audit_unwitnessed_seconds",  # how long a signed checkpoint waits for its witnesses
 ]
 HistogramName = Literal[
     "quaestor_record_seconds",  # events handed over to all acknowledged
@@ -93,6 +94,9 @@ GAUGES: dict[GaugeName, Metric] = {
     "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
     "quaestor_partitions_paused": Metric("Partitions that stand still because too much of them was poison."),
     "quaestor_partitions_owned": Metric("Partitions this process works on."),
+    "quaestor_audit_unwitnessed_seconds": Metric(
+        "How long a signed checkpoint of the audit log has waited for a quorum of witnesses, seconds; 0 when none does."
+    ),
 }
 HISTOGRAMS: dict[HistogramName, Metric] = {
     "quaestor_record_seconds": Metric("Events handed over to all acknowledged, seconds."),

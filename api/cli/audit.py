@@ -1,4 +1,4 @@
-"""`quaestor audit info | verify`: what the audit log commits to, and whether it is what it says."""
+"""`quaestor audit info | verify | witness`: what the audit log commits to, and whether it is what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import typer
 
-from api.cli import audit_holds, audit_retention
+from api.cli import audit_holds, audit_retention, audit_witness
+from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
@@ -17,6 +18,7 @@ from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.verify import AuditReport, OnProgress, verify_audit
+from sinks.audit.witnesses import load_policy
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
     audit.command("verify")(verify)
     audit_retention.register(audit)
     audit_holds.register(audit)
+    audit_witness.register(audit)
     app.add_typer(audit)
 
 
@@ -37,8 +40,9 @@ def layout_of(settings: Settings) -> AuditLayout:
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The log's origin, public key, directory, and the size and root of its published checkpoint."""
-    layout = layout_of(load_settings(data))
+    """The log's origin, public key, directory, its published checkpoint's size and root, and who witnessed that."""
+    settings = load_settings(data)
+    layout = layout_of(settings)
     verifier, checkpoint = published(layout)
     facts: dict[str, Any] = {
         "origin": checkpoint.origin,
@@ -48,10 +52,17 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
         "minimum_index": LogFiles(layout.directory).kept().minimum_index,
     }
+    policy_file = settings.audit_witness_policy
+    policy = None if policy_file is None else load_policy(policy_file)
+    if policy is not None:
+        facts |= witness_facts(policy, LogFiles(layout.directory).checkpoint())
     if as_json:
         print_json(facts)
         return
+    witnesses = facts.pop("witnesses", {})
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
+    if policy is not None:
+        terminal().print(witness_table(policy, witnesses))
 
 
 def verify(data: DataOption = None, as_json: JsonOption = False) -> None:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import SystemRandom
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
 import typer
@@ -20,6 +20,9 @@ from streams.codec import Codec
 from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
+
+if TYPE_CHECKING:  # each process loads only its own part
+    from sinks.audit.witnesses import Witnessing
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 Work = Callable[[asyncio.Event], Awaitable[None]]
@@ -199,6 +202,7 @@ def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
 def _audit(settings: Settings, monitor: Monitor) -> Work:
     from sinks.audit.process import run  # noqa: PLC0415
 
+    witnessing = _witnessing(settings)
     return lambda stop: run(
         settings.data,
         settings.postgres_dsn,
@@ -209,7 +213,18 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
         settings.audit_log,
         settings.audit_origin,
         _membership(settings),
+        witnessing,
     )
+
+
+def _witnessing(settings: Settings) -> Witnessing | None:
+    if settings.audit_witness_policy is None:
+        return None
+    from api.audit.witness_client import HttpWitnesses  # noqa: PLC0415
+    from sinks.audit.witnesses import Witnessing, WitnessTimes  # noqa: PLC0415
+
+    times = WitnessTimes(settings.audit_witness_seconds, unwitnessed_seconds=settings.audit_unwitnessed_seconds)
+    return Witnessing(settings.audit_witness_policy, HttpWitnesses(), times)
 
 
 _SINKS: dict[str, Callable[[Settings, Monitor], Work]] = {

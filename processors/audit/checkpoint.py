@@ -10,7 +10,7 @@ from typing import NamedTuple
 from processors.audit.merkle import HASH_BYTES
 from processors.audit.note import NoteError, Signer, Verifier, open_note
 
-_SIZE = re.compile(r"0|[1-9]\d{0,18}")
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _LINES_MIN = 3
 
 
@@ -44,7 +44,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
         raise NoteError("the checkpoint is not origin, size and root on a line each")
     try:
         root = base64.b64decode(lines[2], validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):
         raise NoteError("the checkpoint's root can't be read") from None
     if len(root) != HASH_BYTES:
         raise NoteError(f"the checkpoint's root has {len(root)} bytes")
@@ -53,6 +53,8 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     """The checkpoint of a note signed by this key for the log of its name; raises NoteError."""
+    if verifier.is_witness:
+        raise NoteError(f"the key {verifier.name!r} is a witness's, not a log's")
     text, _ = open_note(note, [verifier])
     checkpoint = parse_checkpoint(text)
     if checkpoint.origin != verifier.name:

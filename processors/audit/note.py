@@ -1,4 +1,8 @@
-"""Signed notes (c2sp.org/signed-note) with Ed25519 keys: text, a blank line, one line per signature."""
+"""Signed notes (c2sp.org/signed-note): text, a blank line, one line per signature.
+
+Two kinds of keys sign: a log's (Ed25519 over the text) and a witness's (Ed25519 over the text and a time,
+c2sp.org/tlog-cosignature).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from schemas.errors import IntegrityError
 
 ALGORITHM_ED25519 = 0x01
+ALGORITHM_COSIGNATURE = 0x04
+ALGORITHMS = (ALGORITHM_ED25519, ALGORITHM_COSIGNATURE)
 KEY_ID_BYTES = 4
+#: What a cosignature has before the signature itself: seconds since the epoch, big-endian.
+TIME_BYTES = 8
+TIME_SECONDS_MAX = 2**63 - 1
 SIGNATURES_MAX = 100
 NOTE_BYTES_MAX = 1_000_000
 _DASH = "\u2014 "
@@ -33,6 +42,16 @@ class SignatureLine(NamedTuple):
     key_id: bytes
     signature: bytes
 
+    @property
+    def text(self) -> str:
+        """The line as it stands in a note, its end included."""
+        return f"{_DASH}{self.name} {base64.b64encode(self.key_id + self.signature).decode('ascii')}\n"
+
+    @property
+    def time_seconds(self) -> int:
+        """Of a cosignature: when the witness signed, seconds since the epoch; of other signatures a number."""
+        return int.from_bytes(self.signature[:TIME_BYTES], "big")
+
 
 @dataclass(frozen=True)
 class Verifier:
@@ -40,20 +59,32 @@ class Verifier:
 
     name: str
     public_key: bytes
+    #: How it signs: as a log, or as a witness (ALGORITHM_COSIGNATURE).
+    algorithm: int = ALGORITHM_ED25519
 
     @property
     def key_id(self) -> bytes:
         """The four bytes that name this key in a signature line."""
-        return key_id(self.name, ALGORITHM_ED25519, self.public_key)
+        return key_id(self.name, self.algorithm, self.public_key)
 
     @property
     def vkey(self) -> str:
         """The key as text: name+hash+base64."""
-        body = base64.b64encode(bytes([ALGORITHM_ED25519]) + self.public_key).decode("ascii")
+        body = base64.b64encode(bytes([self.algorithm]) + self.public_key).decode("ascii")
         return f"{self.name}+{self.key_id.hex()}+{body}"
 
+    @property
+    def is_witness(self) -> bool:
+        """Whether its signatures are cosignatures: they carry a time."""
+        return self.algorithm == ALGORITHM_COSIGNATURE
+
     def verify(self, text: bytes, signature: bytes) -> bool:
-        """Whether the signature is this key's over the text."""
+        """Whether the signature (of a witness: with its time) is this key's over the text."""
+        if self.is_witness:
+            time_seconds = int.from_bytes(signature[:TIME_BYTES], "big")
+            if time_seconds > TIME_SECONDS_MAX:
+                return False
+            text, signature = cosigned_bytes(text, time_seconds), signature[TIME_BYTES:]
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, text)
         except InvalidSignature:
@@ -83,8 +114,12 @@ class Signer:
         if not text.endswith("\n") or not is_key_name(self.name):
             raise ValueError("a note's text ends with a newline, and its key has a name without spaces and plus signs")
         signature = Ed25519PrivateKey.from_private_bytes(self.seed).sign(text.encode("utf-8"))
-        body = base64.b64encode(self.verifier.key_id + signature).decode("ascii")
-        return f"{text}\n{_DASH}{self.name} {body}\n"
+        return f"{text}\n{SignatureLine(self.name, self.verifier.key_id, signature).text}"
+
+
+def cosigned_bytes(text: bytes, time_seconds: int) -> bytes:
+    """What a witness signs of a checkpoint's text at a time."""
+    return b"cosignature/v1\ntime %d\n" % time_seconds + text
 
 
 def key_id(name: str, algorithm: int, public_key: bytes) -> bytes:
@@ -102,16 +137,19 @@ def is_key_name(name: str) -> bool:
 
 
 def parse_vkey(vkey: str) -> Verifier:
-    """The verifier of a vkey; raises NoteError when it is malformed, of another algorithm, or its hash is wrong."""
+    """The verifier of a log's or a witness's vkey.
+
+    Raises NoteError when it is malformed, of another algorithm, or its hash is wrong.
+    """
     name, _, rest = vkey.partition("+")
     digest, _, body = rest.partition("+")
     try:
         key = base64.b64decode(body, validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):  # the latter for what is not even ASCII
         raise NoteError("the key's base64 can't be read") from None
-    if not is_key_name(name) or len(key) != 33 or key[0] != ALGORITHM_ED25519:  # noqa: PLR2004 - algorithm and key
+    if not is_key_name(name) or len(key) != 33 or key[0] not in ALGORITHMS:  # noqa: PLR2004 - algorithm and key
         raise NoteError("the key is not name+hash+base64 of an Ed25519 key")
-    verifier = Verifier(name, key[1:])
+    verifier = Verifier(name, key[1:], key[0])
     if verifier.key_id.hex() != digest:
         raise NoteError("the key's hash does not fit its name and bytes")
     return verifier
@@ -134,7 +172,7 @@ def _signature(line: str) -> SignatureLine:
     name, _, body = line.removeprefix(_DASH).partition(" ")
     try:
         payload = base64.b64decode(body, validate=True)
-    except binascii.Error:
+    except (binascii.Error, ValueError):
         payload = b""
     if not line.startswith(_DASH) or not is_key_name(name) or len(payload) <= KEY_ID_BYTES:
         raise NoteError(f"malformed signature line {line[:80]!r}")
@@ -142,20 +180,29 @@ def _signature(line: str) -> SignatureLine:
 
 
 def open_note(note: str, verifiers: Iterable[Verifier]) -> tuple[str, list[Verifier]]:
-    """The text of a note and which of the known keys signed it.
+    """The text of a note and which of the known keys, logs' and witnesses', signed it.
 
     Raises NoteError when the note is malformed, a known key's signature is wrong, or none is known.
     """
-    text, signatures = parse_note(note)
+    text, signed = signatures_of(note, verifiers)
+    if not signed:
+        raise NoteError("no known key signed the note")
+    return text, list(signed)
+
+
+def signatures_of(note: str, verifiers: Iterable[Verifier]) -> tuple[str, dict[Verifier, SignatureLine]]:
+    """The text of a note and the verified line of each known key that signed it, maybe of none.
+
+    Raises NoteError when the note is malformed or a known key's signature is wrong.
+    """
+    text, lines = parse_note(note)
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
-    signed: list[Verifier] = []
-    for line in signatures:
+    signed: dict[Verifier, SignatureLine] = {}
+    for line in lines:
         verifier = known.get((line.name, line.key_id))
         if verifier is None or verifier in signed:
             continue
         if not verifier.verify(text.encode("utf-8"), line.signature):
             raise NoteError(f"the signature of {line.name} is wrong")
-        signed.append(verifier)
-    if not signed:
-        raise NoteError("no known key signed the note")
+        signed[verifier] = line
     return text, signed

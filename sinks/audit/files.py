@@ -11,8 +11,18 @@ from pathlib import Path
 
 from processors.audit.edge import TileFile
 from processors.audit.kept import EVERYTHING, Kept, encode_kept, parse_kept
-from processors.audit.merkle import HASH_BYTES
-from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, encode_bundle, level_size, levels_of
+from processors.audit.merkle import HASH_BYTES, NodeReader
+from processors.audit.tiles import (
+    BUNDLE_LEVEL,
+    TILE_WIDTH,
+    TileId,
+    decode_bundle,
+    encode_bundle,
+    level_size,
+    levels_of,
+    subtree_hash,
+    tile_of_node,
+)
 from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.layout import Probe, no_probe
 
@@ -77,6 +87,15 @@ class LogFiles:
         if tile.level == BUNDLE_LEVEL:
             return encode_bundle(decode_bundle(whole)[: tile.width])
         return whole[: tile.width * HASH_BYTES]
+
+    def nodes(self, size: int) -> NodeReader:
+        """Reads the complete subtrees of the first `size` entries; the reader raises as `read` does."""
+
+        def node(level: int, index: int) -> bytes:
+            tile, first, height = tile_of_node(level, index, size)
+            return subtree_hash(self.read(tile), first, height)
+
+        return node
 
     def write(self, files: Sequence[TileFile], signed_size: int) -> None:
         """Make these files durable. What is there already with the same bytes stays.

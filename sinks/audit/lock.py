@@ -54,7 +54,8 @@ class FileLockStore:
             if read_note(self._path) != old:
                 return False
             write_durable(self._path, new.encode("utf-8"), self._probe)
-            sync_folders([self._path.parent])
+            # The folder may have been made for this very file.
+            sync_folders([self._path.parent, self._path.parent.parent])
             return True
 
     @contextmanager

@@ -19,6 +19,7 @@ from sinks.audit.lock import FileLockStore
 from sinks.audit.publisher import Publisher
 from sinks.audit.sink import AuditSink
 from sinks.audit.store import AuditStore
+from sinks.audit.witnesses import Cosigners, NoCosigners, PolicyCosigners, Witnessing, policy_for
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.runner.process import drive
 from streams.log import Membership
@@ -35,14 +36,16 @@ async def run(
     log: str = LOG_NAME,
     origin: str = ORIGIN,
     membership: Membership | None = None,
+    witnessing: Witnessing | None = None,
 ) -> None:
     """Enter every audited record and publish checkpoints until `stop`, under a key made at the first start.
 
-    Raises what ends the process for good: ConfigurationError for an unusable key, IntegrityError when the database is
-    behind the last signed checkpoint or things disagree, FencedError when another sequencer took the log.
+    Raises what ends the process for good: ConfigurationError for an unusable key or policy, IntegrityError when the
+    database is behind the last signed checkpoint or things disagree, FencedError when another sequencer took the log.
     """
     layout = AuditLayout(data, log, origin)
-    sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log))
+    cosigners = make_cosigners(layout, monitor, witnessing)
+    sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log), cosigners=cosigners)
     driving = asyncio.create_task(drive(sink, bootstrap, registry_url, monitor, stop, membership=membership))
     failing = asyncio.create_task(sink.failure())
     try:
@@ -56,14 +59,26 @@ async def run(
         await driving
     finally:
         failing.cancel()
+        await cosigners.close()
 
 
-def make_sink(layout: AuditLayout, store: AuditStore, name: str, probe: Probe = no_probe) -> AuditSink:
+def make_cosigners(layout: AuditLayout, monitor: Monitor, witnessing: Witnessing | None) -> Cosigners:
+    """Who is asked before a checkpoint is published; raises ConfigurationError for an unusable key or policy."""
+    if witnessing is None:
+        return NoCosigners()
+    verifier = load_or_make_signer(layout.key_file, layout.origin).verifier
+    policy = policy_for(witnessing.policy_file, verifier)
+    return PolicyCosigners(policy, witnessing.caller, monitor, witnessing.times)
+
+
+def make_sink(
+    layout: AuditLayout, store: AuditStore, name: str, probe: Probe = no_probe, cosigners: Cosigners | None = None
+) -> AuditSink:
     """A sink of a log; raises ConfigurationError when its key or its salt secret is unusable."""
     signer = load_or_make_signer(layout.key_file, layout.origin)
     salts = load_or_make_salts(layout.salt_file)
     files, lock = LogFiles(layout.directory, probe), FileLockStore(layout.lock_file, probe)
-    return AuditSink(store, Publisher(store, files, lock, signer, probe), salts, name)
+    return AuditSink(store, Publisher(store, files, lock, signer, probe, cosigners), salts, name)
 
 
 def published(layout: AuditLayout) -> tuple[Verifier, Checkpoint]:

@@ -1,19 +1,20 @@
 """Integration and publication: sequenced entries become durable tiles, and the tree's root a signed checkpoint.
 
 The order is fixed (protocols.md, ledgers): tiles durable, the database told, sign, compare-and-set in the lock store,
-publish. A crash after any step leaves a log that verifies, and opening finishes what was begun.
+witnesses, publish. A crash after any step leaves a log that verifies, and opening finishes what was begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import structlog
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from processors.audit.edge import TreeEdge, load_edge
 from processors.audit.entry import is_own
-from processors.audit.merkle import leaf_hash
+from processors.audit.merkle import consistency_proof, leaf_hash
 from processors.audit.note import Signer
 from processors.audit.tiles import TILE_WIDTH, tile_of_node
 from schemas.errors import FencedError, IntegrityError
@@ -23,6 +24,7 @@ from sinks.audit.layout import Probe, no_probe
 from sinks.audit.lock import LockStore
 from sinks.audit.recovery import refuse_rollback
 from sinks.audit.store import AuditStore, LogState
+from sinks.audit.witnesses import Cosigners, NoCosigners
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +33,16 @@ class Publisher:
     """Keeps files and checkpoint up with the database. One call at a time; only under the sequencer's epoch."""
 
     def __init__(
-        self, store: AuditStore, files: LogFiles, lock: LockStore, signer: Signer, probe: Probe = no_probe
+        self,
+        store: AuditStore,
+        files: LogFiles,
+        lock: LockStore,
+        signer: Signer,
+        probe: Probe = no_probe,
+        cosigners: Cosigners | None = None,
     ) -> None:
         """Call `open` first."""
+        self._cosigners = cosigners or NoCosigners()
         self._store = store
         self._files = files
         self._lock = lock
@@ -43,7 +52,7 @@ class Publisher:
         #: Entries just sequenced, from a position on, so that they need not be read back; no more than a bound.
         self._recent_first = 0
         self._recent: list[bytes] = []
-        #: Latest signed checkpoint, as the lock store has it, and the one that the public file has.
+        #: Latest signed checkpoint, as the lock store has it, and the one that the public file has; no cosignatures.
         self._note: str | None = None
         self._published: str | None = None
         self._epoch = 0
@@ -51,6 +60,8 @@ class Publisher:
         self._ends_with_heads = False
         #: Size of the latest signed checkpoint.
         self.signed_size = 0
+        #: Size of the published checkpoint; behind the signed one while that waits for witnesses.
+        self.published_size = 0
 
     @property
     def size(self) -> int:
@@ -73,6 +84,8 @@ class Publisher:
         self._published = await asyncio.to_thread(self._files.checkpoint)
         signed = refuse_rollback(state, self._note, self._published, self._signer.verifier)
         self.signed_size = signed.size
+        if self._note is not None and (self._published or "").startswith(self._note):
+            self._published, self.published_size = self._note, signed.size
         self._edge = await self._load(state)
         last = await self._store.entries(max(self._edge.size - 1, 0), self._edge.size)
         self._ends_with_heads = bool(last) and is_own(last[0][1])
@@ -177,30 +190,56 @@ class Publisher:
         return [entry for _, entry in rows]
 
     async def publish(self) -> bool:
-        """Sign and publish a checkpoint of what is in tiles, if that ends with heads; False when there is nothing new.
+        """Sign and publish a checkpoint of what is in tiles, if that ends with heads; False when nothing was published.
+
+        What is signed is published before more is signed: while witnesses are missing, one checkpoint waits.
 
         Raises StoreUnavailableError, FencedError when a newer owner signs by now, and IntegrityError when the lock
         store has a checkpoint that is neither ours nor a newer owner's: someone else signs this log.
         """
-        if self._edge.size > self.signed_size and self._ends_with_heads:
+        grown = self._edge.size > self.signed_size and self._ends_with_heads
+        if grown and self._note == self._published:
             checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
             note = sign_checkpoint(checkpoint, self._signer)
             self._probe("signed")
             try:
                 await asyncio.to_thread(self._swap, note)
             except IntegrityError as error:
-                # One that was frozen here and wakes up finds what its successor signed: more than its own tree has.
-                if (await self._store.state()).epoch != self._epoch:
-                    raise FencedError("the audit log", self._epoch) from error
+                await self._refuse_fenced(error)
                 raise
             self._probe("locked")
         if self._note is None or self._note == self._published:
             return False
-        await asyncio.to_thread(self._files.publish, self._note)
+        shown = await self._cosigned(self._note)
+        if shown is None:
+            return False
+        await asyncio.to_thread(self._files.publish, shown)
         self._probe("published")
-        await self._store.checkpointed(self.signed_size, self._note)
-        self._published = self._note
+        await self._store.checkpointed(self.signed_size, shown)
+        self._published, self.published_size = self._note, self.signed_size
         return True
+
+    async def _refuse_fenced(self, error: IntegrityError) -> None:
+        """One that was frozen here and wakes up finds what its successor signed: more than its own tree has."""
+        if (await self._store.state()).epoch != self._epoch:
+            raise FencedError("the audit log", self._epoch) from error
+
+    async def _cosigned(self, note: str) -> str | None:
+        """The note with its witnesses' lines, None while those are too few; raises as `publish` does."""
+        shown = await self._cosigners.cosign(note, self.signed_size, partial(self._prove, self.signed_size))
+        if shown is None:
+            return None
+        self._probe("cosigned")
+        # Witnesses take their time: what a newer owner has published by now must not go back.
+        if await asyncio.to_thread(self._lock.latest) != note:
+            error = IntegrityError("the lock store changed while witnesses were asked: another one signs this log")
+            await self._refuse_fenced(error)
+            raise error
+        return shown
+
+    def _prove(self, size: int, old_size: int) -> list[bytes]:
+        """The proof for a witness that stands at an older size; from nothing, nothing is to be proven."""
+        return consistency_proof(old_size, size, self._files.nodes(size)) if old_size else []
 
     def _swap(self, note: str) -> None:
         if not self._lock.swap(self._note, note):

@@ -348,7 +348,7 @@ class RedisBench(StoreBench):
 class _NoFiles:
     """A publisher that has always published everything: the files of the audit log have their own tests."""
 
-    size = signed_size = 1 << 62
+    size = published_size = 1 << 62
 
     def offer(self, first_seq: int, entries: list[bytes]) -> None:
         """Keep nothing."""

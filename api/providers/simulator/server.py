@@ -1,4 +1,4 @@
-"""Serving the simulated provider on uvicorn's HTTP protocol, without uvicorn's own process and signal handling."""
+"""Serving the simulated provider, over connections that it may cut."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from api.providers.simulator.application import TRANSPORT, Simulator
 from api.providers.simulator.settings import SimulatorSettings
+from api.serving import serve
 from schemas.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
-
-BACKLOG = 2_048
-KEEP_ALIVE_SECONDS = 75
-STOP_SECONDS = 2
 
 
 class OpenProtocol(HttpToolsProtocol):
@@ -42,56 +37,16 @@ async def run(
     Raises ConfigurationError when the address can't be listened on or a file can't be written. Run it on uvloop.
     """
     simulator = Simulator(settings)
-    state = ServerState()
-    try:
-        server = await _listen(simulator, state, host, port)
-        bound: int = server.sockets[0].getsockname()[1]
+
+    def listening(bound: int) -> None:
         log.info("simulator_listening", host=host, port=bound, seed=settings.seed)
         if ready is not None:
             ready(bound)
-        try:
-            await stop.wait()
-        finally:
-            await _shut(server, state)
+
+    try:
+        await serve(simulator, OpenProtocol, host, port, stop, listening)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the simulated provider {error}: set QUAESTOR_SIMULATOR_PORT") from None
     finally:
         simulator.close()
         log.info("simulator_stopped", requests=simulator.requests, failed=simulator.failed)
-
-
-async def _listen(simulator: Simulator, state: ServerState, host: str, port: int) -> asyncio.Server:
-    # Connections cut on purpose are no errors worth a log line, hence the level.
-    config = uvicorn.Config(
-        simulator,
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        ws="none",
-        lifespan="off",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
-    config.load()
-    loop = asyncio.get_running_loop()
-
-    def protocol() -> OpenProtocol:
-        return OpenProtocol(config=config, server_state=state, app_state={})
-
-    try:
-        return await loop.create_server(protocol, host=host, port=port, backlog=BACKLOG)
-    except OSError as error:
-        message = (
-            f"the simulated provider can't listen on {host}:{port} ({error.strerror}): set QUAESTOR_SIMULATOR_PORT"
-        )
-        raise ConfigurationError(message) from None
-
-
-async def _shut(server: asyncio.Server, state: ServerState) -> None:
-    """Stop listening, let calls under way end for a moment, then end them."""
-    server.close()
-    for connection in list(state.connections):
-        connection.shutdown()
-    if state.tasks:
-        await asyncio.wait(list(state.tasks), timeout=STOP_SECONDS)
-    for task in list(state.tasks):
-        task.cancel()
-    if state.tasks:
-        await asyncio.wait(list(state.tasks), timeout=STOP_SECONDS)
