@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from api.cli import audit_search, audit_witness
+from api.cli import audit_holds, audit_retention, audit_search, audit_witness
 from api.cli.audit_parts import layout_of
 from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
@@ -29,6 +29,8 @@ def register(app: typer.Typer) -> None:
     audit.command("info")(info)
     audit.command("verify")(verify)
     audit_search.register(audit)
+    audit_retention.register(audit)
+    audit_holds.register(audit)
     audit_witness.register(audit)
     app.add_typer(audit)
 
@@ -44,6 +46,7 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "directory": str(layout.directory.resolve()),
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
+        "minimum_index": LogFiles(layout.directory).kept().minimum_index,
     }
     policy_file = settings.audit_witness_policy
     policy = None if policy_file is None else load_policy(policy_file)
@@ -89,5 +92,6 @@ def _show(report: AuditReport) -> None:
         for check in report.checks
     ]
     terminal().print(table(f"{report.origin}: {report.size} entries", ("", "check", "first difference"), rows))
+    since = f" from entry {report.minimum_index} on" if report.minimum_index else ""
     if report.ok:
-        note(f"[green]every entry of {report.tenants} tenants is under the signed root[/green]")
+        note(f"[green]every entry{since} of {report.tenants} tenants is under the signed root[/green]")

@@ -51,6 +51,24 @@ class TreeEdge:
         files.extend(grown._partial(self.size))
         return grown, files
 
+    def grow_over(self, hashes: bytes) -> tuple[TreeEdge, list[TileFile]]:
+        """The edge after a full tile of leaf hashes whose entries are gone, and the full hash tiles that makes.
+
+        Raises ValueError when this edge is not one between bundles, or the tile not a full one.
+        """
+        if self.size % TILE_WIDTH or len(hashes) != TILE_BYTES:
+            raise ValueError("only a full tile of leaf hashes continues an edge between bundles")
+        grown = TreeEdge(self.size, self._levels, self._entries)
+        files: list[TileFile] = []
+        grown._push(0, hashes)
+        grown.size += TILE_WIDTH
+        grown._fold(files)
+        return grown, files
+
+    def partial_files(self) -> list[TileFile]:
+        """Every partial file at this size."""
+        return self._partial(0)
+
     def root(self) -> bytes:
         """The root over everything appended."""
         return fold_root([self._node(level, index) for level, index in perfect_subtrees(0, self.size)])
@@ -68,6 +86,10 @@ class TreeEdge:
             return
         files.append((TileId(BUNDLE_LEVEL, self.size // TILE_WIDTH - 1, TILE_WIDTH), encode_bundle(self._entries)))
         self._entries = []
+        self._fold(files)
+
+    def _fold(self, files: list[TileFile]) -> None:
+        """Full tiles go to the files, and their roots into the level above."""
         level = 0
         while level < len(self._levels) and len(self._levels[level]) == TILE_BYTES:
             hashes, self._levels[level] = self._levels[level], b""

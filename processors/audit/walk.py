@@ -21,9 +21,8 @@ from processors.audit.entry import (
     decode_entry,
 )
 from processors.audit.heads import HeadsTree
+from processors.audit.kept import Kept, PartitionKey
 from processors.audit.merkle import leaf_hash
-
-PartitionKey = tuple[str, str, int]
 
 
 class Differences:
@@ -56,6 +55,20 @@ class EntryWalk:
         self._heads_micros = 0
         #: Whether the last entry may not be the last one under a checkpoint: that is one of heads since version 2.
         self.lacks_heads = False
+
+    def begin_at(self, kept: Kept) -> None:
+        """Go on before the first entry of a pruned log, from where its chains and partitions stood there.
+
+        What stood there is shown by what follows: a chain that goes on is compared with its next entry, every other
+        one with the next heads entry.
+        """
+        self.position = kept.minimum_index
+        self.heads, self.next_offsets = dict(kept.heads), dict(kept.next_offsets)
+        self._grown = set(kept.heads) - {LOG_TENANT}
+
+    def kept_from_here(self, keep_days: int) -> Kept:
+        """Where chains and partitions stand after the entries taken: what a log needs that is pruned up to here."""
+        return Kept(self.position, keep_days, dict(self.heads), dict(self.next_offsets))
 
     def take(self, data: bytes) -> tuple[Entry | None, bytes, bytes]:
         """The entry (None when its bytes are none), its leaf hash, and the chain after it."""

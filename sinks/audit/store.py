@@ -162,8 +162,8 @@ class AuditStore(Protocol):
     async def checkpoints(self) -> dict[int, str]:
         """Every checkpoint kept, by size."""
 
-    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
-        """What the log holds below the barrier, per topic."""
+    async def totals(self, barrier: Mapping[Partition, int], first_seq: int = 0) -> dict[str, StoreTotals]:
+        """What the log holds from a position on and below the barrier, per topic."""
 
     async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
         """Entries below the barrier per topic: one per (topic, partition, offset), undecodable ones included."""

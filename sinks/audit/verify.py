@@ -11,12 +11,15 @@ from typing import Any
 from processors.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from processors.audit.edge import TileFile, TreeEdge
 from processors.audit.entry import LOG_TENANT, Entry, Head
+from processors.audit.kept import EVERYTHING, Kept
 from processors.audit.merkle import EMPTY_ROOT, HASH_BYTES
 from processors.audit.note import NoteError, Verifier, parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tiles_of
 from processors.audit.walk import Differences, EntryWalk
 from processors.parity.checks import Check
 from schemas.errors import IntegrityError
+from schemas.events import ControlAction
+from schemas.topics import CONTROL
 from sinks.audit.files import LogFiles
 from sinks.audit.lock import LockStore
 from sinks.audit.store import AuditStore, Snapshot, StoredEntry
@@ -26,7 +29,7 @@ OnProgress = Callable[[int, int], None]
 #: Entries verified between two looks at the disk and the database.
 CHUNK_ENTRIES = 16 * TILE_WIDTH
 CHECKS = (
-    *("checkpoint", "lock", "entries", "tiles", "root", "chains", "tenants", "clock"),
+    *("checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
     *("offsets", "rows", "heads", "cursors"),
 )
 
@@ -42,6 +45,8 @@ class AuditReport:
     #: Entries in the database, published or not yet.
     sequenced: int
     tenants: int
+    #: Entries below it are gone by retention: only their hashes were verified.
+    minimum_index: int
     checks: tuple[Check, ...]
 
     @property
@@ -63,6 +68,7 @@ class AuditReport:
             "root": base64.b64encode(self.root).decode("ascii"),
             "sequenced": self.sequenced,
             "tenants": self.tenants,
+            "minimum_index": self.minimum_index,
             "checks": [check.as_json() for check in self.checks],
         }
 
@@ -91,6 +97,9 @@ class _Verification:
     edge: TreeEdge = field(default_factory=TreeEdge)
     #: First hash tile or entry that does not fit its bundle: (tile path, leaf index or None).
     misfit: tuple[str, int | None] | None = None
+    kept: Kept = EVERYTHING
+    #: Whether an entry says that retention cut this log.
+    tells_of_cut: bool = False
 
     async def run(self, published: str | None, locked: str | None, verifier: Verifier) -> AuditReport:
         """Read the signed ends, then walk the entries up to them and beyond to the last row."""
@@ -109,6 +118,7 @@ class _Verification:
             )
             self.differences.add("rows", words)
         self.walk = EntryWalk(self.differences, _bundle_of)
+        await asyncio.to_thread(self._pass_over_what_is_gone, signed.size)
         for stop in sorted({signed.size, held.size}):
             await self._walk_files(stop, max(snapshot.state.next_seq, held.size))
             if stop and self.walk.lacks_heads:
@@ -117,6 +127,8 @@ class _Verification:
                 if checkpoint.size == stop:
                     self._compare_root(checkpoint, name)
         await self._walk_tail(snapshot.state.next_seq)
+        if self.kept.minimum_index and not self.tells_of_cut:
+            self.differences.add("retention", "the log is cut, but no entry after the cut says so")
         self._compare_snapshot(snapshot)
         return self._report(signed, snapshot)
 
@@ -132,6 +144,25 @@ class _Verification:
         except NoteError:
             return Checkpoint(verifier.name, 0, EMPTY_ROOT)
 
+    def _pass_over_what_is_gone(self, size: int) -> None:
+        """Begin where retention left the log: over the hash tiles of what is gone, which must be there."""
+        try:
+            self.kept = self._kept_below(size)
+            while self.edge.size < self.kept.minimum_index:
+                tile = TileId(0, self.edge.size // TILE_WIDTH, TILE_WIDTH)
+                self.edge, derived = self.edge.grow_over(self.files.read(tile))
+                self._compare_files(derived)
+        except (ValueError, IntegrityError) as error:
+            self.differences.add("retention", str(error))
+            self.kept, self.edge = EVERYTHING, TreeEdge()
+        self.walk.begin_at(self.kept)
+
+    def _kept_below(self, size: int) -> Kept:
+        kept = self.files.kept()
+        if kept.minimum_index and kept.minimum_index >= size:
+            raise IntegrityError(f"the minimum index is {kept.minimum_index}, but the checkpoint's size {size}")
+        return kept
+
     async def _walk_files(self, stop: int, total: int) -> None:
         while self.edge.size < stop:
             first = self.edge.size
@@ -140,7 +171,8 @@ class _Verification:
             entries, grown = await asyncio.to_thread(self._read_chunk, first, end, rows)
             self.edge, derived = grown
             # Partial tiles exist for the sizes that were published, not for every chunk's end.
-            files = [file for file in derived if end == stop or file[0].width == TILE_WIDTH]
+            files = [file for file in derived if file[0].width == TILE_WIDTH]
+            files += self.edge.partial_files() if end == stop else []
             await asyncio.to_thread(self._compare_files, files)
             self._compare_rows(entries, rows)
             self.on_progress(end, total)
@@ -189,12 +221,18 @@ class _Verification:
     def _compare_rows(self, entries: list[bytes], rows: dict[int, StoredEntry]) -> None:
         for data in entries:
             position = self.walk.position
-            entry, leaf, chain = self.walk.take(data)
+            entry, leaf, chain = self._take(data)
             row = rows.get(position)
             if row is None:
                 self.differences.add("rows", f"entry {position} has no row in the database")
             elif row != _row(position, entry, leaf, chain, data):
                 self.differences.add("rows", _row_words(position, row, entry, leaf, chain, data))
+
+    def _take(self, data: bytes) -> tuple[Entry | None, bytes, bytes]:
+        entry, leaf, chain = self.walk.take(data)
+        if entry is not None and entry.source.kind == ControlAction.PRUNED and entry.source.topic == CONTROL.name:
+            self.tells_of_cut = True
+        return entry, leaf, chain
 
     def _compare_root(self, checkpoint: Checkpoint, name: str) -> None:
         """The root settles who is right where bundle and tile disagree."""
@@ -202,9 +240,13 @@ class _Verification:
             if self.misfit is not None:
                 self.differences.add("tiles", f"{self.misfit[0]} is not the hash of what it covers")
             return
-        if self.misfit is not None and self.misfit[1] is not None:
-            leaf = self.misfit[1]
-            self.differences.add("entries", f"entry {leaf} ({_bundle_of(leaf)}) is not the entry whose hash was signed")
+        if self.misfit is not None:
+            words, leaf = self.misfit
+            if leaf is None:
+                self.differences.add("tiles", f"{words}, or a tile below it, is not the hash that was signed")
+            else:
+                words = f"entry {leaf} ({_bundle_of(leaf)}) is not the entry whose hash was signed"
+                self.differences.add("entries", words)
         self.differences.add(name, f"the entries do not give the root signed at {checkpoint.size} entries")
 
     async def _walk_tail(self, end: int) -> None:
@@ -213,7 +255,7 @@ class _Verification:
         async for page in self.store.rows(self.walk.position, end):
             for row in page:
                 position = self.walk.position
-                entry, leaf, chain = self.walk.take(row.entry)
+                entry, leaf, chain = self._take(row.entry)
                 if row != _row(position, entry, leaf, chain, row.entry):
                     self.differences.add("rows", _row_words(position, row, entry, leaf, chain, row.entry))
         if self.walk.position < end:
@@ -239,6 +281,7 @@ class _Verification:
             signed.root,
             snapshot.state.next_seq,
             len(self.walk.heads.keys() - {LOG_TENANT}),
+            self.kept.minimum_index,
             checks,
         )
 

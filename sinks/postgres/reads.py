@@ -20,6 +20,7 @@ from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_er
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
 from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
+from sinks.retention import RETAINED_TOPICS
 from sinks.totals import StoreTotals
 from streams.log import Partition
 
@@ -135,9 +136,10 @@ class RowContent(SchemaContent):
 class PostgresReads:
     """Reads under the reader role, over a small pool; all of it raises StoreUnavailableError while Postgres is away."""
 
-    def __init__(self, dsn: str) -> None:
-        """Connects at first use."""
+    def __init__(self, dsn: str, events_since: int = EARLIEST_MICROS) -> None:
+        """Connects at first use. Comparisons see what retention may cut (sinks/retention.py) from `events_since` on."""
         self._dsn = dsn
+        self._since = dict.fromkeys(RETAINED_TOPICS, max(events_since, EARLIEST_MICROS))
         self._pool: asyncpg.Pool | None = None
 
     async def close(self) -> None:
@@ -154,7 +156,8 @@ class PostgresReads:
         return {topic: await self._totals(topic, ends[topic]) for topic in ends if topic in TABLES}
 
     async def _totals(self, topic: str, ends: Mapping[int, int]) -> StoreTotals:
-        (row,) = await self._fetch(queries.totals(TABLES[topic]), list(ends), list(ends.values()))
+        since = self._since.get(topic, EARLIEST_MICROS)
+        (row,) = await self._fetch(queries.totals(TABLES[topic]), list(ends), list(ends.values()), since)
         return StoreTotals(int(row["records"]), int(row["id_digest"]), int(row["amount_nano"]))
 
     holds_every_record = False
@@ -173,7 +176,8 @@ class PostgresReads:
             for topic, table in TABLES.items():
                 given = {each.number: span for each, span in ranges.items() if each.topic == topic}
                 if given:
-                    async for page in _pages(connection, table, given, self.contents[topic]):
+                    since = self._since.get(topic, EARLIEST_MICROS)
+                    async for page in _pages(connection, table, given, since, self.contents[topic]):
                         yield page
         finally:
             connection.terminate()
@@ -291,12 +295,16 @@ class PostgresReads:
 
 
 async def _pages(
-    connection: asyncpg.Connection, table: EventTable, given: Mapping[int, tuple[int, int]], content: RowContent
+    connection: asyncpg.Connection,
+    table: EventTable,
+    given: Mapping[int, tuple[int, int]],
+    since: int,
+    content: RowContent,
 ) -> AsyncIterator[list[StoredRow]]:
     firsts, afters = zip(*given.values(), strict=True)
     with passing_errors():
         async with connection.transaction(readonly=True):
-            cursor = await connection.cursor(queries.content(table), list(given), list(firsts), list(afters))
+            cursor = await connection.cursor(queries.content(table), list(given), list(firsts), list(afters), since)
             while rows := await cursor.fetch(PAGE_ROWS):
                 yield [
                     StoredRow(

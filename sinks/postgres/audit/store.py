@@ -190,9 +190,9 @@ class PostgresAuditStore:
             rows = await self._connections.fetch(queries.CHECKPOINTS, self._log)
         return {row["size"]: row["note"] for row in rows}
 
-    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+    async def totals(self, barrier: Mapping[Partition, int], first_seq: int = 0) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
-        rows = await self._scan(queries.TOTALS, barrier)
+        rows = await self._scan(queries.TOTALS, barrier, first_seq)
         found = {topic: StoreTotals(records, int(digest), int(amount)) for topic, records, digest, amount in rows}
         return {partition.topic: NO_TOTALS for partition in barrier} | found
 
@@ -201,13 +201,13 @@ class PostgresAuditStore:
         rows = await self._scan(queries.COUNTS, barrier)
         return {partition.topic: 0 for partition in barrier} | {row[0]: row[1] for row in rows}
 
-    async def _scan(self, query: str, barrier: Mapping[Partition, int]) -> list[asyncpg.Record]:
+    async def _scan(self, query: str, barrier: Mapping[Partition, int], *more: int) -> list[asyncpg.Record]:
         """A read over the whole log, which may take longer than a statement's usual bound."""
         with faults():
             async with self._connections.acquire() as connection, connection.transaction(readonly=True):
                 await connection.execute(queries.NO_STATEMENT_BOUND)
                 return await connection.fetch(
-                    query, self._log, *_columns(barrier), list(barrier.values()), timeout=SCAN_SECONDS_MAX
+                    query, self._log, *_columns(barrier), list(barrier.values()), *more, timeout=SCAN_SECONDS_MAX
                 )
 
     async def of_request(self, request_id: str) -> list[EntryPlace]:
