@@ -130,7 +130,8 @@ class MemoryAuditStore:
 
     async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
         """Entries that are looked for, all of the log at once."""
-        rows = [row for row in reversed(self.stored[self.first_row : before]) if wanted.fits(decode_entry(row.entry).source)][:limit]
+        kept = reversed(self.stored[self.first_row : before])
+        rows = [row for row in kept if wanted.fits(decode_entry(row.entry).source)][:limit]
         return Found([(row.seq, row.entry) for row in rows], rows[-1].seq if len(rows) == limit else 0)
 
     async def drop_entries(self, below: int) -> int:
