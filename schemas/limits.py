@@ -99,6 +99,20 @@ WITNESS_ANSWER_BYTES_MAX = 64 * 1024
 AUDIT_FILE_SECONDS = 30.0
 AUDIT_FILES_AT_ONCE_MAX = 8
 
+# The console. A store's own bound on a statement (30 s) ends before a request does.
+CONSOLE_REQUESTS_MAX = 64
+CONSOLE_REQUEST_SECONDS = 40
+CONSOLE_PAGE_MAX = 500
+
+# Retention. No producer may repeat an event that is older than days; a class stays far longer than that.
+RETENTION_KEEP_DAYS_MIN = 30
+RETENTION_KEEP_DAYS_MAX = 36_500
+LEGAL_HOLDS_MAX = 1_000
+#: The audit log is cut at multiples of this: whole bundles, and whole tiles of the level above them.
+RETENTION_BLOCK_ENTRIES = 65_536
+#: How long a cut waits for its own entry to be published.
+RETENTION_ENTRY_SECONDS = 60
+
 # The nightly report.
 #: After a request's last lease: streams tick, batches are written.
 REPORT_SLACK_SECONDS = 60

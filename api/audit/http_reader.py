@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 import aiohttp
 
+from processors.audit.kept import EVERYTHING, Kept, parse_kept
 from processors.audit.merkle import HASH_BYTES
 from processors.audit.note import NOTE_BYTES_MAX
 from processors.audit.tiles import BUNDLE_LEVEL, ENTRY_BYTES_MAX, TILE_WIDTH, TileId, cut_tile
 from schemas.errors import IntegrityError, StoreUnavailableError
 from schemas.limits import AUDIT_FILE_SECONDS, AUDIT_FILES_AT_ONCE_MAX, CONNECT_TIMEOUT_SECONDS
-from sinks.audit.files import CHECKPOINT
+from sinks.audit.files import CHECKPOINT, MINIMUM_INDEX
 from sinks.audit.reader import LogSource
 
 USER_AGENT = "quaestor"
 OK, NOT_FOUND = 200, 404
 TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
+KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 
 
@@ -43,6 +45,11 @@ class HttpLog(LogSource):
             return None if data is None else data.decode("utf-8")
         except UnicodeDecodeError:
             raise IntegrityError(f"{self._prefix}/{CHECKPOINT} is not text") from None
+
+    async def kept(self) -> Kept:
+        """As the seam says."""
+        data = await self._get(MINIMUM_INDEX, KEPT_BYTES_MAX)
+        return EVERYTHING if data is None else parse_kept(data)
 
     async def read(self, tiles: Sequence[TileId]) -> list[bytes | IntegrityError]:
         """As the seam says."""

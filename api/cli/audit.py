@@ -8,7 +8,15 @@ from typing import Any
 import typer
 
 from api.audit.receipts import layout_of
-from api.cli import audit_proofs, audit_rebuild, audit_verify, audit_witness
+from api.cli import (
+    audit_holds,
+    audit_proofs,
+    audit_rebuild,
+    audit_retention,
+    audit_search,
+    audit_verify,
+    audit_witness,
+)
 from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import load_settings
@@ -24,6 +32,9 @@ def register(app: typer.Typer) -> None:
     audit.command("verify")(audit_verify.verify)
     audit_proofs.register(audit)
     audit_rebuild.register(audit)
+    audit_search.register(audit)
+    audit_retention.register(audit)
+    audit_holds.register(audit)
     audit_witness.register(audit)
     app.add_typer(audit)
 
@@ -39,6 +50,7 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         "directory": str(layout.directory.resolve()),
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
+        "minimum_index": LogFiles(layout.directory).kept().minimum_index,
     }
     policy_file = settings.audit_witness_policy
     policy = None if policy_file is None else load_policy(policy_file)

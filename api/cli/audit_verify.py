@@ -242,5 +242,6 @@ def _show(report: AuditReport) -> None:
         for check in report.checks
     ]
     terminal().print(table(f"{report.origin}: {report.size} entries", ("", "check", "first difference"), rows))
+    since = f" from entry {report.minimum_index} on" if report.minimum_index else ""
     if report.ok:
-        note(f"[green]every entry of {report.tenants} tenants is under the signed root[/green]")
+        note(f"[green]every entry{since} of {report.tenants} tenants is under the signed root[/green]")

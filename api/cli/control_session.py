@@ -52,6 +52,11 @@ class ControlSession:
         #: The fold so far.
         self.state = ControlState()
 
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record that is folded."""
+        return self._cursor or 0
+
     def refresh(self) -> ControlState:
         """Fold up to the end offset taken now; raises LogError. Blocks."""
         partition = self._partition()

@@ -80,7 +80,7 @@ def tell(settings: Settings, requests: int) -> bool:
     show_checks(checks)
     good = summary.answered == requests and all(check.ok for check in checks)
     if known:
-        show_story(terminal(), known[-1], read_story(settings, known[-1]))
+        show_story(terminal(), read_story(settings, known[-1]))
         good = show_receipt(settings, known[-1]) and good
     return good
 

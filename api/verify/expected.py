@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from processors.parity.digest import RangeDigest, RowHasher
@@ -31,7 +31,9 @@ class Expected:
 
     #: Offsets of records that the store's sink put into quarantine or parked.
     set_aside: Mapping[Partition, set[int]]
-    #: Of (topic, event id): amounts of events whose every record so far was set aside.
+    #: Whether retention gave up the row of a record (api/verify/kept.py).
+    is_gone: Callable[[LogRow], bool] = lambda _row: False
+    #: Of (topic, event id): amounts of events whose every record so far was set aside or given up.
     absent: dict[tuple[str, str], int] = field(default_factory=dict)
     #: Ids that stand in the log more than once; which of their records a store took is its own affair.
     repeated: set[tuple[str, str]] = field(default_factory=set)
@@ -51,14 +53,14 @@ class Expected:
         if not is_new:
             self.repeated.add(key)
         partition = Partition(row.record.topic, row.record.partition)
-        if row.record.offset in self.set_aside.get(partition, ()):
+        if row.record.offset in self.set_aside.get(partition, ()) or self.is_gone(row):
             if is_new:
                 self.absent[key] = int(row.fields.get("amount_nano") or 0)
             return False
         return is_new or self.absent.pop(key, None) is not None
 
     def totals(self, topic: str, fold: LogFold) -> TopicTotals:
-        """The topic's totals in the log without what was set aside."""
+        """The topic's totals in the log without what was set aside or given up."""
         found = fold.totals.get(topic, TopicTotals())
         absent = {event_id: amount for (of, event_id), amount in self.absent.items() if of == topic}
         return TopicTotals(
@@ -81,6 +83,7 @@ class ExpectedContent:
         """Take a record of the log in."""
         must_hold = self.expected.take(row, is_new)
         content = self.store.contents.get(row.record.topic)
-        if content is not None and (must_hold or self.store.holds_every_record):
+        must_hold = must_hold or (self.store.holds_every_record and not self.expected.is_gone(row))
+        if content is not None and must_hold:
             partition = Partition(row.record.topic, row.record.partition)
             add_row(self.digests, partition, row.record.offset, self.hasher.hash(content.of(row)))

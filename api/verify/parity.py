@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.verify.expected import Expected
+from api.verify.kept import Whole
 from processors.parity.checks import Check, empty, store_holds_topic
 from processors.parity.totals import LogFold, TopicTotals
 from sinks.clickhouse.reads import RollupSums
@@ -49,6 +50,8 @@ class NamedStore:
     content: ContentStore
     #: Name of its sink in quarantine; empty for a store that takes every record.
     projection: str = ""
+    #: What retention left of it.
+    kept: Whole = field(default_factory=Whole)
 
     def part(self, barrier: Barrier) -> dict[Partition, int]:
         """The barrier of the topics it has."""
@@ -85,7 +88,7 @@ def unread_records_are_kept(named: NamedStore, expected: Expected) -> Check:
 
 def _compare_topic(named: NamedStore, topic: str, fold: LogFold, expected: Expected, found: StoreTotals) -> Check:
     stored = TopicTotals(found.records, found.id_digest, found.amount_nano)
-    return store_holds_topic(named.name, topic, expected.totals(topic, fold), stored)
+    return store_holds_topic(named.name, topic, expected.totals(topic, fold), stored, named.kept.words(topic))
 
 
 def rollup_agrees(found: RollupSums) -> Check:

@@ -12,6 +12,7 @@ from typing import Literal
 from api.settings import Settings
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
+from api.verify.kept import KeptEntries, KeptEvents, control_range, events_kept_from
 from api.verify.log_scan import Barrier, LogScan, Taker, take_barrier
 from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees, unread_records_are_kept
 from processors.parity.checks import Check, empty, equal, log_checks
@@ -30,7 +31,7 @@ from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.plans import PostgresPlanStore
 from sinks.postgres.reads import PostgresReads
-from sinks.postgres.sink import PROJECTION as POSTGRES
+from sinks.postgres.tables import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
 from sinks.redis.reads import RedisReads, TenantState
 from sinks.redis.sink import PROJECTION as REDIS
@@ -72,11 +73,15 @@ class Verification:
         try:
             scan = await asyncio.to_thread(LogScan, reader, self._codec)
             barrier = await asyncio.to_thread(take_barrier, reader)
-            async with self._stores() as (postgres, clickhouse, stores):
+            since = await asyncio.to_thread(self._events_kept_from, scan, barrier)
+            async with self._stores(since) as (postgres, clickhouse, stores):
                 checks = await self._parity(scan, barrier, postgres, stores, answers, deep=deep)
                 return checks + [rollup_agrees(each) for each in await clickhouse.rollups()]
         finally:
             reader.close()
+
+    def _events_kept_from(self, scan: LogScan, barrier: Barrier) -> int:
+        return events_kept_from(scan.read(control_range(barrier)), self._codec)
 
     async def _parity(
         self,
@@ -91,7 +96,9 @@ class Verification:
         """What stores lack is known once they are at the barrier: only then is it known what they set aside."""
         lagging = await reach_all(stores, barrier, lambda name, left: self._progress(f"{name} lags", 0, left))
         asides = [await postgres.set_aside(store.projection) if store.projection else {} for store in stores]
-        expected = {store.name: Expected(aside) for store, aside in zip(stores, asides, strict=True)}
+        expected = {
+            store.name: Expected(aside, store.kept.is_gone) for store, aside in zip(stores, asides, strict=True)
+        }
         hasher = RowHasher(secrets.token_bytes(KEY_BYTES))
         contents = {store.name: ExpectedContent(store.content, expected[store.name], hasher) for store in stores}
         takers: list[Taker] = [contents[name].take if deep else each.take for name, each in expected.items()]
@@ -116,16 +123,20 @@ class Verification:
         return await comparison.checks(lambda done: self._progress(f"{store.name}, every field", done, rows))
 
     @asynccontextmanager
-    async def _stores(self) -> AsyncIterator[tuple[PostgresReads, ClickHouseReads, list[NamedStore]]]:
+    async def _stores(self, since: int) -> AsyncIterator[tuple[PostgresReads, ClickHouseReads, list[NamedStore]]]:
         dsn = self._settings.postgres_dsn
-        postgres = PostgresReads(dsn)
+        layout = self._layout()
+        kept = await asyncio.to_thread(LogFiles(layout.directory).kept)
+        postgres = PostgresReads(dsn, since)
         plans = PostgresPlanStore(dsn, "verify")
-        clickhouse = ClickHouseReads(ClickHouse(self._settings.clickhouse_url), plans)
-        audit = PostgresAuditStore(dsn, self._layout().log)
+        clickhouse = ClickHouseReads(ClickHouse(self._settings.clickhouse_url), plans, events_since=since)
+        audit = PostgresAuditStore(dsn, layout.log)
+        entries = AuditReads(audit, load_salts(layout.salt_file), kept.minimum_index)
+        months = KeptEvents(since)
         stores = [
-            NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres, postgres, POSTGRES),
-            NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse, clickhouse, CLICKHOUSE),
-            NamedStore("audit", AUDITED_TOPICS, audit, AuditReads(audit, load_salts(self._layout().salt_file))),
+            NamedStore("postgres", tuple(topic.name for topic in TOPICS), postgres, postgres, POSTGRES, months),
+            NamedStore("clickhouse", tuple(CLICKHOUSE_TABLES), clickhouse, clickhouse, CLICKHOUSE, months),
+            NamedStore("audit", AUDITED_TOPICS, entries, entries, "", KeptEntries(kept)),
         ]
         try:
             await plans.open()
@@ -187,8 +198,9 @@ class Verification:
             )
         finally:
             await store.close()
+        since = f" from entry {report.minimum_index} on" if report.minimum_index else ""
         return [
-            Check(f"audit: {each.name}", each.ok, each.expected, each.actual, each.first_difference)
+            Check(f"audit: {each.name}{since}", each.ok, each.expected, each.actual, each.first_difference)
             for each in report.checks
         ]
 

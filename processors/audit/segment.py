@@ -12,11 +12,12 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from processors.audit.entry import CHAIN_TAG, LOG_TENANT, MAGIC, EntryError, EntryScan, Head, Scanned
+from processors.audit.kept import PartitionKey
 from processors.audit.merkle import HASH_BYTES, LEAF_PREFIX
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tile_root
+from schemas.events import ControlAction
+from schemas.topics import CONTROL
 
-#: Topic, topic UUID, partition.
-PartitionKey = tuple[str, str, int]
 #: Names the file or row that a position's bytes are from.
 Where = Callable[[int], str]
 _TILE_BYTES = TILE_WIDTH * HASH_BYTES
@@ -72,6 +73,8 @@ class Segment:
     grown: dict[str, Head] = field(default_factory=dict)
     #: Whether the last entry may not be the last one under a checkpoint.
     lacks_heads: bool = False
+    #: Whether an entry says that retention cut this log.
+    tells_of_cut: bool = False
 
 
 def bundle_of(position: int) -> str:
@@ -114,7 +117,7 @@ def read_files(tiles: Sequence[TileId], files: Sequence[bytes | Exception], firs
     """The run of entries [first, end), out of their bundles."""
     entries, found = read_bundles(tiles, files, first, end, {})
     segment = read_entries(first, entries, bundle_of)
-    segment.found += found
+    segment.found = [*found, *segment.found]
     segment.chains.clear()
     return segment
 
@@ -172,6 +175,8 @@ class _Reading:
             segment.grown = {}
             return chain
         segment.lacks_heads = magic == MAGIC
+        if kind == ControlAction.PRUNED and topic == CONTROL.name:
+            segment.tells_of_cut = True
         segment.grown[tenant] = head
         key = (topic, topic_id, partition)
         expected = segment.next_offsets.get(key)

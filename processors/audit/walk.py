@@ -6,12 +6,12 @@ kind is kept, in words; a later one may only follow from it.
 
 from __future__ import annotations
 
-from processors.audit.entry import KIND_HEADS, NO_HEAD, Head
+from processors.audit.entry import KIND_HEADS, LOG_TENANT, NO_HEAD, Head
 from processors.audit.heads import HeadsTree
+from processors.audit.kept import Kept, PartitionKey
 from processors.audit.segment import (
     Claim,
     Difference,
-    PartitionKey,
     Segment,
     chain_differences,
     offset_difference,
@@ -47,6 +47,22 @@ class EntryWalk:
         self._heads_micros = 0
         #: Whether the last entry may not be the last one under a checkpoint: that is one of heads since version 2.
         self.lacks_heads = False
+        #: Whether an entry says that retention cut this log.
+        self.tells_of_cut = False
+
+    def begin_at(self, kept: Kept) -> None:
+        """Go on before the first entry of a pruned log, from where its chains and partitions stood there.
+
+        What stood there is shown by what follows: a chain that goes on is compared with its next entry, every other
+        one with the next heads entry.
+        """
+        self.position = kept.minimum_index
+        self.heads, self.next_offsets = dict(kept.heads), dict(kept.next_offsets)
+        self._grown = {tenant: head for tenant, head in kept.heads.items() if tenant != LOG_TENANT}
+
+    def kept_from_here(self, keep_days: int) -> Kept:
+        """Where chains and partitions stand after the entries taken: what a log needs that is pruned up to here."""
+        return Kept(self.position, keep_days, dict(self.heads), dict(self.next_offsets))
 
     def join(self, segment: Segment) -> None:
         """Take the run that begins where the last one ended; raises ValueError for another."""
@@ -58,6 +74,7 @@ class EntryWalk:
         self.heads |= segment.heads
         self.next_offsets |= segment.next_offsets
         self.position += segment.count
+        self.tells_of_cut = self.tells_of_cut or segment.tells_of_cut
         if segment.count:
             self.lacks_heads = segment.lacks_heads
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ from processors.control.entities import (
     Limit,
     Threshold,
 )
+from processors.control.kept import LegalHold, held_by
 from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
 from schemas.ids import is_name
@@ -80,6 +81,8 @@ class RefusalCode(StrEnum):
     UNKNOWN_LIMIT = "UNKNOWN_LIMIT"
     UNKNOWN_RATE = "UNKNOWN_RATE"
     UNKNOWN_CHANNEL = "UNKNOWN_CHANNEL"
+    UNKNOWN_HOLD = "UNKNOWN_HOLD"
+    HELD = "HELD"
     UNCHANGED = "UNCHANGED"
 
 
@@ -129,6 +132,15 @@ def text(what: str, value: str) -> Refusal | None:
     if len(value) <= TEXT_CHARACTERS_MAX and (not value or value.isprintable()):
         return None
     return Refusal(RefusalCode.INVALID_VALUE, f"the {what} must be printable, at most {TEXT_CHARACTERS_MAX} characters")
+
+
+def not_held(holds: Mapping[str, LegalHold], tenant_id: str, subject_handle: str) -> Refusal | None:
+    """Whether no legal hold stands against the erasure of a data subject."""
+    hold = held_by(holds, tenant_id, subject_handle)
+    if hold is None:
+        return None
+    message = f"subject {subject_handle} may not be erased: legal hold {hold.hold_id} ({hold.reason}) stands against it"
+    return Refusal(RefusalCode.HELD, message)
 
 
 def base_url(url: str, *, insecure: bool) -> Refusal | None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from processors.control.entities import Channel, ExchangeRate, Limit, Provider, Route, VirtualKey
+from processors.control.kept import LegalHold, Retention
 from processors.pricing.prices import Price, PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.topics import SYSTEM_TENANT
@@ -44,6 +45,10 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     channels: Mapping[tuple[str, str], Channel] = {}
     #: Exchange rates by (base, quote).
     rates: Mapping[tuple[str, str], ExchangeRate] = {}
+    #: How long each class stays, and what is gone of it, by class.
+    retention: Mapping[str, Retention] = {}
+    #: Legal holds in force, by hold id.
+    holds: Mapping[str, LegalHold] = {}
     #: Prices by (provider, the provider's model name) (index).
     prices: Mapping[tuple[str, str], Price] = {}
 
@@ -175,6 +180,21 @@ def _channel(draft: _Draft, event: ControlEvent, channel: Channel | None) -> Non
     draft.put("channels", (event.tenant_id, event.entity_id), channel)
 
 
+def _retention(draft: _Draft, event: ControlEvent, retention: Retention | None) -> None:
+    """A policy leaves the cut as it is, and a cut the policy; a cut never goes back."""
+    before = draft.read("retention").get(event.entity_id)
+    if retention is None or before is None:
+        draft.put("retention", event.entity_id, retention)
+    elif event.action is not ControlAction.PRUNED:
+        draft.put("retention", event.entity_id, msgspec.structs.replace(retention, cut=before.cut))
+    elif retention.kept_from > before.kept_from:
+        draft.put("retention", event.entity_id, msgspec.structs.replace(before, cut=retention.cut))
+
+
+def _hold(draft: _Draft, event: ControlEvent, hold: LegalHold | None) -> None:
+    draft.put("holds", event.entity_id, hold)
+
+
 def _book(draft: _Draft, event: ControlEvent, book: PriceBook | None) -> None:
     provider_id = event.entity_id
     before: PriceBook | None = draft.read("books").get(provider_id)
@@ -193,4 +213,6 @@ _CHANGES: Mapping[EntityKind, tuple[type, Callable[[_Draft, ControlEvent, Any], 
     EntityKind.PRICE_BOOK: (PriceBook, _book),
     EntityKind.EXCHANGE_RATE: (ExchangeRate, _rate),
     EntityKind.CHANNEL: (Channel, _channel),
+    EntityKind.RETENTION: (Retention, _retention),
+    EntityKind.LEGAL_HOLD: (LegalHold, _hold),
 }

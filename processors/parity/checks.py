@@ -71,9 +71,12 @@ def commits_equal_costs(fold: LogFold) -> Check:
     return empty("COMMITTED = sum of costs", wrong, len(settled), "differs: attempt")
 
 
-def store_holds_topic(store: str, topic: str, log: TopicTotals, stored: TopicTotals) -> Check:
-    """A store's rows of one topic are the log's distinct events (without those set aside): count, ids, money."""
-    name = f"{store} = log: {topic}"
+def store_holds_topic(store: str, topic: str, log: TopicTotals, stored: TopicTotals, since: str = "") -> Check:
+    """A store's rows of one topic are the log's distinct events: count, ids, money.
+
+    Without those set aside and those that retention gave up; `since` says from where on, for people.
+    """
+    name = f"{store} = log: {topic}{since}"
     if log.records != stored.records:
         missing = log.records - stored.records
         words = f"{missing} distinct events are missing" if missing > 0 else f"{-missing} events are too many"

@@ -33,6 +33,9 @@ async def export_tenant(
     if note is None:
         return None
     size = trust.open(note).checkpoint.size
+    gone = (await log.kept()).minimum_index
+    if gone:
+        raise IntegrityError(f"the entries below {gone} are gone by retention: no bundle can hold all of a tenant's")
     draft = path.with_name(f".{path.name}.tmp")
     try:
         with draft.open("wb") as file:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from processors.audit.edge import TileFile
+from processors.audit.kept import EVERYTHING, Kept, encode_kept, parse_kept
 from processors.audit.merkle import NodeReader
 from processors.audit.tiles import (
     BUNDLE_LEVEL,
@@ -25,6 +26,8 @@ from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.layout import Probe, no_probe
 
 CHECKPOINT = "checkpoint"
+#: What a pruned log has instead of its first entries (processors/audit/kept.py).
+MINIMUM_INDEX = "minimum-index"
 NOTE_BYTES_MAX = 1_000_000
 
 
@@ -134,6 +137,40 @@ class LogFiles:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_durable(self.directory / CHECKPOINT, note.encode("utf-8"), self._probe)
             sync_folders([self.directory, self.directory.parent])
+
+    def kept(self) -> Kept:
+        """What the log still has; raises IntegrityError for a file that can't be read, StoreUnavailableError."""
+        path = self.directory / MINIMUM_INDEX
+        try:
+            with disk(path):
+                data = path.read_bytes()
+        except FileNotFoundError:
+            return EVERYTHING
+        return parse_kept(data)
+
+    def publish_kept(self, kept: Kept) -> None:
+        """Replace what the log says that it still has; raises StoreUnavailableError."""
+        with disk(self.directory):
+            write_durable(self.directory / MINIMUM_INDEX, encode_kept(kept), self._probe)
+            sync_folders([self.directory])
+        self._probe("minimum index published")
+
+    def bundle_bytes(self, number: int) -> int:
+        """Size of a full bundle's file; 0 when it is not there. Raises StoreUnavailableError."""
+        path = self.directory / TileId(BUNDLE_LEVEL, number, TILE_WIDTH).path
+        try:
+            with disk(path):
+                return path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def drop_bundle(self, number: int) -> None:
+        """Delete a full bundle, if it is there; raises StoreUnavailableError."""
+        path = self.directory / TileId(BUNDLE_LEVEL, number, TILE_WIDTH).path
+        self._probe("drop bundle")
+        with disk(path):
+            path.unlink(missing_ok=True)
+        self._probe("dropped bundle")
 
     def collect(self, old_size: int, new_size: int) -> None:
         """Delete the partial files of tiles that became full between two sizes; a failure only leaves them."""

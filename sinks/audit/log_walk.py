@@ -11,12 +11,13 @@ from itertools import pairwise
 
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.edge import HashEdge, TileFile
+from processors.audit.kept import EVERYTHING, Kept
 from processors.audit.merkle import HASH_BYTES
 from processors.audit.segment import Segment, bundle_of, read_files
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId
 from processors.audit.walk import Differences, EntryWalk
 from schemas.errors import IntegrityError
-from sinks.audit.reader import LogSource
+from sinks.audit.reader import LogSource, read_sound
 
 #: Called with (entries done, entries in all).
 OnProgress = Callable[[int, int], None]
@@ -40,7 +41,27 @@ class LogWalk:
 
     def __post_init__(self) -> None:
         """Stand before the first entry."""
+        #: Entries below it are gone by retention: only their hashes are verified.
+        self.minimum_index = 0
         self.entries = EntryWalk(self.differences)
+
+    async def pass_over_what_is_gone(self, size: int) -> None:
+        """Begin a log of `size` where retention left it, over the hash tiles of what is gone, which must be there."""
+        try:
+            kept = _below(await self.log.kept(), size)
+            for first, end in chunks(0, kept.minimum_index):
+                hashes = await read_sound(self.log, [tile._replace(level=0) for tile in bundles(first, end, size)])
+                await self._compare(self.edge.take(b"".join(hashes.values())))
+        except IntegrityError as error:
+            self.differences.add("retention", str(error))
+            kept, self.edge = EVERYTHING, HashEdge()
+        self.entries.begin_at(kept)
+        self.minimum_index = kept.minimum_index
+
+    def compare_cut(self) -> None:
+        """Of a log that was cut, an entry that is left says so."""
+        if self.minimum_index and not self.entries.tells_of_cut:
+            self.differences.add("retention", "the log is cut, but no entry after the cut says so")
 
     @property
     def size(self) -> int:
@@ -71,9 +92,13 @@ class LogWalk:
             if self.misfit is not None:
                 self.differences.add("tiles", f"{self.misfit[0]} is not the hash of what it covers")
             return
-        if self.misfit is not None and self.misfit[1] is not None:
-            leaf = self.misfit[1]
-            self.differences.add("entries", f"entry {leaf} ({bundle_of(leaf)}) is not the entry whose hash was signed")
+        if self.misfit is not None:
+            words, leaf = self.misfit
+            if leaf is None:
+                self.differences.add("tiles", f"{words}, or a tile below it, is not the hash that was signed")
+            else:
+                words = f"entry {leaf} ({bundle_of(leaf)}) is not the entry whose hash was signed"
+                self.differences.add("entries", words)
         self.differences.add(name, f"the entries do not give the root signed at {checkpoint.size} entries")
 
     def compare_end(self, size: int) -> None:
@@ -113,6 +138,12 @@ async def segments(
     finally:
         for each in ahead:
             each.cancel()
+
+
+def _below(kept: Kept, size: int) -> Kept:
+    if kept.minimum_index and kept.minimum_index >= size:
+        raise IntegrityError(f"the minimum index is {kept.minimum_index}, but the checkpoint's size {size}")
+    return kept
 
 
 def _first_item(found: bytes, expected: bytes) -> int:

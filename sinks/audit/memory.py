@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
-from processors.audit.entry import Head, Sealed
+from processors.audit.entry import Head, Sealed, decode_entry
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.audit.layout import Probe, no_probe
-from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
+from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
 from sinks.totals import StoreTotals, totals_of
 from streams.log import Partition
 
 PAGE_ROWS = 4_096
+PARTITION_ENTRIES = 1_048_576
 
 
 class MemoryAuditStore:
@@ -26,6 +27,9 @@ class MemoryAuditStore:
         self.positions: dict[Partition, tuple[str, int]] = {}
         self.tenant_heads: dict[str, Head] = {}
         self.probe = probe
+        #: Positions in one table partition; those below `first_row` were dropped.
+        self.partition_entries = PARTITION_ENTRIES
+        self.first_row = 0
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -78,11 +82,11 @@ class MemoryAuditStore:
 
     async def entries(self, first: int, end: int) -> list[tuple[bytes, bytes]]:
         """(leaf, entry) of a range."""
-        return [(row.leaf, row.entry) for row in self.stored[first:end]]
+        return [(row.leaf, row.entry) for row in self.stored[max(first, self.first_row) : end]]
 
     async def rows(self, first: int, end: int) -> AsyncIterator[list[StoredEntry]]:
         """Rows of a range, in pages."""
-        found = self.stored[first:end]
+        found = self.stored[max(first, self.first_row) : end]
         for start in range(0, len(found), PAGE_ROWS):
             yield found[start : start + PAGE_ROWS]
 
@@ -103,10 +107,10 @@ class MemoryAuditStore:
         """Every checkpoint kept."""
         return dict(self.notes)
 
-    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+    async def totals(self, barrier: Mapping[Partition, int], first_seq: int = 0) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
         found: dict[str, list[tuple[str, int]]] = {partition.topic: [] for partition in barrier}
-        for row in self.stored:
+        for row in self.stored[max(first_seq, self.first_row) :]:
             if row.event_id and row.offset < barrier.get(Partition(row.topic, row.partition), 0):
                 found[row.topic].append((row.event_id, row.amount_nano or 0))
         return {topic: totals_of(pairs) for topic, pairs in found.items()}
@@ -123,6 +127,21 @@ class MemoryAuditStore:
         """The entries of a request."""
         found = [row for row in self.stored if row.request_id == request_id]
         return [EntryPlace(row.seq, row.topic, row.partition, row.offset, row.event_id) for row in found]
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Entries that are looked for, all of the log at once."""
+        kept = reversed(self.stored[self.first_row : before])
+        rows = [row for row in kept if wanted.fits(decode_entry(row.entry).source)][:limit]
+        return Found([(row.seq, row.entry) for row in rows], rows[-1].seq if len(rows) == limit else 0)
+
+    async def drop_entries(self, below: int) -> int:
+        """Forget whole partitions of rows; raises IntegrityError."""
+        if below >= self.log.integrated_size:
+            raise IntegrityError(f"entries below {below} of the audit log can't be dropped")
+        self.probe("drop rows")
+        before, self.first_row = self.first_row, below // self.partition_entries * self.partition_entries
+        self.probe("dropped rows")
+        return (self.first_row - before) // self.partition_entries
 
     def _check_epoch(self, epoch: int) -> None:
         if epoch != self.log.epoch:

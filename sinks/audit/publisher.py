@@ -149,7 +149,10 @@ class Publisher:
         entries = await self._read(first, min(end, first + AUDIT_INTEGRATE_ENTRIES_MAX))
         if not entries:
             if end <= self.signed_size:
-                raise IntegrityError(f"entry {first} is missing from the database; restore it from a newer backup")
+                raise IntegrityError(
+                    f"entry {first} is missing from the database; restore it from a newer backup, or, where retention "
+                    f"cut the log, {self._files.directory} from one"
+                )
             return 0
         entries = _up_to_heads(entries)
         edge, files = await asyncio.to_thread(self._edge.grow, entries)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from processors.audit.kept import Kept
 from processors.audit.tiles import TileId
 from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
@@ -16,6 +17,9 @@ class LogSource(Protocol):
 
     async def checkpoint(self) -> str | None:
         """The published checkpoint, None before the first; raises IntegrityError when it is no text."""
+
+    async def kept(self) -> Kept:
+        """What the log still has; raises IntegrityError for a file that can't be read."""
 
     async def read(self, tiles: Sequence[TileId]) -> list[bytes | IntegrityError]:
         """Each tile's bytes, or why there are none, in order; a partial one may be cut from the full one."""
@@ -31,6 +35,10 @@ class DirectoryLog:
     async def checkpoint(self) -> str | None:
         """As the seam says."""
         return await asyncio.to_thread(self._files.checkpoint)
+
+    async def kept(self) -> Kept:
+        """As the seam says."""
+        return await asyncio.to_thread(self._files.kept)
 
     async def read(self, tiles: Sequence[TileId]) -> list[bytes | IntegrityError]:
         """As the seam says."""

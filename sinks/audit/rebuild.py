@@ -59,6 +59,7 @@ async def rebuild(
     kept = (await store.state()).next_seq
     if kept >= signed.size:
         return Rebuilt(signed, kept, 0)
+    await rebuilding.begin(kept)
     await rebuilding.check_kept(kept)
     epoch = (await store.claim(owner, await rebuilding.topic_ids())).epoch
     await rebuilding.add(epoch, on_progress)
@@ -88,9 +89,19 @@ class _Rebuilding:
         self._size = signed.size
         self._walk = EntryWalk(Differences())
 
+    async def begin(self, kept: int) -> None:
+        """Stand where the files begin; raises IntegrityError when the database lacks entries that retention dropped."""
+        left = await self._log.kept()
+        if kept < left.minimum_index:
+            raise IntegrityError(
+                f"the entries below {left.minimum_index} are gone by retention, and the database has only {kept}: "
+                "restore a backup of after the cut first"
+            )
+        self._walk.begin_at(left)
+
     async def check_kept(self, kept: int) -> None:
         """Walk over what the database has; raises IntegrityError unless it is the signed log's beginning."""
-        for first, end in chunks(0, kept):
+        for first, end in chunks(self._walk.position, kept):
             _, segment = await self._read(first, end)
             self._walk.join(segment)
             leaves = [segment.leaves[at : at + HASH_BYTES] for at in range(0, len(segment.leaves), HASH_BYTES)]

@@ -10,12 +10,13 @@ from processors.audit.commitment import Salts
 from processors.audit.edge import HashEdge
 from processors.audit.entry import LOG_TENANT, MAGIC, Entry, Head, Source, chain_hash, decode_entry, heads_source, seal
 from processors.audit.heads import HeadsTree
+from processors.audit.kept import Kept
 from processors.audit.merkle import leaf_hash
 from processors.audit.segment import read_bundles
 from processors.audit.trust import Trust
 from schemas.errors import IntegrityError
 from sinks.audit.log_walk import OnProgress, bundles, chunks
-from sinks.audit.reader import LogSource
+from sinks.audit.reader import LogSource, read_sound
 from sinks.audit.reads import EntryContent
 from sinks.content import LogRow, Ranges
 from streams.log import Partition
@@ -36,8 +37,12 @@ async def replay(log: LogSource, trust: Trust, salts: Salts, read_log: ReadLog, 
     if note is None:
         raise IntegrityError("there is no checkpoint")
     signed = trust.open(note).checkpoint
-    replaying = _Replaying(EntryContent(salts))
-    for first, end in chunks(0, signed.size):
+    replaying, kept = _Replaying(EntryContent(salts)), await log.kept()
+    replaying.begin_at(kept)
+    for first, end in chunks(0, kept.minimum_index):
+        hashes = await read_sound(log, [tile._replace(level=0) for tile in bundles(first, end, signed.size)])
+        replaying.edge.take(b"".join(hashes.values()))
+    for first, end in chunks(kept.minimum_index, signed.size):
         tiles = bundles(first, end, signed.size)
         entries, found = read_bundles(tiles, await log.read(tiles), first, end, {})
         if found:
@@ -61,6 +66,10 @@ class _Replaying:
         self._grown: set[str] = set()
         self._next_seq = 0
         self.edge = HashEdge()
+
+    def begin_at(self, kept: Kept) -> None:
+        """Go on before the first entry that retention left."""
+        self._heads, self._grown, self._next_seq = dict(kept.heads), set(kept.heads), kept.minimum_index
 
     def take(self, entries: Sequence[bytes], read_log: ReadLog) -> None:
         """Make the next entries again; raises IntegrityError for the first that differs."""

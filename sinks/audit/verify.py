@@ -23,7 +23,7 @@ from sinks.audit.reader import DirectoryLog
 from sinks.audit.store import AuditStore, Snapshot, StoredEntry
 
 CHECKS = (
-    *("checkpoint", "lock", "entries", "tiles", "root", "chains", "tenants", "clock"),
+    *("checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
     *("offsets", "rows", "heads", "cursors"),
 )
 
@@ -39,6 +39,8 @@ class AuditReport:
     #: Entries in the database, published or not yet.
     sequenced: int
     tenants: int
+    #: Entries below it are gone by retention: only their hashes were verified.
+    minimum_index: int
     checks: tuple[Check, ...]
 
     @property
@@ -60,6 +62,7 @@ class AuditReport:
             "root": base64.b64encode(self.root).decode("ascii"),
             "sequenced": self.sequenced,
             "tenants": self.tenants,
+            "minimum_index": self.minimum_index,
             "checks": [check.as_json() for check in self.checks],
         }
 
@@ -106,6 +109,7 @@ class _Verification:
                 f"the database has {snapshot.state.next_seq} entries, the checkpoint {signed.size}: an older backup?"
             )
             self.differences.add("rows", words)
+        await self.walk.pass_over_what_is_gone(signed.size)
         ends = {signed.size, held.size}
         for stop in sorted(ends):
             await self._walk_files(stop, max(ends), max(snapshot.state.next_seq, held.size))
@@ -114,6 +118,7 @@ class _Verification:
                 if checkpoint.size == stop:
                     self.walk.compare_root(checkpoint, name)
         await self._walk_tail(snapshot.state.next_seq)
+        self.walk.compare_cut()
         self._compare_snapshot(snapshot)
         return self._report(signed, snapshot)
 
@@ -175,20 +180,18 @@ class _Verification:
         _compare(self.differences, "cursors", "the cursor of", found, cursors)
 
     def _report(self, signed: Checkpoint, snapshot: Snapshot) -> AuditReport:
-        tenants = len(self.walk.entries.heads.keys() - {LOG_TENANT})
-        return report_of(CHECKS, self.differences, signed, snapshot.state.next_seq, tenants)
+        return report_of(CHECKS, self.walk, signed, snapshot.state.next_seq)
 
 
-def report_of(
-    names: Sequence[str], differences: Differences, signed: Checkpoint, sequenced: int, tenants: int
-) -> AuditReport:
-    """The report of these checks."""
-    first = differences.first
+def report_of(names: Sequence[str], walk: LogWalk, signed: Checkpoint, sequenced: int) -> AuditReport:
+    """The report of these checks after a walk."""
+    first = walk.differences.first
     checks = tuple(
         Check(name, name not in first, "no difference", first.get(name, "no difference"), first.get(name))
         for name in names
     )
-    return AuditReport(signed.origin, signed.size, signed.root, sequenced, tenants, checks)
+    tenants = len(walk.entries.heads.keys() - {LOG_TENANT})
+    return AuditReport(signed.origin, signed.size, signed.root, sequenced, tenants, walk.minimum_index, checks)
 
 
 def _compare(differences: Differences, kind: str, what: str, found: dict[Any, Any], kept: dict[Any, Any]) -> None:
@@ -211,7 +214,7 @@ def _read_chunk(
     spare = {position: row.entry for position, row in rows.items()}
     entries, found = read_bundles(tiles, files, first, end, spare)
     segment = read_entries(first, entries, bundle_of)
-    segment.found += found
+    segment.found = [*found, *segment.found]
     return entries, segment
 
 

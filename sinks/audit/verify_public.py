@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 from processors.audit.checkpoint import Checkpoint
-from processors.audit.entry import LOG_TENANT
-from processors.audit.merkle import EMPTY_ROOT
+from processors.audit.merkle import EMPTY_ROOT, root_at
+from processors.audit.nodes import nodes_of_tiles, tiles_for
 from processors.audit.note import NoteError
 from processors.audit.trust import Trust
 from processors.audit.walk import Differences
+from schemas.errors import IntegrityError
 from sinks.audit.log_walk import LogWalk, OnProgress, segments
-from sinks.audit.reader import LogSource
+from sinks.audit.reader import LogSource, read_sound
 from sinks.audit.verify import AuditReport, report_of
 
-CHECKS = ("checkpoint", "history", "entries", "tiles", "root", "chains", "tenants", "clock", "offsets")
+CHECKS = ("checkpoint", "history", "retention", "entries", "tiles", "root", "chains", "tenants", "clock", "offsets")
 
 
 async def verify_public(
@@ -33,9 +35,9 @@ async def verify_public(
     """
     note = await log.checkpoint()
     if note is None:
-        differences = Differences()
-        differences.add("checkpoint", "there is no checkpoint")
-        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0, 0), None
+        walk = LogWalk(log, Differences())
+        walk.differences.add("checkpoint", "there is no checkpoint")
+        return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0), None
     return await verify_under(log, note, trust, earlier, executor, on_progress), note
 
 
@@ -49,14 +51,16 @@ async def verify_under(
 ) -> AuditReport:
     """Verify a log's files against this signed checkpoint, as `verify_public` does against the published one."""
     differences = Differences()
+    walk = LogWalk(log, differences)
     try:
         signed = trust.open(note).checkpoint
     except NoteError as error:
         differences.add("checkpoint", f"checkpoint: {error}")
-        return report_of(CHECKS, differences, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0, 0)
+        return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0)
     known = _opened(earlier, trust, differences)
-    walk = LogWalk(log, differences)
-    stops = {checkpoint.size for checkpoint, _ in known if checkpoint.size < signed.size} | {signed.size}
+    await walk.pass_over_what_is_gone(signed.size)
+    await _compare_gone(walk, known, signed.size)
+    stops = {each.size for each, _ in known if walk.minimum_index < each.size < signed.size} | {signed.size}
     for stop in sorted(stops):
         async for segment in segments(log, walk.size, stop, signed.size, executor):
             await walk.take(segment, partial=walk.size + segment.count == signed.size)
@@ -65,8 +69,8 @@ async def verify_under(
         _compare_history(walk, known, signed, differences)
     walk.compare_end(signed.size)
     walk.compare_root(signed, "root")
-    tenants = len(walk.entries.heads.keys() - {LOG_TENANT})
-    return report_of(CHECKS, differences, signed, signed.size, tenants)
+    walk.compare_cut()
+    return report_of(CHECKS, walk, signed, signed.size)
 
 
 def _opened(earlier: Sequence[tuple[str, str]], trust: Trust, differences: Differences) -> list[tuple[Checkpoint, str]]:
@@ -94,6 +98,22 @@ def _compare_history(
         else:
             words = f"two histories: the log's entries do not give the root that {name} has at {walk.size} entries"
         differences.add("history", f"{words}, and one key signed both: keep both files, they prove it")
+
+
+async def _compare_gone(walk: LogWalk, known: Sequence[tuple[Checkpoint, str]], size: int) -> None:
+    """Compare earlier checkpoints of sizes that retention has passed with the hashes that are left of those."""
+    for checkpoint, name in known:
+        if not 0 < checkpoint.size <= walk.minimum_index:
+            continue
+        root = partial(root_at, checkpoint.size)
+        try:
+            tiles = await read_sound(walk.log, tiles_for(size, root))
+        except IntegrityError as error:
+            walk.differences.add("history", f"{name}: {error}")
+            continue
+        if root(nodes_of_tiles(size, tiles)) != checkpoint.root:
+            words = f"the log's hashes do not give the root that {name} has at {checkpoint.size} entries"
+            walk.differences.add("history", f"two histories: {words}, and one key signed both: keep both files")
 
 
 def _root(walk: LogWalk, signed: Checkpoint) -> bytes:

@@ -3,7 +3,8 @@
 # ruff: noqa: S608 - names are ours, never input
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 
 from sinks.clickhouse.tables import Column, FactTable
 
@@ -26,8 +27,11 @@ WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off IN {{o
 """
 
 
-def totals(database: str, table: FactTable, ends: Mapping[int, int]) -> str:
-    """Distinct ids, their digest (sinks/totals.py) and their money, over rows below their partition's end offset."""
+def totals(database: str, table: FactTable, ends: Mapping[int, int], since: int) -> str:
+    """Distinct ids, their digest (sinks/totals.py) and their money.
+
+    Over rows of a time on (microseconds since the epoch), below their partition's end offset.
+    """
     parts, offsets = list(ends), list(ends.values())
     amount = "any(amount_nano)" if table.has_amount else "toInt64(0)"
     return f"""
@@ -38,18 +42,23 @@ SELECT
 FROM (
     SELECT event_id, {amount} AS amount
     FROM {database}.{table.name}
-    WHERE _off < transform(_part, {parts}, {offsets}, toInt64(0))
+    WHERE _off < transform(_part, {parts}, {offsets}, toInt64(0)) AND {_from(since)}
     GROUP BY tenant_id, event_id
 )
 """
 
 
-def rolled_up(database: str) -> tuple[tuple[str, str, str], ...]:
-    """Of each rollup: its name, its events and sums, and the same over its facts."""
+def _from(since: int, column: str = "occurred_at") -> str:
+    return f"{column} >= fromUnixTimestamp64Micro(toInt64({since}), 'UTC')"
+
+
+def rolled_up(database: str, since: int) -> tuple[tuple[str, str, str], ...]:
+    """Of each rollup: its name, its events and sums, and the same over its facts; of requests from a month on."""
     costs = "count(), sum(quantity), sum(toDecimal128(amount_nano, 9) / 1000000000)"
     ended = "kind IN ('COMPLETED', 'FAILED', 'REFUSED')"
     tokens = "input_tokens + output_tokens"
     requests = f"count(), sum({tokens}), sum(toDecimal128(amount_nano, 9) / 1000000000)"
+    rolled = f"sum(requests), sum({tokens}), sum(amount)"
     return (
         (
             "cost_hourly",
@@ -58,14 +67,31 @@ def rolled_up(database: str) -> tuple[tuple[str, str, str], ...]:
         ),
         (
             "requests_hourly",
-            f"SELECT sum(requests), sum({tokens}), sum(amount) FROM {database}.rollup_requests_hourly",
-            f"SELECT {requests} FROM {database}.requests WHERE {ended}",
+            f"SELECT {rolled} FROM {database}.rollup_requests_hourly WHERE {_from(since, 'hour')}",
+            f"SELECT {requests} FROM {database}.requests WHERE {ended} AND {_from(since)}",
         ),
     )
 
 
-def content(database: str, table: FactTable, ranges: Mapping[int, tuple[int, int]]) -> str:
-    """Position, id and every column of the rows within (first, after) ranges of offsets per partition, in any order."""
+def stored_months(database: str, tables: Sequence[str]) -> str:
+    """Table, partition as YYYYMM, rows and bytes of every month of some tables."""
+    named = ", ".join(f"'{table}'" for table in tables)
+    return f"""
+SELECT table, partition, sum(rows), sum(bytes_on_disk)
+FROM system.parts
+WHERE database = '{database}' AND table IN ({named}) AND active
+GROUP BY table, partition
+ORDER BY table, partition
+"""
+
+
+def drop_month(database: str, table: str, month: date) -> str:
+    """Drop one month of a table, on every replica."""
+    return f"ALTER TABLE {database}.{table} DROP PARTITION {month:%Y%m}"
+
+
+def content(database: str, table: FactTable, ranges: Mapping[int, tuple[int, int]], since: int) -> str:
+    """Position, id and every column of the rows of a time on within (first, after) ranges of offsets per partition."""
     parts = list(ranges)
     firsts = [first for first, _ in ranges.values()]
     afters = [after for _, after in ranges.values()]
@@ -76,6 +102,7 @@ FROM {database}.{table.name}
 WHERE _off >= {min(firsts)} AND _off < {max(afters)}
     AND _off >= transform(_part, {parts}, {firsts}, toInt64({max(afters)}))
     AND _off < transform(_part, {parts}, {afters}, toInt64(0))
+    AND {_from(since)}
 """
 
 

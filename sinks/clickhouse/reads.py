@@ -15,6 +15,7 @@ from sinks.clickhouse.plans import PlanStore
 from sinks.clickhouse.sink import PROJECTION
 from sinks.clickhouse.tables import OMITTED, TABLES, FactTable
 from sinks.content import Ranges, SchemaContent, StoredRow
+from sinks.retention import RETAINED_TOPICS
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
 
@@ -94,8 +95,15 @@ class RollupSums:
 class ClickHouseReads:
     """Reads of one database; all of it raises StoreUnavailableError while ClickHouse is away."""
 
-    def __init__(self, clickhouse: ClickHouse, plans: PlanStore, projection: str = PROJECTION) -> None:
-        """Connects at first use; both belong to these reads from now on."""
+    def __init__(
+        self, clickhouse: ClickHouse, plans: PlanStore, projection: str = PROJECTION, events_since: int = 0
+    ) -> None:
+        """Connects at first use; both belong to these reads from now on.
+
+        Comparisons see what retention may cut (sinks/retention.py) from `events_since` on, a month's first moment.
+        """
+        self._events_since = events_since
+        self._since = dict.fromkeys(RETAINED_TOPICS, events_since)
         self._clickhouse = clickhouse
         self._plans = plans
         self._projection = projection
@@ -115,13 +123,15 @@ class ClickHouseReads:
     async def _totals(self, topic: str, ends: Mapping[int, int]) -> StoreTotals:
         if not ends:
             return NO_TOTALS
-        rows = await self._clickhouse.query(queries.totals(self._clickhouse.database, TABLES[topic], ends))
+        rows = await self._clickhouse.query(
+            queries.totals(self._clickhouse.database, TABLES[topic], ends, self._since.get(topic, 0))
+        )
         return StoreTotals(*(int(value) for value in rows[0]))
 
     async def rollups(self) -> list[RollupSums]:
         """Each rollup's sums beside those of its facts; facts are read on both sides of it, since inserts go on."""
         found = []
-        for name, rollup, facts in queries.rolled_up(self._clickhouse.database):
+        for name, rollup, facts in queries.rolled_up(self._clickhouse.database, self._events_since):
             before = await self._clickhouse.query(facts)
             sums = await self._clickhouse.query(rollup)
             found.append(RollupSums(name, before[0], sums[0], (await self._clickhouse.query(facts))[0]))
@@ -145,7 +155,9 @@ class ClickHouseReads:
                 yield await self._page(table, page)
 
     async def _page(self, table: FactTable, ranges: Mapping[int, tuple[int, int]]) -> list[StoredRow]:
-        rows = await self._clickhouse.query(queries.content(self._clickhouse.database, table, ranges))
+        rows = await self._clickhouse.query(
+            queries.content(self._clickhouse.database, table, ranges, self._since.get(table.topic, 0))
+        )
         content, names = self.contents[table.topic], [column.name for column in table.columns]
         nested = sorted({name.partition(".")[0] for name in names if "." in name})
         found = []

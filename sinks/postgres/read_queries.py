@@ -7,7 +7,7 @@ from sinks.postgres.tables import SCHEMA, EventTable
 
 
 def totals(table: EventTable) -> str:
-    """Records, digest and money of one topic over rows below a barrier of (partition, end) pairs."""
+    """Records, digest and money of one topic over rows of a time on, below a barrier of (partition, end) pairs."""
     amount = "min(amount_nano)" if table.has_amount else "0::bigint"
     return f"""
 SELECT
@@ -18,7 +18,7 @@ FROM (
     SELECT event_id, {amount} AS amount_nano
     FROM {SCHEMA}.{table.name}
     JOIN unnest($1::integer[], $2::bigint[]) AS barrier (log_partition, log_end) USING (log_partition)
-    WHERE log_offset < barrier.log_end
+    WHERE log_offset < barrier.log_end AND occurred_at >= $3
     GROUP BY event_id
 ) AS distinct_events
 """
@@ -35,14 +35,24 @@ WHERE request_id = $1
 """
 
 
+def actors(table: EventTable) -> str:
+    """Who caused the events of one topic that these (tenant, id, time) are; each is found by the table's own key."""
+    return f"""
+SELECT found.event_id::text, found.actor
+FROM unnest($1::text[], $2::uuid[], $3::timestamptz[]) AS asked (tenant_id, event_id, occurred_at)
+JOIN {SCHEMA}.{table.name} AS found USING (tenant_id, event_id, occurred_at)
+"""
+
+
 def content(table: EventTable) -> str:
-    """Every column of the rows of one topic within (partition, first, after) ranges of offsets, in any order."""
+    """Every column of the rows of a time on within (partition, first, after) ranges of offsets, in any order."""
     columns = ", ".join(f"found.{name}" for name in table.columns)
     return f"""
 SELECT {columns}
 FROM {SCHEMA}.{table.name} AS found
 JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS given (log_partition, first, after)
     ON found.log_partition = given.log_partition AND log_offset >= given.first AND log_offset < given.after
+WHERE occurred_at >= $4
 """
 
 

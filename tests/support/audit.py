@@ -84,6 +84,8 @@ def nodes_of(entries: Sequence[bytes]) -> NodeReader:
 TOPIC = "quaestor.budgets"
 TOPIC_ID = "topic-uuid-of-budgets"
 PARTITIONS = [Partition(TOPIC, number) for number in range(2)]
+CONTROL_PARTITION = Partition("quaestor.control", 0)
+CONTROL_ID = "topic-uuid-of-control"
 ORIGIN = "quaestor.local/audit/test"
 
 
@@ -117,6 +119,8 @@ class AuditWorld:
         self.layout = AuditLayout(folder, "test", ORIGIN)
         self.store: AuditStore = MemoryAuditStore()
         self.offset = 0
+        #: How many tenants the next records are of.
+        self.tenants = 3
         self.begin(probe)
 
     def begin(self, probe: Probe = no_probe) -> None:
@@ -131,14 +135,26 @@ class AuditWorld:
 
     async def claim(self) -> None:
         """Take the log, as a starting process does."""
-        state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID))
+        state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID) | {CONTROL_PARTITION: CONTROL_ID})
         await self.publisher.open(state)
         await self.sequencer.end_with_heads()
 
     async def feed(self, count: int) -> None:
         """Sequence the next `count` records of each partition."""
-        await self.sequencer.append(spans_of(self.offset, count))
+        await self.sequencer.append(spans_of(self.offset, count, self.tenants))
         self.offset += count
+
+    async def tell_of_cut(self) -> None:
+        """Enter and publish that the log is cut, as the control topic tells it."""
+        offset = (await self.store.cursors()).get(CONTROL_PARTITION, 0)
+        fields = {
+            "tenant_id": "_system", "event_id": derived_id("test", "control", str(offset), ""), "request_id": None,
+            "action": "PRUNED", "occurred_at": 1_700_000_000_000_000,
+        }  # fmt: skip
+        record = LogRecord(*CONTROL_PARTITION, offset, 1_700_000_000_000, b"key", b"\0\0\0\0\6cut", ())
+        span = Span(CONTROL_PARTITION, CONTROL_ID, offset, offset + 1, [Decoded(offset, fields, record)])
+        await self.sequencer.append([span])
+        await self.publish()
 
     async def publish(self) -> None:
         """Integrate and publish everything sequenced."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
+from api.verify.kept import Whole
 from api.verify.log_scan import LogScan, take_barrier
 from processors.parity.checks import Check
 from processors.parity.digest import KEY_BYTES, RowHasher
@@ -69,12 +70,13 @@ class ParityWorld:
         store: ContentStore,
         set_aside: Mapping[Partition, set[int]] | None = None,
         barrier: Mapping[Partition, int] | None = None,
+        kept: Whole | None = None,
     ) -> list[Check]:
         """What a deep comparison says of a store named `store`."""
         reader = self.log.reader()
         scan = LogScan(reader, CODEC)
         barrier = barrier or take_barrier(reader)
-        of_log = ExpectedContent(store, Expected(set_aside or {}), HASHER)
+        of_log = ExpectedContent(store, Expected(set_aside or {}, (kept or Whole()).is_gone), HASHER)
         scan.fold(barrier, [of_log.take], lambda _done, _all: None)
         part = {at: end for at, end in barrier.items() if at.topic in store.contents}
         return await ContentComparison("store", of_log, part, scan.read).checks(lambda _done: None)
@@ -84,9 +86,11 @@ class ParityWorld:
         reader = self.log.reader()
         return LogScan(reader, CODEC).fold(take_barrier(reader), [expected.take], lambda _done, _all: None)
 
-    async def difference(self, store: ContentStore, set_aside: Mapping[Partition, set[int]] | None = None) -> str:
+    async def difference(
+        self, store: ContentStore, set_aside: Mapping[Partition, set[int]] | None = None, kept: Whole | None = None
+    ) -> str:
         """The first difference of all topics; empty when there is none."""
-        checks = await self.checks(store, set_aside)
+        checks = await self.checks(store, set_aside, kept=kept)
         return next((check.first_difference or "?" for check in checks if not check.ok), "")
 
 

@@ -82,7 +82,7 @@ WITH events AS (
     SELECT topic, event_id, min(amount_nano) AS amount_nano
     FROM quaestor.audit_entry AS entry
     JOIN unnest($2::text[], $3::int[], $4::bigint[]) AS barrier (topic, partition, next_offset) USING (topic, partition)
-    WHERE entry.log = $1 AND entry."offset" < barrier.next_offset AND event_id IS NOT NULL
+    WHERE entry.log = $1 AND entry."offset" < barrier.next_offset AND event_id IS NOT NULL AND entry.seq >= $5
     GROUP BY topic, event_id
 )
 SELECT topic, count(*) AS records,

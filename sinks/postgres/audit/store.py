@@ -10,8 +10,8 @@ import asyncpg
 
 from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
-from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
-from sinks.postgres.audit import queries
+from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
+from sinks.postgres.audit import queries, search
 from sinks.postgres.audit.copy import COLUMNS, copies
 from sinks.postgres.connect import APP_ROLE, create_pool, freeing_locks, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
@@ -45,6 +45,8 @@ class PostgresAuditStore:
         self._pool: asyncpg.Pool | None = None
         #: End of the last table partition known to exist.
         self._partitioned_to = 0
+        #: Whose windows are known to be written.
+        self._window_tenants = search.NO_TENANTS
 
     @property
     def _connections(self) -> asyncpg.Pool:
@@ -116,7 +118,9 @@ class PostgresAuditStore:
         self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
     ) -> None:
         """One transaction: position and epoch, cursors, entries by COPY, heads."""
-        partitioned_to, self._partitioned_to = self._partitioned_to, 0  # a partition made by what rolls back is none
+        # What is made by a transaction that rolls back is not there.
+        partitioned_to, self._partitioned_to = self._partitioned_to, 0
+        tenants, self._window_tenants = self._window_tenants, search.NO_TENANTS
         async with freeing_locks(self._dsn):
             with faults():
                 async with self._connections.acquire() as connection, connection.transaction():
@@ -131,9 +135,10 @@ class PostgresAuditStore:
                             source=_each(copies(self._log, sealed)),
                             format="binary",
                         )
+                        tenants = await search.widen(connection.execute, self._log, sealed, tenants)
                     tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                     await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
-        self._partitioned_to = partitioned_to
+        self._partitioned_to, self._window_tenants = partitioned_to, tenants
 
     async def _advance(self, connection: Connection, epoch: int, sealed: Sequence[Sealed], partitioned_to: int) -> int:
         """Take the positions and make the table partitions they need; returns where partitions end now."""
@@ -185,9 +190,9 @@ class PostgresAuditStore:
             rows = await self._connections.fetch(queries.CHECKPOINTS, self._log)
         return {row["size"]: row["note"] for row in rows}
 
-    async def totals(self, barrier: Mapping[Partition, int]) -> dict[str, StoreTotals]:
+    async def totals(self, barrier: Mapping[Partition, int], first_seq: int = 0) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
-        rows = await self._scan(queries.TOTALS, barrier)
+        rows = await self._scan(queries.TOTALS, barrier, first_seq)
         found = {topic: StoreTotals(records, int(digest), int(amount)) for topic, records, digest, amount in rows}
         return {partition.topic: NO_TOTALS for partition in barrier} | found
 
@@ -196,13 +201,13 @@ class PostgresAuditStore:
         rows = await self._scan(queries.COUNTS, barrier)
         return {partition.topic: 0 for partition in barrier} | {row[0]: row[1] for row in rows}
 
-    async def _scan(self, query: str, barrier: Mapping[Partition, int]) -> list[asyncpg.Record]:
+    async def _scan(self, query: str, barrier: Mapping[Partition, int], *more: int) -> list[asyncpg.Record]:
         """A read over the whole log, which may take longer than a statement's usual bound."""
         with faults():
             async with self._connections.acquire() as connection, connection.transaction(readonly=True):
                 await connection.execute(queries.NO_STATEMENT_BOUND)
                 return await connection.fetch(
-                    query, self._log, *_columns(barrier), list(barrier.values()), timeout=SCAN_SECONDS_MAX
+                    query, self._log, *_columns(barrier), list(barrier.values()), *more, timeout=SCAN_SECONDS_MAX
                 )
 
     async def of_request(self, request_id: str) -> list[EntryPlace]:
@@ -210,6 +215,11 @@ class PostgresAuditStore:
         with faults():
             rows = await self._connections.fetch(queries.OF_REQUEST, self._log, request_id)
         return [EntryPlace(*row) for row in rows]
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Up to `limit` entries below a position that are looked for, newest first."""
+        with faults():
+            return await search.find(self._connections.fetch, self._log, wanted, before, limit)
 
 
 async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

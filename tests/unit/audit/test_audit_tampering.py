@@ -286,3 +286,13 @@ async def test_heads_that_lie(world: AuditWorld, change: dict[str, object], chec
     rewrite_history(world, 341, lambda entry: entry._replace(source=entry.source._replace(**change)))  # type: ignore[arg-type]
 
     assert differing(await world.verify())[check].startswith(words)
+
+
+async def test_a_partial_tile_that_grew_long_ago(tmp_path: Path) -> None:
+    """A partial tile is compared at the published size, also when no entry of the last ones is under it."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    await world.grow(2_047, 3)
+    flip(world.layout.directory / "tile/1/000.p/16", 0)
+
+    assert {"tiles": "tile/1/000.p/16 item 0 is not the hash of what it covers"} == differing(await world.verify())

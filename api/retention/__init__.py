@@ -1,0 +1,1 @@
+"""Retention: what may go of each class of what is stored, recorded in the log before it goes."""
