@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:16379/0", description="Redis or Valkey.")
     clickhouse_url: str = Field("http://127.0.0.1:18123", description="ClickHouse over HTTP.")
     gateway_url: str = Field("http://127.0.0.1:8080", description="Where clients reach the gateway.")
+    console_url: str = Field("http://127.0.0.1:8081", description="Where the console is reached.")
     simulator_url: str = Field("http://127.0.0.1:18090/v1", description="Where the simulated provider listens.")
 
     kafka_port: int = Field(19092, description="Port of the embedded Kafka.")
@@ -54,6 +55,10 @@ class Settings(BaseSettings):
     )
     gateway_port: int = Field(8080, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway worker processes.")
+    console_host: str = Field(
+        "127.0.0.1", description="Address the console listens on; loopback unless told otherwise."
+    )
+    console_port: int = Field(8081, description="Port of the console.")
     simulator_port: int = Field(18090, description="Port of the simulated provider.")
     monitor_port: int = Field(0, description="Port of this process's /metrics and /status; 0 takes a free one.")
 
@@ -118,6 +123,10 @@ class Settings(BaseSettings):
     )
     audit_log: str = Field("main", pattern="^[a-z0-9_-]{1,64}$", description="Name of the audit log and its folder.")
     audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
+    audit_log_public: bool = Field(
+        True,
+        description="Whether the console serves the audit log's files (checkpoint, tiles, entries) without a token.",
+    )
     audit_witness_policy: Path | None = Field(
         None,
         description="Whole path of a witness policy (c2sp.org/tlog-policy): a checkpoint is published when its quorum "

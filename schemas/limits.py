@@ -96,6 +96,11 @@ WITNESS_BODY_BYTES_MAX = 64 * 1024
 WITNESS_REQUESTS_MAX = 64
 WITNESS_ANSWER_BYTES_MAX = 64 * 1024
 
+# The console. A store's own bound on a statement (30 s) ends before a request does.
+CONSOLE_REQUESTS_MAX = 64
+CONSOLE_REQUEST_SECONDS = 40
+CONSOLE_PAGE_MAX = 500
+
 # Retention. No producer may repeat an event that is older than days; a class stays far longer than that.
 RETENTION_KEEP_DAYS_MIN = 30
 RETENTION_KEEP_DAYS_MAX = 36_500

@@ -27,6 +27,7 @@ CounterName = Literal[
     "quaestor_alert_sends_total",  # attempts to hand an alert to a channel
     "quaestor_extensions_total",  # extensions of holds asked for, and streams ended for want of one
     "quaestor_budget_snapshots_total",  # snapshots of live budgets
+    "quaestor_console_requests_total",  # requests answered by the console
 ]
 GaugeName = Literal[
     "quaestor_lag_events",  # records between the cursor and the end of a partition
@@ -45,6 +46,7 @@ HistogramName = Literal[
     "quaestor_request_seconds",  # a request's arrival to its end
     "quaestor_attempt_seconds",  # a provider call, sent to its end
     "quaestor_budget_snapshot_seconds",  # one snapshot of a budgets partition
+    "quaestor_console_request_seconds",  # a request to the console, begin to end
 ]
 #: 0.5 ms to 60 s.
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -83,6 +85,7 @@ COUNTERS: dict[CounterName, Metric] = {
         ("outcome",),
     ),
     "quaestor_budget_snapshots_total": Metric("Snapshots of a budgets partition, kept or failed.", ("outcome",)),
+    "quaestor_console_requests_total": Metric("Requests answered by the console.", ("operation", "status")),
 }
 GAUGES: dict[GaugeName, Metric] = {
     "quaestor_lag_events": Metric("Records between the cursor and the end of a partition.", ("topic", "partition")),
@@ -107,6 +110,7 @@ HISTOGRAMS: dict[HistogramName, Metric] = {
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
     "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),
     "quaestor_budget_snapshot_seconds": Metric("One snapshot of a budgets partition, rests included, seconds."),
+    "quaestor_console_request_seconds": Metric("A request to the console, begin to end, seconds.", ("operation",)),
 }
 
 

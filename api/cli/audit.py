@@ -1,4 +1,4 @@
-"""`quaestor audit info | verify | witness`: what the audit log commits to, and whether it is what it says."""
+"""`quaestor audit info | verify | search | witness`: what the audit log commits to, and whether it is what it says."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import typer
 
-from api.cli import audit_holds, audit_retention, audit_witness
+from api.cli import audit_holds, audit_retention, audit_search, audit_witness
+from api.cli.audit_parts import layout_of
 from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
 from sinks.audit.keys import load_verifier
-from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.verify import AuditReport, OnProgress, verify_audit
@@ -28,15 +28,11 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
     audit.command("verify")(verify)
+    audit_search.register(audit)
     audit_retention.register(audit)
     audit_holds.register(audit)
     audit_witness.register(audit)
     app.add_typer(audit)
-
-
-def layout_of(settings: Settings) -> AuditLayout:
-    """Where this product's log is."""
-    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:

@@ -75,7 +75,7 @@ def tell(settings: Settings, requests: int) -> bool:
     ledger.balance(tenant=TENANT, data=settings.data)
     show_checks(checks)
     if known:
-        show_story(terminal(), known[-1], read_story(settings, known[-1]))
+        show_story(terminal(), read_story(settings, known[-1]))
     return summary.answered == requests and all(check.ok for check in checks)
 
 

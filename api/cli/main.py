@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "gateway": "serve",
     "stream": "serve",
     "sink": "serve",
+    "console": "serve",
     "simulator": "serve",
     "migrate": "migrate",
     "schemas": "schemas",

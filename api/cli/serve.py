@@ -1,4 +1,4 @@
-"""`quaestor gateway | stream | sink | simulator`: one process each, told everything by the settings."""
+"""`quaestor gateway | stream | sink | console | simulator`: one process each, told everything by the settings."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("gateway")(gateway)
     app.command("stream")(stream)
     app.command("sink")(sink)
+    app.command("console")(console)
     app.command("simulator")(simulator)
 
 
@@ -233,6 +234,15 @@ _SINKS: dict[str, Callable[[Settings, Monitor], Work]] = {
     "clickhouse": _clickhouse,
     "audit": _audit,
 }
+
+
+def console(data: DataOption = None) -> None:
+    """Serve the console: the audit log's files, the API, until it is stopped."""
+    from api.cli.console_parts import run  # noqa: PLC0415
+
+    settings = load_settings(data)
+    monitor = begin(settings, "console")
+    until_stopped(run(settings, monitor))
 
 
 def simulator(

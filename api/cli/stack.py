@@ -20,11 +20,9 @@ from infra.embedded.control import Listener
 from infra.embedded.endpoints import Endpoints
 from infra.embedded.errors import explained
 from infra.embedded.ports import PortPlan
-from infra.embedded.secret_files import mint_admin_token
+from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, mint_admin_token
 from infra.embedded.status import Status, collect
 from infra.embedded.supervisor import Plan
-
-FIRST_UP = "admin token, shown only now: {token}\n"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +50,7 @@ def up(
             _show_running(plan)
     finally:
         if token is not None:
-            sys.stderr.write(FIRST_UP.format(token=token))
+            sys.stderr.write(ADMIN_TOKEN_SHOWN.format(token=token))
     if not good:
         raise typer.Exit(1)
 
@@ -119,6 +117,7 @@ def plan_of(settings: Settings, *, servers_only: bool = False) -> Plan:
             redis=settings.redis_port,
             clickhouse=settings.clickhouse_port,
             gateway=settings.gateway_port,
+            console=settings.console_port,
             simulator=settings.simulator_port,
         )
     return Plan(data, ports, settings.cache, servers_only)

@@ -19,6 +19,7 @@ from infra.embedded.endpoints import Endpoints, without_credentials
 #: Which setting says where a part is.
 ADDRESSES: Mapping[str, str] = {
     "gateway": "gateway_url",
+    "console": "console_url",
     "simulator": "simulator_url",
     "kafka": "kafka_bootstrap",
     "registry": "registry_url",
@@ -26,6 +27,7 @@ ADDRESSES: Mapping[str, str] = {
     "redis": "redis_url",
     "clickhouse": "clickhouse_url",
 }
+APPLICATIONS = frozenset({"gateway", "console", "simulator"})
 COLOURS: Mapping[str, str] = {
     "running": "green",
     "waiting": "green",
@@ -148,7 +150,7 @@ def endpoint_rows(found: Endpoints) -> list[dict[str, Any]]:
         if setting in found.settings:
             url = without_credentials(found.settings[setting])
             parts = urlsplit(url if "://" in url else f"//{url}")
-            kind = "application" if name in {"gateway", "simulator"} else "server"
+            kind = "application" if name in APPLICATIONS else "server"
             rows.append({"name": name, "kind": kind, "host": parts.hostname, "port": parts.port, "url": url})
     for name, entry in found.processes.items():
         if entry.monitor_port:

@@ -1,4 +1,4 @@
-"""`quaestor why REQUEST_ID`: a request's whole story, in order, with costs."""
+"""`quaestor why REQUEST_ID`: a request's whole story, in order, with costs and what the audit log proves of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from api.cli.story import Step, steps
-from api.cli.terminal import DataOption, JsonOption, fail, print_json, terminal
+from api.cli.audit_parts import open_trail, seen_in_kafka
+from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, terminal
 from api.settings import Settings, load_settings
+from api.why.tell import Story, tell
+from processors.audit.marks import Mark, MarkState
 from schemas.ids import is_uuid
 from sinks.postgres.reads import PostgresReads
 
@@ -25,6 +28,13 @@ STYLES = {
     "OVERAGE": "red",
     "EXPIRED": "red",
 }
+MARKS = {
+    MarkState.VERIFIED: "[green]✓[/green]",
+    MarkState.INCLUDED: "[yellow]included[/yellow]",
+    MarkState.PENDING: "[yellow]pending[/yellow]",
+    MarkState.UNCHECKED: "[yellow]unchecked[/yellow]",
+    MarkState.MISMATCH: "[bold red]differs[/bold red]",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -37,40 +47,75 @@ def why(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell a request's whole story: who asked, where it went and why, what was held, tried, charged and booked."""
+    """Tell a request's whole story: who asked, where it went and why, what was held, tried, charged and booked.
+
+    Each step has its index in the audit log and a mark. ✓ is verified: that entry names this record, is included under
+    the signed checkpoint, commits to the bytes that Kafka has, and Postgres tells the same as those bytes. included:
+    the same without the bytes (Kafka away, or no salt secret here). pending: not yet sequenced or published.
+    unchecked: the log's key is not here. differs: something contradicts; then the exit code is 1.
+    """
     if not is_uuid(request_id):
         fail(f"{request_id!r} is not a request id; answers carry it as x-quaestor-request-id")
     story = read_story(load_settings(data), request_id)
-    if not story:
+    if not story.steps and not story.missing:
         fail(f"no event of request {request_id} is in Postgres (yet): `quaestor status` shows how far its sink is")
     if as_json:
-        print_json({"request_id": request_id, "steps": [step.as_json() for step in story]})
+        print_json(story.as_json())
     else:
-        show_story(terminal(), request_id, story)
+        show_story(terminal(), story)
+    raise typer.Exit(0 if story.ok else 1)
 
 
-def read_story(settings: Settings, request_id: str) -> list[Step]:
-    """The steps of a request; empty when Postgres knows none. Raises StoreUnavailableError."""
+def read_story(settings: Settings, request_id: str) -> Story:
+    """The story of a request; without steps when Postgres knows none. Raises StoreUnavailableError."""
 
-    async def read() -> list[Step]:
+    async def read() -> Story:
         reads = PostgresReads(settings.postgres_dsn)
         try:
-            return steps(await reads.story(request_id))
+            async with open_trail(settings) as trail:
+                return await tell(request_id, reads, trail.marker, seen_in_kafka(settings))
         finally:
             await reads.close()
 
     return asyncio.run(read())
 
 
-def show_story(console: Console, request_id: str, story: list[Step]) -> None:
-    """Print the story as a table."""
-    table = Table(title=f"Request {request_id}", title_justify="left", title_style="bold", header_style="bold cyan")
+def show_story(console: Console, story: Story) -> None:
+    """Print the story as a table, then what contradicts it."""
+    title = f"Request {story.request_id}"
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
     table.add_column("after", justify="right")
     table.add_column("step")
     table.add_column("what", overflow="fold")
     table.add_column("event", style="dim")
-    for step in story:
+    table.add_column("audit", justify="right")
+    for step in story.steps:
         where = f"{step.topic.removeprefix('quaestor.')}/{step.partition}@{step.offset}"
         style = STYLES.get(step.kind, "")
-        table.add_row(f"{step.after_milliseconds:.1f} ms", step.kind, step.summary, where, style=style)
+        after = f"{step.after_milliseconds:.1f} ms"
+        table.add_row(after, step.kind, escape(step.summary), where, mark_text(step.audit), style=style)
     console.print(table)
+    for step in story.steps:
+        if not step.ok:
+            console.print(f"[bold red]{step.kind} differs[/bold red]: {escape(step.audit.detail)}")
+    for place in story.missing:
+        where = f"{place.topic}/{place.partition}@{place.offset}"
+        console.print(
+            f"[bold red]missing[/bold red]: entry {place.seq} of the audit log ({where}) has no row in Postgres"
+        )
+    note(_conclusion(story))
+
+
+def mark_text(mark: Mark) -> str:
+    """Index and mark, as markup."""
+    index = "" if mark.index is None else f"{mark.index} "
+    return f"{index}{MARKS[mark.state]}"
+
+
+def _conclusion(story: Story) -> str:
+    verified = sum(step.audit.state is MarkState.VERIFIED for step in story.steps)
+    if not story.ok:
+        return "[bold red]this story and the audit log contradict each other[/bold red]"
+    if verified == len(story.steps):
+        return "[green]every step is verified against the signed audit log[/green]"
+    return f"{verified} of {len(story.steps)} steps are verified against the signed audit log"

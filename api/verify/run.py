@@ -31,7 +31,7 @@ from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.plans import PostgresPlanStore
 from sinks.postgres.reads import PostgresReads
-from sinks.postgres.sink import PROJECTION as POSTGRES
+from sinks.postgres.tables import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
 from sinks.redis.reads import RedisReads, TenantState
 from sinks.redis.sink import PROJECTION as REDIS

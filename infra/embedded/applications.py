@@ -41,7 +41,10 @@ APPLICATIONS: tuple[Application, ...] = (
     Application("sink-redis", ("sink", "redis")),
     Application("sink-clickhouse", ("sink", "clickhouse")),
     Application("sink-audit", ("sink", "audit")),
+    Application("console", ("console",)),
 )
+#: Those that others reach on a port of the plan.
+LISTENING = ("gateway", "console", "simulator")
 
 
 def command(*arguments: str) -> tuple[str, ...]:
@@ -58,6 +61,7 @@ def application_settings(ports: PortPlan) -> Mapping[str, str]:
     """The settings by which clients find the applications."""
     return {
         "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "console_url": f"http://127.0.0.1:{ports.console}",
         "simulator_url": f"http://127.0.0.1:{ports.simulator}/v1",
     }
 
@@ -67,13 +71,14 @@ def environment(data: Path, ports: PortPlan, monitor_port: int) -> Mapping[str, 
     return {
         "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
-        # Nine processes that compile every module anew take twice as long to start.
+        # A dozen processes that compile every module anew take twice as long to start.
         "PYTHONDONTWRITEBYTECODE": "",
         "QUAESTOR_DATA": str(data),
         # One process of each kind: a killed one takes its partitions back at once.
         "QUAESTOR_INSTANCE": "local",
         "QUAESTOR_MONITOR_PORT": str(monitor_port),
         "QUAESTOR_GATEWAY_PORT": str(ports.gateway),
+        "QUAESTOR_CONSOLE_PORT": str(ports.console),
         "QUAESTOR_SIMULATOR_PORT": str(ports.simulator),
     }
 
@@ -92,6 +97,8 @@ def readiness(application: Application, ports: PortPlan, monitor_port: int) -> C
 
     if application.name == "gateway":
         return lambda: http_answers(ports.gateway, "/readyz") and works()
+    if application.name == "console":
+        return lambda: http_answers(ports.console, "/healthz") and works()
     if application.name == "simulator":
         return lambda: not is_free(ports.simulator) and works()
     return works

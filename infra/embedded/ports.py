@@ -23,6 +23,7 @@ class PortPlan:
     redis: int = 16379
     clickhouse: int = 18123
     gateway: int = 8080
+    console: int = 8081
     simulator: int = 18090
 
     @classmethod

@@ -10,6 +10,8 @@ from pathlib import Path
 from schemas.errors import ConfigurationError
 
 ADMIN_TOKEN_FILE = "admin_token.sha256"  # noqa: S105 - a file name
+#: What people are told once.
+ADMIN_TOKEN_SHOWN = "admin token, shown only now: {token}\n"  # noqa: S105 - a message
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 

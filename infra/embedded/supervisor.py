@@ -92,7 +92,7 @@ class Supervisor:
 
     def _check_application_ports(self) -> None:
         """Refuse before anything starts when a port of ours is taken."""
-        for name in ("gateway", "simulator"):
+        for name in applications.LISTENING:
             check_free(name, self._plan.ports.of(name))
 
     def _start(self) -> None:
@@ -226,7 +226,7 @@ class Supervisor:
         settings, processes, ports = dict(servers.settings), dict(servers.processes), dict(servers.ports)
         if not self._plan.servers_only:
             settings |= applications.application_settings(self._plan.ports)
-            ports |= {name: self._plan.ports.of(name) for name in ("gateway", "simulator")}
+            ports |= {name: self._plan.ports.of(name) for name in applications.LISTENING}
         processes |= {part.name: ProcessEntry(part.pid, part.monitor_port) for part in self._applications()}
         return Endpoints(settings, processes, ports)
 

@@ -19,7 +19,8 @@ TILE_HEIGHT = 8
 LEVEL_MAX = 63
 ENTRY_BYTES_MAX = 65_535
 _LENGTH = struct.Struct(">H")
-_PATH = re.compile(r"tile/(0|[1-9]\d?|entries)/((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?")
+#: No log has tiles beyond 2**63 / 256: at most seven groups of three digits.
+_PATH = re.compile(r"tile/(0|[1-9]\d?|entries)/((?:x\d{3}/){0,6}\d{3})(?:\.p/([1-9]\d{0,2}))?")
 
 
 class TileId(NamedTuple):
@@ -59,8 +60,10 @@ def parse_path(path: str) -> TileId | None:
     if match is None:
         return None
     level = BUNDLE_LEVEL if match[1] == "entries" else int(match[1])
-    tile = TileId(level, int(match[2].replace("x", "").replace("/", "")), int(match[3] or TILE_WIDTH))
-    return tile if tile.path == path and level <= LEVEL_MAX else None
+    width = int(match[3]) if match[3] else TILE_WIDTH
+    tile = TileId(level, int(match[2].replace("x", "").replace("/", "")), width)
+    is_sound = level <= LEVEL_MAX and (match[3] is None or width < TILE_WIDTH)
+    return tile if is_sound and tile.path == path else None
 
 
 def level_size(level: int, size: int) -> int:

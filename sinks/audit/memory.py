@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
-from processors.audit.entry import Head, Sealed
+from processors.audit.entry import Head, Sealed, decode_entry
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.audit.layout import Probe, no_probe
-from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
+from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
 from sinks.totals import StoreTotals, totals_of
 from streams.log import Partition
 
@@ -127,6 +127,12 @@ class MemoryAuditStore:
         """The entries of a request."""
         found = [row for row in self.stored if row.request_id == request_id]
         return [EntryPlace(row.seq, row.topic, row.partition, row.offset, row.event_id) for row in found]
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Entries that are looked for, all of the log at once."""
+        kept = reversed(self.stored[self.first_row : before])
+        rows = [row for row in kept if wanted.fits(decode_entry(row.entry).source)][:limit]
+        return Found([(row.seq, row.entry) for row in rows], rows[-1].seq if len(rows) == limit else 0)
 
     async def drop_entries(self, below: int) -> int:
         """Forget whole partitions of rows; raises IntegrityError."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from processors.audit.entry import Head, Sealed
+from processors.audit.entry import KIND_HEADS, LOG_TENANT, Head, Sealed, Source
 from processors.audit.merkle import EMPTY_ROOT
 from sinks.totals import StoreTotals
 from streams.log import Partition
@@ -62,6 +62,44 @@ class EntryPlace(NamedTuple):
     partition: int
     offset: int
     event_id: str
+
+
+@dataclass(frozen=True)
+class EntryFilter:
+    """Which entries are looked for; None lets everything through. The log's own entries must be named to be found."""
+
+    tenant_id: str | None = None
+    topic: str | None = None
+    kind: str | None = None
+    request_id: str | None = None
+    #: occurred_at, microseconds since the epoch: from this on, and before that.
+    from_micros: int | None = None
+    to_micros: int | None = None
+
+    @property
+    def wants_own(self) -> bool:
+        """Whether the log's own entries (heads) are meant."""
+        return self.tenant_id == LOG_TENANT or self.kind == KIND_HEADS
+
+    def fits(self, source: Source) -> bool:
+        """Whether an entry is looked for."""
+        return (
+            (source.tenant_id == self.tenant_id if self.tenant_id else self.wants_own or source.tenant_id != LOG_TENANT)
+            and (self.topic is None or source.topic == self.topic)
+            and (self.kind is None or source.kind == self.kind)
+            and (self.request_id is None or source.request_id == self.request_id)
+            and (self.from_micros is None or source.time_micros >= self.from_micros)
+            and (self.to_micros is None or source.time_micros < self.to_micros)
+        )
+
+
+class Found(NamedTuple):
+    """What a look at a part of the log found."""
+
+    #: (position, entry), newest first.
+    entries: list[tuple[int, bytes]]
+    #: Everything from here on has been looked at; 0 when nothing is left.
+    before: int
 
 
 @dataclass(frozen=True)
@@ -132,3 +170,9 @@ class AuditStore(Protocol):
 
     async def of_request(self, request_id: str) -> list[EntryPlace]:
         """Where the entries of a request are, in the log's order."""
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Up to `limit` entries below a position that are looked for, newest first.
+
+        Looks at a bounded part of the log: fewer may be found though there are more, which `Found.before` says.
+        """

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinks.postgres.connect import POSTGRES_EPOCH_MICROS
+from sinks.postgres.copy_frame import HEADER, TRAILER
 from sinks.postgres.tables import HASH_BYTES, EventTable
 from streams.codec import parse_schema, schema_text
 from streams.columns import Column, Columns, Flags
 from streams.decoder import compile_decoder
 from streams.pieces import Bytes, Integers, UnusualError, copy_bytes, put
 
-HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER = b"\xff\xff"
 SIZE_BYTES = 4
 ROW_BYTES = 2
 #: Texts of arrays and maps remembered per field: tags and candidates repeat.

@@ -8,7 +8,8 @@ import socket
 from random import SystemRandom
 
 from sinks.postgres.quarantine import PostgresQuarantine
-from sinks.postgres.sink import PROJECTION, PostgresSink
+from sinks.postgres.sink import PostgresSink
+from sinks.postgres.tables import PROJECTION
 from sinks.runner.process import drive
 from sinks.runner.relay import relay_quarantine
 from streams.codec import Codec

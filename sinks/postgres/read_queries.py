@@ -35,6 +35,15 @@ WHERE request_id = $1
 """
 
 
+def actors(table: EventTable) -> str:
+    """Who caused the events of one topic that these (tenant, id, time) are; each is found by the table's own key."""
+    return f"""
+SELECT found.event_id::text, found.actor
+FROM unnest($1::text[], $2::uuid[], $3::timestamptz[]) AS asked (tenant_id, event_id, occurred_at)
+JOIN {SCHEMA}.{table.name} AS found USING (tenant_id, event_id, occurred_at)
+"""
+
+
 def content(table: EventTable) -> str:
     """Every column of the rows of a time on within (partition, first, after) ranges of offsets, in any order."""
     columns = ", ".join(f"found.{name}" for name in table.columns)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import asyncpg
 import msgspec
 
+from processors.audit.entry import Source
+from schemas.ids import is_uuid
 from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
 from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
@@ -17,8 +19,7 @@ from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
-from sinks.postgres.sink import PROJECTION
-from sinks.postgres.tables import TABLES, EventTable, content_hash
+from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
 from sinks.retention import RETAINED_TOPICS
 from sinks.totals import StoreTotals
 from streams.log import Partition
@@ -181,6 +182,8 @@ class PostgresReads:
         finally:
             connection.terminate()
 
+    projection: ClassVar[str] = PROJECTION
+
     async def set_aside(self, projection: str) -> dict[Partition, set[int]]:
         """Offsets of records that a projection did not take and that wait for an operator."""
         found: dict[Partition, set[int]] = {}
@@ -217,6 +220,21 @@ class PostgresReads:
             )
             for row in rows
         ]
+
+    async def actors(self, sources: Iterable[Source]) -> dict[str, str]:
+        """Who caused the events that audit entries are of, by event id; those that have no row are left out."""
+        asked: dict[str, list[Source]] = {}
+        for source in sources:
+            if is_uuid(source.event_id) and source.topic in TABLES:
+                asked.setdefault(source.topic, []).append(source)
+        found: dict[str, str] = {}
+        for topic, of_topic in asked.items():
+            tenants, ids, times = zip(
+                *((each.tenant_id, each.event_id, each.time_micros) for each in of_topic), strict=True
+            )
+            rows = await self._fetch(queries.actors(TABLES[topic]), tenants, ids, times)
+            found |= {row["event_id"]: row["actor"] for row in rows}
+        return found
 
     async def balances(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None
@@ -260,6 +278,10 @@ class PostgresReads:
         with passing_errors():
             async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
                 return [_judged(each, await connection.fetch(limited(each))) for each in INVARIANTS]
+
+    async def ping(self) -> None:
+        """Nothing, when Postgres answers."""
+        await self._fetch("SELECT 1")
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         pool = await self._connected()

@@ -34,7 +34,7 @@ from sinks.postgres import report_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, passing_errors, use_log_types
 from sinks.postgres.invariants import Invariant
 from sinks.postgres.reconciliation import RULES, of_day
-from sinks.postgres.sink import PROJECTION
+from sinks.postgres.tables import PROJECTION
 from streams.log import Partition
 
 #: One statement over a day of many millions of events.

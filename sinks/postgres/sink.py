@@ -33,14 +33,13 @@ from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendin
 from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors, use_log_types
 from sinks.postgres.months import has_month
 from sinks.postgres.rows import TableRows, table_rows
-from sinks.postgres.tables import SCHEMA, TABLES, EventTable, Row
+from sinks.postgres.tables import PROJECTION, SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
 from streams.log import Partition
 from streams.pieces import UnusualError
 
 log = structlog.get_logger()
 
-PROJECTION = "postgres@v1"
 POLICY = BatchPolicy(records_max=10_000, keeps_poison=True, takes_columns=True)
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 3

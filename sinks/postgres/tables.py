@@ -11,14 +11,18 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from schemas.topics import TOPICS
-from sinks.runner.seam import Decoded
 from streams.codec import HEADER, schema_text
 
+if TYPE_CHECKING:
+    from sinks.runner.seam import Decoded  # loads numpy, which whoever only reads does without
+
+#: Names these tables among all projections of the log.
+PROJECTION = "postgres@v1"
 SCHEMA = "quaestor_v1"
 HASH_BYTES = 16
 POSITION_COLUMNS = ("log_partition", "log_offset", "content_hash")

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from processors.audit.entry import CHAIN_START, Head, Sealed, seal
+from processors.audit.entry import CHAIN_START, KIND_HEADS, LOG_TENANT, Head, Sealed, heads_source, seal
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.sequencer import sources_of
-from sinks.audit.store import AuditStore, CursorMove, LogState
+from sinks.audit.store import AuditStore, CursorMove, EntryFilter, LogState
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.totals import totals_of
 from streams.log import Partition
@@ -148,3 +148,49 @@ async def test_totals_count_distinct_events_below_the_barrier(store: AuditStore)
     found = await store.totals(below)
     assert {TOPIC: expected, "quaestor.costs": totals_of([])} == found
     assert {TOPIC: 13, "quaestor.costs": 0} == await store.counts(below)
+
+
+AT = 1_700_000_000_000_000
+#: Each filter with what fits it, of 60 records in each of two partitions.
+FILTERS = {
+    "everything": EntryFilter(),
+    "tenant": EntryFilter(tenant_id="tenant_2"),
+    "nobody": EntryFilter(tenant_id="nobody"),
+    "topic": EntryFilter(topic=TOPIC),
+    "other topic": EntryFilter(topic="quaestor.costs"),
+    "kind": EntryFilter(kind="UNDECODABLE"),
+    "kind of no entry": EntryFilter(kind="PLACE"),
+    "request": EntryFilter(request_id="request_1"),
+    "from": EntryFilter(from_micros=AT + 50),
+    "to": EntryFilter(to_micros=AT + 3),
+    "within": EntryFilter(from_micros=AT + 5, to_micros=AT + 7),
+    "before all": EntryFilter(to_micros=AT - 10**12),
+    "all of it": EntryFilter(tenant_id="tenant_1", topic=TOPIC, kind="PLACED", from_micros=AT + 4, to_micros=AT + 40),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+async def test_what_is_looked_for_is_found(store: AuditStore, name: str) -> None:
+    """Every filter finds exactly the entries that it fits, newest first, in parts."""
+    state = await store.claim("one", TOPIC_IDS)
+    sealed = [each for first in (0, 30) for each in await append(store, state.epoch, first, 30, 2 * first)]
+    wanted, found, before = FILTERS[name], [], 120
+
+    while before:
+        part = await store.find(wanted, before, 7)
+        assert part.before < before
+        found += part.entries
+        before = part.before
+
+    assert [(each.seq, each.entry) for each in reversed(sealed) if wanted.fits(each.source)] == found
+
+
+async def test_the_logs_own_entries_are_found_by_name_only(store: AuditStore) -> None:
+    """Heads entries would stand between all others: they come when they are meant."""
+    state = await store.claim("one", TOPIC_IDS)
+    heads = seal([heads_source(b"\x01" * 32, AT)], 0, {})
+    await store.append(state.epoch, heads, {LOG_TENANT: Head(1, heads[0].chain)}, [])
+
+    assert [] == (await store.find(EntryFilter(), 1, 10)).entries
+    for wanted in (EntryFilter(tenant_id=LOG_TENANT), EntryFilter(kind=KIND_HEADS)):
+        assert [(0, heads[0].entry)] == (await store.find(wanted, 1, 10)).entries

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.product import UP_TIMEOUT_SECONDS, Product
+from tests.e2e.product import Product
 
 
 @pytest.fixture(scope="package")
@@ -14,7 +14,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """A running product; stopped at the end, with its logs shown when it would not start."""
     made = Product(tmp_path_factory.mktemp("product") / "data")
     try:
-        made.run("up", timeout=UP_TIMEOUT_SECONDS)
+        made.up()
         yield made
     finally:
         made.run("down", check=False)

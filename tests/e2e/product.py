@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 QUAESTOR = Path(sys.executable).parent / "quaestor"
 UP_TIMEOUT_SECONDS = 300
 COMMAND_TIMEOUT_SECONDS = 240
+TOKEN = re.compile(r"qa_[\w-]{20,}")
 
 
 @dataclass
@@ -21,14 +23,24 @@ class Product:
     """A running product and its command line."""
 
     data: Path
+    #: The admin token, as the first `up` showed it.
+    token: str = ""
+
+    def up(self) -> None:
+        """Start it, and remember the token."""
+        shown = self.run("up", timeout=UP_TIMEOUT_SECONDS, stderr=True)
+        found = TOKEN.search(shown)
+        self.token = found[0] if found else self.token
 
     def environment(self) -> dict[str, str]:
         """What commands run with: this data directory, free ports."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("QUAESTOR_")}
         return clean | {"QUAESTOR_DATA": str(self.data), "QUAESTOR_PORTS": "auto", "QUAESTOR_SPOOL_GRACE_SECONDS": "5"}
 
-    def run(self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS) -> str:
-        """Standard output of a command; its standard error stands in the failure."""
+    def run(
+        self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS, stderr: bool = False
+    ) -> str:
+        """Standard output of a command, or its standard error, which stands in the failure too."""
         done = subprocess.run(
             [str(QUAESTOR), *arguments],
             capture_output=True,
@@ -42,7 +54,7 @@ class Product:
             raise AssertionError(
                 f"quaestor {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
             )
-        return done.stdout
+        return done.stderr if stderr else done.stdout
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that goes on in the background."""

@@ -25,7 +25,8 @@ from schemas.errors import SchemaUnknownError
 from schemas.topics import COSTS, QUARANTINE, REQUESTS, TOPICS
 from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.postgres.reads import PostgresReads
-from sinks.postgres.sink import PROJECTION, PostgresSink
+from sinks.postgres.sink import PostgresSink
+from sinks.postgres.tables import PROJECTION
 from sinks.runner import BatchPolicy, run_sink
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.relay import relay_quarantine

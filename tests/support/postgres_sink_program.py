@@ -11,7 +11,8 @@ import sys
 from random import Random
 
 from sinks.postgres.process import owner
-from sinks.postgres.sink import PROJECTION, PostgresSink
+from sinks.postgres.sink import PostgresSink
+from sinks.postgres.tables import PROJECTION
 from sinks.runner import run_sink
 from sinks.runner.progress import MonitorProgress
 from streams.codec import Codec, LocalSchemas

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from processors.audit.entry import Sealed
-from sinks.postgres.copy import HEADER, TRAILER
+from sinks.postgres.copy_frame import HEADER, TRAILER
 
 COLUMNS = (
     "log",

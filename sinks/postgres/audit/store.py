@@ -10,8 +10,8 @@ import asyncpg
 
 from processors.audit.entry import Head, Sealed
 from schemas.errors import FencedError, GapError, IntegrityError, StoreUnavailableError
-from sinks.audit.store import CursorMove, EntryPlace, LogState, Snapshot, StoredEntry
-from sinks.postgres.audit import queries
+from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
+from sinks.postgres.audit import queries, search
 from sinks.postgres.audit.copy import COLUMNS, copies
 from sinks.postgres.connect import APP_ROLE, create_pool, freeing_locks, passing_errors
 from sinks.totals import NO_TOTALS, StoreTotals
@@ -45,6 +45,8 @@ class PostgresAuditStore:
         self._pool: asyncpg.Pool | None = None
         #: End of the last table partition known to exist.
         self._partitioned_to = 0
+        #: Whose windows are known to be written.
+        self._window_tenants = search.NO_TENANTS
 
     @property
     def _connections(self) -> asyncpg.Pool:
@@ -116,7 +118,9 @@ class PostgresAuditStore:
         self, epoch: int, sealed: Sequence[Sealed], heads: Mapping[str, Head], moves: Sequence[CursorMove]
     ) -> None:
         """One transaction: position and epoch, cursors, entries by COPY, heads."""
-        partitioned_to, self._partitioned_to = self._partitioned_to, 0  # a partition made by what rolls back is none
+        # What is made by a transaction that rolls back is not there.
+        partitioned_to, self._partitioned_to = self._partitioned_to, 0
+        tenants, self._window_tenants = self._window_tenants, search.NO_TENANTS
         async with freeing_locks(self._dsn):
             with faults():
                 async with self._connections.acquire() as connection, connection.transaction():
@@ -131,9 +135,10 @@ class PostgresAuditStore:
                             source=_each(copies(self._log, sealed)),
                             format="binary",
                         )
+                        tenants = await search.widen(connection.execute, self._log, sealed, tenants)
                     tseqs, chains = [head.tseq for head in heads.values()], [head.chain for head in heads.values()]
                     await connection.execute(queries.MOVE_HEADS, self._log, list(heads), tseqs, chains)
-        self._partitioned_to = partitioned_to
+        self._partitioned_to, self._window_tenants = partitioned_to, tenants
 
     async def _advance(self, connection: Connection, epoch: int, sealed: Sequence[Sealed], partitioned_to: int) -> int:
         """Take the positions and make the table partitions they need; returns where partitions end now."""
@@ -210,6 +215,11 @@ class PostgresAuditStore:
         with faults():
             rows = await self._connections.fetch(queries.OF_REQUEST, self._log, request_id)
         return [EntryPlace(*row) for row in rows]
+
+    async def find(self, wanted: EntryFilter, before: int, limit: int) -> Found:
+        """Up to `limit` entries below a position that are looked for, newest first."""
+        with faults():
+            return await search.find(self._connections.fetch, self._log, wanted, before, limit)
 
 
 async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

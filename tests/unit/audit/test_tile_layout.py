@@ -46,7 +46,17 @@ def test_the_tiles_of_seventy_thousand_entries() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["tile/0/0", "tile/00/000", "tile/64/000", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/x000/001", "tile/e/000"],
+    [
+        "tile/0/0",
+        "tile/00/000",
+        "tile/64/000",
+        "tile/0/000.p/0",
+        "tile/0/000.p/256",
+        "tile/0/000.p/257",
+        "tile/0/x000/001",
+        "tile/0/" + "x001/" * 2_000 + "000",
+        "tile/e/000",
+    ],
 )
 def test_other_paths_are_no_tiles(path: str) -> None:
     """Only the canonical form names a tile."""

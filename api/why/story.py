@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from processors.audit.marks import Mark, MarkState
 from schemas import topics
 from schemas.money import format_amount, format_nano, unit_name
 from sinks.postgres.reads import StoredEvent
@@ -19,38 +20,49 @@ class Step:
 
     #: RECEIVED, DECISION, PLACED, ATTEMPT, CHARGE, COMMITTED, COMPLETED, LEDGER …
     kind: str
+    summary: str
     #: Microseconds since the epoch.
     occurred_at: int
     #: Since the first step.
     after_milliseconds: float
-    summary: str
     topic: str
     partition: int
     offset: int
     event_id: str
+    #: What the audit log proves of it.
+    audit: Mark
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing contradicts it."""
+        return self.audit.state is not MarkState.MISMATCH
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
         return asdict(self)
 
 
-def steps(events: Sequence[StoredEvent]) -> list[Step]:
-    """The steps of a request's events, given in order."""
+def steps(events: Sequence[StoredEvent], marks: Sequence[Mark]) -> list[Step]:
+    """The steps of a request's events, given in order, each with its mark."""
     start = events[0].occurred_at if events else 0
     return [
         Step(
-            kind=_KINDS[event.topic](event.fields),
+            *said(event.topic, event.fields),
             occurred_at=event.occurred_at,
             after_milliseconds=(event.occurred_at - start) / 1_000,
-            summary=_SUMMARIES[event.topic](event.fields),
             topic=event.topic,
             partition=event.partition,
             offset=event.offset,
             event_id=event.event_id,
+            audit=mark,
         )
-        for event in events
-        if event.topic in _KINDS
+        for event, mark in zip(events, marks, strict=True)
     ]
+
+
+def said(topic: str, fields: Fields) -> tuple[str, str]:
+    """Kind and summary of an event: what its line says."""
+    return _KINDS[topic](fields), _SUMMARIES[topic](fields)
 
 
 def _kind(fields: Fields) -> str:

@@ -1,0 +1,98 @@
+"""The audit log as commands read it, put together from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+from api.settings import Settings
+from api.why.tell import SeenOf
+from processors.audit.commitment import Salts
+from processors.audit.marks import Seen
+from processors.audit.note import Verifier
+from schemas.errors import ConfigurationError, QuaestorError, UndecodableError
+from sinks.audit.files import LogFiles
+from sinks.audit.keys import load_salts, load_verifier
+from sinks.audit.layout import AuditLayout
+from sinks.audit.marks import Marker
+from sinks.audit.store import AuditStore
+from sinks.postgres.audit import PostgresAuditStore
+from sinks.postgres.connect import READER_ROLE
+from streams.codec import Codec
+from streams.log import LogRecord
+from streams.pick import At, pick
+
+#: Kafka silent for so long, a request's records are not waited for.
+KAFKA_IDLE_SECONDS_MAX = 2.0
+
+
+def layout_of(settings: Settings) -> AuditLayout:
+    """Where this product's log is."""
+    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
+
+
+class Trail(NamedTuple):
+    """A log that is read: its rows, its files, and what marks records with it."""
+
+    layout: AuditLayout
+    store: AuditStore
+    files: LogFiles
+    marker: Marker
+
+
+@asynccontextmanager
+async def open_trail(settings: Settings) -> AsyncIterator[Trail]:
+    """The log, under the reader role; raises StoreUnavailableError."""
+    layout = layout_of(settings)
+    store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
+    await store.open()
+    try:
+        files = LogFiles(layout.directory)
+        yield Trail(layout, store, files, Marker(store, files, _verifier(layout), _salts(layout)))
+    finally:
+        await store.close()
+
+
+def _verifier(layout: AuditLayout) -> Verifier | None:
+    """The log's public key, None where it is not."""
+    with suppress(ConfigurationError):
+        return load_verifier(layout.key_file, layout.origin)
+    return None
+
+
+def _salts(layout: AuditLayout) -> Salts | None:
+    """The log's salts, None where their secret is not."""
+    with suppress(ConfigurationError):
+        return load_salts(layout.salt_file)
+    return None
+
+
+def seen_in_kafka(settings: Settings) -> SeenOf:
+    """What reads records by their places, each time with a client of its own."""
+
+    def read(wanted: Collection[At]) -> Mapping[At, Seen]:
+        from streams.kafka import KafkaReader  # noqa: PLC0415 - the console is small until somebody asks
+        from streams.registry import RegistrySchemas  # noqa: PLC0415
+
+        if not wanted:
+            return {}
+        codec = Codec(RegistrySchemas(settings.registry_url))
+        reader = KafkaReader(settings.kafka_bootstrap, "quaestor-why")
+        try:
+            seen = {at: _seen(codec, record) for at, record in pick(reader, wanted, KAFKA_IDLE_SECONDS_MAX).items()}
+        except QuaestorError:  # Kafka or the registry is away: the marks say that nothing was seen
+            return {}
+        finally:
+            reader.close()
+        return seen
+
+    return read
+
+
+def _seen(codec: Codec, record: LogRecord) -> Seen:
+    try:
+        fields = codec.decode(record.topic, record.value or b"")
+    except UndecodableError:
+        fields = None
+    return Seen(record.timestamp_millis, record.value, fields)

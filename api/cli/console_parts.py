@@ -1,0 +1,79 @@
+"""The console's parts, put together from the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+
+from api.cli.audit_parts import Trail, open_trail, seen_in_kafka
+from api.cli.times import now_micros
+from api.console.log import PublicLog
+from api.console.parts import Parts
+from api.console.server import run as serve
+from api.settings import Settings
+from api.why.tell import Story, tell
+from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.note import Verifier
+from schemas.errors import StoreUnavailableError
+from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
+from sinks.audit.search import AuditSearch
+from sinks.postgres.reads import PostgresReads
+from streams.monitor import Monitor
+
+
+def run(settings: Settings, monitor: Monitor) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """Serve until stopped; raises ConfigurationError when the address is taken.
+
+    A data directory without an admin token gets one, shown once, as `quaestor up` does.
+    """
+
+    def listening(_port: int) -> None:
+        monitor.set(state="running")
+
+    async def work(stop: asyncio.Event) -> None:
+        token = mint_admin_token(settings.data)
+        if token is not None:
+            sys.stderr.write(ADMIN_TOKEN_SHOWN.format(token=token))
+        reads = PostgresReads(settings.postgres_dsn)
+        try:
+            async with open_trail(settings) as trail:
+                parts = _parts(settings, monitor, reads, trail)
+                await serve(parts, settings.console_host, settings.console_port, stop, listening)
+        finally:
+            await reads.close()
+
+    return work
+
+
+def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Trail) -> Parts:
+    seen = seen_in_kafka(settings)
+
+    async def ready() -> Mapping[str, bool]:
+        try:
+            await reads.ping()
+        except StoreUnavailableError:
+            return {"postgres": False}
+        return {"postgres": True}
+
+    async def tell_one(request_id: str) -> Story:
+        return await tell(request_id, reads, trail.marker, seen)
+
+    async def published_now() -> tuple[Verifier, Checkpoint]:
+        from sinks.audit.process import published  # noqa: PLC0415 - loads what the sequencer needs
+
+        return await asyncio.to_thread(published, trail.layout)
+
+    return Parts(
+        is_admin=lambda token: is_admin_token(settings.data, token),
+        log=PublicLog(trail.layout.log, trail.files),
+        log_is_public=settings.audit_log_public,
+        search=AuditSearch(trail.store, reads.actors),
+        published=published_now,
+        tell=tell_one,
+        ready=ready,
+        new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
+        metrics=monitor.metrics,
+    )

@@ -1,0 +1,34 @@
+"""What the console is made of, passed in by whoever starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from api.console.log import PublicLog
+from api.why.tell import Story
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.note import Verifier
+from sinks.audit.search import AuditSearch
+from streams.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The seams of one console."""
+
+    #: Whether a text is the admin token; compares in constant time.
+    is_admin: Callable[[str], bool]
+    log: PublicLog
+    #: Whether the log's files are served without a token.
+    log_is_public: bool
+    search: AuditSearch
+    #: The log's public key and its published checkpoint.
+    published: Callable[[], Awaitable[tuple[Verifier, Checkpoint]]]
+    #: The story of a request; without steps where Postgres knows nothing of it.
+    tell: Callable[[str], Awaitable[Story]]
+    #: Whether each part that is needed works.
+    ready: Callable[[], Awaitable[Mapping[str, bool]]]
+    #: A new correlation id.
+    new_id: Callable[[], str]
+    metrics: Metrics

@@ -1,0 +1,109 @@
+"""BoundedProtocol: uvicorn's HTTP protocol with limits on what comes before the body, refusing in the server's shape.
+
+uvicorn's own has no bound on headers and waits for them for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
+
+#: From the first byte of a request (or the connection) to the first byte of its body.
+HEADER_SECONDS_MAX = 15.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    @abstractmethod
+    def refusal(self, status: HTTPStatus) -> tuple[bytes, bytes]:
+        """Content type and body of a refusal: 431 for a head over the limits, 400 for bytes that are no HTTP."""
+
+    #: Bytes of the request's head so far; None while a body is being read.
+    _head_bytes: int | None = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Start waiting for the first request."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEADER_SECONDS_MAX, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser in a way that no head grows over its limit, however it is cut into packets."""
+        if self._refused:
+            return
+        if self._head_bytes is None:
+            super().data_received(data)
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        # A head that ended within these bytes has set the count back.
+        if self._head_over_limit():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEADER_SECONDS_MAX, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: judge it, then start the application."""
+        self._head_bytes = None
+        headers = self.headers
+        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in headers])
+        if len(headers) > HEADER_COUNT_MAX or size > HEADER_BYTES_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Body bytes; those of a refused request are dropped."""
+        self._stop_timer()
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole; what follows is a new head."""
+        self._stop_timer()
+        self._head_bytes = 0
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """The bytes are no HTTP."""
+        self._refuse(HTTPStatus.BAD_REQUEST)
+
+    def _head_over_limit(self) -> bool:
+        return self._head_bytes is not None and self._head_bytes > HEADER_BYTES_MAX
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer in the server's shape and hang up."""
+        if self._refused:
+            return
+        self._refused = True
+        content_type, body = self.refusal(status)
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (content_type, len(body))
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

@@ -1,0 +1,92 @@
+"""The console in the running product: the audit log as outsiders read it, the API, and what `why` proves."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from processors.audit.checkpoint import open_checkpoint
+from processors.audit.edge import TreeEdge
+from processors.audit.note import parse_vkey
+from processors.audit.tiles import BUNDLE_LEVEL, decode_bundle, tiles_of
+from tests.e2e.product import Product
+
+
+def fetched(url: str, token: str = "") -> bytes:
+    """What an address answers."""
+    request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - ours
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - ours
+        return bytes(answer.read())
+
+
+@pytest.fixture
+def answered(product: Product, tmp_path: Path) -> str:
+    """A request that is in every store and under a published checkpoint."""
+    answers = tmp_path / "answers.jsonl"
+    product.run("load", "--requests", "1", "--key", product.key("audited"), "--answers", str(answers))
+    product.run("verify", "all")
+    return str(json.loads(answers.read_text(encoding="utf-8"))["request_id"])
+
+
+def test_outsiders_derive_the_signed_root_from_what_is_served(product: Product, answered: str) -> None:
+    """Checkpoint and bundles over HTTP, without a token, and nothing else but the public key."""
+    prefix = f"{product.setting('console_url')}/audit/main/"
+    verifier = parse_vkey(product.json("audit", "info")["vkey"])
+    checkpoint = open_checkpoint(fetched(f"{prefix}checkpoint").decode(), verifier)
+
+    edge = TreeEdge()
+    for tile in tiles_of(BUNDLE_LEVEL, checkpoint.size):
+        edge, _ = edge.grow(decode_bundle(fetched(f"{prefix}{tile.path}")))
+
+    assert (checkpoint.size, checkpoint.root) == (edge.size, edge.root())
+
+
+def test_the_api_wants_the_token(product: Product, answered: str) -> None:
+    """Loopback or not, the API is the admin's."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        fetched(f"{product.setting('console_url')}/api/audit/entries")
+
+
+def test_the_console_tells_what_the_commands_tell(product: Product, answered: str) -> None:
+    """The story with its marks, and the request's entries: the same by HTTP."""
+    url = product.setting("console_url")
+
+    story = json.loads(fetched(f"{url}/api/requests/{answered}/why", product.token))
+    entries = json.loads(fetched(f"{url}/api/audit/entries?request={answered}", product.token))["entries"]
+
+    assert product.json("why", answered) == story
+    assert product.json("audit", "search", "--request", answered)["entries"] == entries
+    assert {step["audit"]["index"] for step in story["steps"]} == {entry["index"] for entry in entries}
+
+
+def test_every_step_of_a_story_is_verified(product: Product, answered: str) -> None:
+    """The signed log, Kafka and Postgres say the same of each."""
+    story = product.json("why", answered)
+
+    assert story["ok"]
+    assert {"verified"} == {step["audit"]["state"] for step in story["steps"]}
+
+
+def test_who_changed_what_is_found(product: Product, answered: str) -> None:
+    """Changes by people stand in the log with who made them."""
+    found = product.json("audit", "search", "--tenant", "audited", "--type", "control/created", "--from", "1h")[
+        "entries"
+    ]
+
+    assert found
+    assert all(entry["actor"].startswith("cli/") for entry in found)
+
+
+def test_the_console_says_how_it_is(product: Product) -> None:
+    """Alive, ready, measured, listed."""
+    url = product.setting("console_url")
+
+    assert b'{"status":"ok"}' == fetched(f"{url}/healthz")
+    assert json.loads(fetched(f"{url}/readyz"))["ready"]
+    assert b"quaestor_console_requests_total" in fetched(f"{url}/metrics")
+    assert url in {each["url"] for each in product.json("endpoints")["endpoints"]}
+    assert "running" == product.processes()["console"]["state"]
