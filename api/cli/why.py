@@ -33,6 +33,7 @@ MARKS = {
     MarkState.INCLUDED: "[yellow]included[/yellow]",
     MarkState.PENDING: "[yellow]pending[/yellow]",
     MarkState.UNCHECKED: "[yellow]unchecked[/yellow]",
+    MarkState.GONE: "[dim]gone[/dim]",
     MarkState.MISMATCH: "[bold red]differs[/bold red]",
 }
 
