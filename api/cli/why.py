@@ -74,7 +74,7 @@ def read_story(settings: Settings, request_id: str) -> Story:
         reads = PostgresReads(settings.postgres_dsn)
         try:
             async with open_trail(settings) as trail:
-                return await tell(request_id, reads, trail.marker, seen_in_kafka(settings))
+                return await tell(request_id, reads, trail.marker(), seen_in_kafka(settings))
         finally:
             await reads.close()
 
