@@ -8,13 +8,13 @@ from typing import Any
 
 import typer
 
-from api.cli import audit_holds, audit_retention, audit_search, audit_witness
+from api.cli import audit_anchors, audit_holds, audit_keys, audit_retention, audit_search, audit_witness
 from api.cli.audit_parts import layout_of
 from api.cli.audit_witness import witness_facts, witness_table
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.verify import AuditReport, OnProgress, verify_audit
@@ -28,6 +28,8 @@ def register(app: typer.Typer) -> None:
     audit = typer.Typer(name="audit", help="The audit log: a Merkle tree over every event.", no_args_is_help=True)
     audit.command("info")(info)
     audit.command("verify")(verify)
+    audit_keys.register(audit)
+    audit_anchors.register(audit)
     audit_search.register(audit)
     audit_retention.register(audit)
     audit_holds.register(audit)
@@ -36,13 +38,15 @@ def register(app: typer.Typer) -> None:
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The log's origin, public key, directory, its published checkpoint's size and root, and who witnessed that."""
+    """The log's origin, public keys, directory, its published checkpoint's size and root, and who witnessed that."""
     settings = load_settings(data)
     layout = layout_of(settings)
-    verifier, checkpoint = published(layout)
+    keys, checkpoint = published(layout)
     facts: dict[str, Any] = {
         "origin": checkpoint.origin,
-        "vkey": verifier.vkey,
+        "vkey": keys.today.verifier.vkey,
+        "vkeys": [verifier.vkey for verifier in keys.chain.keys],
+        "hand_overs": len(keys.chain.hand_overs),
         "directory": str(layout.directory.resolve()),
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
@@ -56,6 +60,7 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         print_json(facts)
         return
     witnesses = facts.pop("witnesses", {})
+    facts["vkeys"] = "\n".join(facts["vkeys"])
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
     if policy is not None:
         terminal().print(witness_table(policy, witnesses))
@@ -76,12 +81,12 @@ def verify(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 async def _verified(settings: Settings, on_progress: OnProgress) -> AuditReport:
     layout = layout_of(settings)
-    verifier = load_verifier(layout.key_file, layout.origin)
+    keys = KeyRing(layout).load().chain
     store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
     await store.open()
     try:
         files, lock = LogFiles(layout.directory), FileLockStore(layout.lock_file)
-        return await verify_audit(store, files, lock, verifier, on_progress)
+        return await verify_audit(store, files, lock, keys, on_progress)
     finally:
         await store.close()
 

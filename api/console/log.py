@@ -18,7 +18,7 @@ from processors.audit.checkpoint import parse_checkpoint
 from processors.audit.note import parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, level_size, parse_path
 from schemas.errors import IntegrityError
-from sinks.audit.files import CHECKPOINT, LogFiles
+from sinks.audit.files import CHECKPOINT, HAND_OVERS, LogFiles
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
@@ -27,6 +27,7 @@ SOON = {"cache-control": "public, max-age=1"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 #: Half of an entry is hashes, which don't shrink: more effort gains nothing.
 GZIP_LEVEL = 1
+_HAND_OVER = re.compile(rf"{HAND_OVERS}/([1-9][0-9]{{0,3}})")
 
 
 class PublicLog:
@@ -44,6 +45,10 @@ class PublicLog:
         if path == CHECKPOINT:
             note = await asyncio.to_thread(self._files.checkpoint)
             return not_found("Nothing is published yet.") if note is None else Response(note, 200, SOON, TEXT)
+        hand_over = _HAND_OVER.fullmatch(path)
+        if hand_over is not None:
+            note = await asyncio.to_thread(self._files.hand_over, int(hand_over[1]))
+            return NOT_FOUND if note is None else Response(note, 200, FOR_EVER, TEXT)
         tile = parse_path(path)
         if tile is None:
             return NOT_FOUND

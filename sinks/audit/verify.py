@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from processors.audit.checkpoint import Checkpoint, parse_checkpoint
 from processors.audit.edge import TileFile, TreeEdge
 from processors.audit.entry import LOG_TENANT, Entry, Head
 from processors.audit.kept import EVERYTHING, Kept
+from processors.audit.key_chain import KeyChain
 from processors.audit.merkle import EMPTY_ROOT, HASH_BYTES
-from processors.audit.note import NoteError, Verifier, parse_note
+from processors.audit.note import NoteError, parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tiles_of
 from processors.audit.walk import Differences, EntryWalk
 from processors.parity.checks import Check
@@ -21,6 +22,7 @@ from schemas.errors import IntegrityError
 from schemas.events import ControlAction
 from schemas.topics import CONTROL
 from sinks.audit.files import LogFiles
+from sinks.audit.key_ring import hand_over_difference
 from sinks.audit.lock import LockStore
 from sinks.audit.store import AuditStore, Snapshot, StoredEntry
 
@@ -29,7 +31,7 @@ OnProgress = Callable[[int, int], None]
 #: Entries verified between two looks at the disk and the database.
 CHUNK_ENTRIES = 16 * TILE_WIDTH
 CHECKS = (
-    *("checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
+    *("keys", "checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
     *("offsets", "rows", "heads", "cursors"),
 )
 
@@ -74,7 +76,7 @@ class AuditReport:
 
 
 async def verify_audit(
-    store: AuditStore, files: LogFiles, lock: LockStore, verifier: Verifier, on_progress: OnProgress | None = None
+    store: AuditStore, files: LogFiles, lock: LockStore, keys: KeyChain, on_progress: OnProgress | None = None
 ) -> AuditReport:
     """Verify a log against its published checkpoint, its lock store and its rows; may run while the log grows.
 
@@ -83,7 +85,7 @@ async def verify_audit(
     verification = _Verification(store, files, on_progress or (lambda _done, _total: None))
     published = await asyncio.to_thread(files.checkpoint)
     locked = await asyncio.to_thread(lock.latest)
-    return await verification.run(published, locked, verifier)
+    return await verification.run(published, locked, keys)
 
 
 @dataclass
@@ -101,10 +103,13 @@ class _Verification:
     #: Whether an entry says that retention cut this log.
     tells_of_cut: bool = False
 
-    async def run(self, published: str | None, locked: str | None, verifier: Verifier) -> AuditReport:
+    async def run(self, published: str | None, locked: str | None, keys: KeyChain) -> AuditReport:
         """Read the signed ends, then walk the entries up to them and beyond to the last row."""
-        signed = self._open("checkpoint", published, verifier)
-        held = self._open("lock", locked, verifier)
+        words = await asyncio.to_thread(hand_over_difference, self.files.directory, keys)
+        if words is not None:
+            self.differences.add("keys", words)
+        signed = self._open("checkpoint", published, keys)
+        held = self._open("lock", locked, keys)
         if signed.size > held.size:
             words = f"the lock store has {held.size} entries, the published checkpoint {signed.size}"
             self.differences.add("lock", words)
@@ -132,17 +137,17 @@ class _Verification:
         self._compare_snapshot(snapshot)
         return self._report(signed, snapshot)
 
-    def _open(self, name: str, note: str | None, verifier: Verifier) -> Checkpoint:
+    def _open(self, name: str, note: str | None, keys: KeyChain) -> Checkpoint:
         if note is None:
-            return Checkpoint(verifier.name, 0, EMPTY_ROOT)
+            return Checkpoint(keys.name, 0, EMPTY_ROOT)
         try:
-            return open_checkpoint(note, verifier)
+            return keys.open_checkpoint(note)
         except NoteError as error:
             self.differences.add(name, f"{name}: {error}")
         try:
             return parse_checkpoint(parse_note(note)[0])
         except NoteError:
-            return Checkpoint(verifier.name, 0, EMPTY_ROOT)
+            return Checkpoint(keys.name, 0, EMPTY_ROOT)
 
     def _pass_over_what_is_gone(self, size: int) -> None:
         """Begin where retention left the log: over the hash tiles of what is gone, which must be there."""
