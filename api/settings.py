@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         gt=0,
         description="How long a signed checkpoint may wait for its quorum before that is an alarm.",
     )
+    audit_anchors: tuple[str, ...] = Field(
+        (),
+        description="Where checkpoints of the audit log are anchored: file:PATH, s3://BUCKET/PREFIX, rfc3161:URL, "
+        "options after a # (docs/guides/audit-keys-and-anchors.md).",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
     @model_validator(mode="after")

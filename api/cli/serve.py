@@ -201,6 +201,7 @@ def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
 
 
 def _audit(settings: Settings, monitor: Monitor) -> Work:
+    from api.anchors.uri import make_plans  # noqa: PLC0415
     from sinks.audit.process import run  # noqa: PLC0415
 
     witnessing = _witnessing(settings)
@@ -215,6 +216,7 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
         settings.audit_origin,
         _membership(settings),
         witnessing,
+        lambda layout: make_plans(settings.audit_anchors, layout),
     )
 
 

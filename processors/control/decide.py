@@ -12,6 +12,7 @@ from processors.control.check import Refusal, RefusalCode
 from processors.control.entities import (
     EACH,
     Approval,
+    AuditKey,
     Channel,
     ExchangeRate,
     Increase,
@@ -244,6 +245,24 @@ def remove_channel(state: ControlState, tenant_id: str, channel_id: str, origin:
         message = f"tenant {tenant_id!r} has no channel {channel_id!r}; `quaestor alert channels` shows them"
         return Refusal(RefusalCode.UNKNOWN_CHANNEL, message)
     return _changed(_Place(EntityKind.CHANNEL, tenant_id, channel_id), before, None, origin)
+
+
+def add_audit_key(state: ControlState, key: AuditKey, origin: Origin) -> ControlEvent | Refusal:
+    """A key that from now on signs an audit log."""
+    before = state.audit_keys.get((key.origin, key.key_id))
+    if before is not None:
+        return Refusal(RefusalCode.UNCHANGED, f"the audit key {key.key_id} is recorded already")
+    return _changed(_Place(EntityKind.AUDIT_KEY, SYSTEM_TENANT, key.key_id), None, key, origin)
+
+
+def remove_audit_key(state: ControlState, key: AuditKey, origin: Origin) -> ControlEvent | Refusal:
+    """A key that signs an audit log no more; it stays known. `key` stands for one never recorded: a log's first."""
+    before = state.audit_keys.get((key.origin, key.key_id), key)
+    if before.removed_at is not None:
+        return Refusal(RefusalCode.UNCHANGED, f"that the audit key {key.key_id} is retired is recorded already")
+    removed = msgspec.structs.replace(before, removed_at=origin.now_micros)
+    place = _Place(EntityKind.AUDIT_KEY, SYSTEM_TENANT, key.key_id)
+    return _changed(place, before, removed, origin, action=ControlAction.REMOVED)
 
 
 def set_exchange_rate(state: ControlState, rate: ExchangeRate, origin: Origin) -> ControlEvent | Refusal:

@@ -250,6 +250,21 @@ class ExchangeRate(msgspec.Struct, frozen=True, kw_only=True):
     rate_id: str = ""
 
 
+class AuditKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that signs the audit log's checkpoints. Only its public half is ever here."""
+
+    #: The id in its signatures, eight hex digits.
+    key_id: str
+    #: The log's origin.
+    origin: str
+    #: The key as text, name+hash+base64.
+    vkey: str
+    #: The note in which the key before it hands over to it; empty for the first.
+    hand_over: str = ""
+    #: Microseconds since the epoch. None: it signs, or did until that was recorded.
+    removed_at: int | None = None
+
+
 def limit_id_of(
     tenant_id: str,
     scope: str,
