@@ -56,6 +56,10 @@ WHERE occurred_at >= $4
 """
 
 
+MONTH_TABLES = f"""
+SELECT name FROM unnest($1::text[]) AS asked (name)
+WHERE to_regclass(format('{SCHEMA}.%I', name || to_char($2::timestamptz AT TIME ZONE 'UTC', '_YYYY_MM'))) IS NOT NULL
+"""
 SET_ASIDE = """
 SELECT source_topic, source_partition, source_offset
 FROM quaestor.quarantine_outbox

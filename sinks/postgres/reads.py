@@ -236,6 +236,12 @@ class PostgresReads:
             found |= {row["event_id"]: row["actor"] for row in rows}
         return found
 
+    async def month_tables(self, micros: int) -> frozenset[str]:
+        """The topics whose events of the month of this time have a table: retention drops whole months."""
+        names = [table.name for table in TABLES.values()]
+        found = {row["name"] for row in await self._fetch(queries.MONTH_TABLES, names, micros)}
+        return frozenset(topic for topic, table in TABLES.items() if table.name in found)
+
     async def balances(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None
     ) -> list[AccountBalance]:
