@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from processors.audit.entry import Source
+from schemas.errors import StoreUnavailableError
 from schemas.ids import is_uuid
 from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
@@ -235,6 +236,16 @@ class PostgresReads:
             rows = await self._fetch(queries.actors(TABLES[topic]), tenants, ids, times)
             found |= {row["event_id"]: row["actor"] for row in rows}
         return found
+
+    async def sealed_events(self, tenant_id: str, handle: str | None) -> int | None:
+        """Events with something sealed for this handle (None: for no end user); None when counting takes too long."""
+        try:
+            ((count,),) = await self._fetch(queries.SEALED_EVENTS, tenant_id, handle)
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                return None
+            raise
+        return int(count)
 
     async def balances(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None
