@@ -199,7 +199,8 @@ def _hold(draft: _Draft, event: ControlEvent, hold: LegalHold | None) -> None:
 
 def _erasure(draft: _Draft, event: ControlEvent, erasure: Erasure | None) -> None:
     """For good: whatever else is said of a handle, its key stays destroyed."""
-    if erasure is not None and event.entity_id not in draft.read("erasures"):
+    is_new = event.entity_id not in draft.read("erasures")
+    if erasure is not None and is_new and event.action is ControlAction.ERASED:
         draft.put("erasures", event.entity_id, msgspec.structs.replace(erasure, event_id=event.event_id))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.gateway.vault_keys import open_vault
+from api.gateway.vault_keys import open_vault, vault_secrets
 from infra.embedded.ports import free_ports
 from processors.audit.merkle import root_at
 from processors.audit.tiles import subtree_hash, tile_of_node
@@ -31,6 +31,7 @@ from schemas.topics import REQUESTS
 from sinks.audit.files import LogFiles
 from sinks.audit.layout import AuditLayout
 from sinks.audit.process import published
+from sinks.postgres.key_encryption import WrappedKey
 from sinks.postgres.vault_rows import PostgresRows
 from streams.codec import Codec
 from streams.registry import RegistrySchemas
@@ -348,3 +349,19 @@ def test_calls_that_run_meanwhile_are_answered(story: Story) -> None:
     assert {event.subject_handle != handle for event in events} == {True, False}
     for event in events:
         assert (event.subject_handle != handle) == opens(event.event_id, event.sealed or b"", sealers)
+
+
+def test_older_copies_of_the_vault_end_with_their_key(story: Story) -> None:
+    """All rows are wrapped anew and the old key's line is taken out: a backup's rows open no more, today's do."""
+    product, path = story.product, story.product.data / "secrets" / "vault.key"
+    assert {"2": len(sql(product, SUBJECT_ROWS))} == product.json("audit", "rewrap", "--new-key")["subjects"]
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("1 ")))
+
+    keys = vault_secrets("file", product.data).keys
+    for row in story.rows_before:
+        with pytest.raises(IntegrityError, match="'1'"):
+            asyncio.run(keys.unwrap(TENANT, row["handle"], WrappedKey(row["key_version"], row["wrapped_key"])))
+    sealers = asyncio.run(sealers_left(product))
+    (kept,) = [event for event in sealed_events(product) if event.request_id == story.kept]
+    assert opens(kept.event_id, kept.sealed or b"", sealers)
+    assert {"note": story.other.canaries[1]} == product.json("audit", "unseal", story.kept)["tags"]
