@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from processors.subjects.sealing import NONCE_BYTES, Sealer
-from schemas.errors import StoreUnavailableError
+from schemas.errors import ConfigurationError, IntegrityError, StoreUnavailableError
 from schemas.events import SubjectState
 from schemas.ids import is_name
 from sinks.postgres.vault import SubjectVault
@@ -119,6 +119,9 @@ class Subjects:
         except (StoreUnavailableError, TimeoutError) as error:
             self._rests_until = self._clock() + VAULT_REST_SECONDS
             log.warning("vault_away", error=type(error).__name__)
+            return None
+        except (IntegrityError, ConfigurationError) as error:
+            log.error("subject_key_does_not_open", tenant_id=tenant_id, error=str(error))  # noqa: TRY400 - said in full
             return None
         seal = Seal(subject.handle, Sealer(subject.data_key))
         self._seals.pop((tenant_id, user), None)

@@ -134,6 +134,17 @@ async def test_rewrapped_keys_stay_what_they_are(rows: SubjectRows) -> None:
     assert before == [await vault.subject("acme", f"user {number}") for number in range(5)]
 
 
+async def test_a_wrapping_that_is_no_longer_the_rows_changes_nothing(rows: SubjectRows) -> None:
+    """Two who wrap anew at once: the second one's is of a wrapping that is gone."""
+    vault = vault_of(rows)
+    subject = await vault.subject("acme", USER)
+    row = await vault.find_handle(subject.handle)
+    assert row is not None
+    await rows.replace(row.handle, row.wrapped._replace(wrapped=bytes(60)), row.wrapped._replace(key_version="9"))
+
+    assert row == await vault.find_handle(subject.handle)
+
+
 async def test_what_is_erased_while_it_is_rewrapped_stays_away(rows: SubjectRows) -> None:
     """The new wrapping is of a row that is gone."""
     vault = vault_of(rows)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from api.gateway.subjects import KEPT_SECONDS, TENANT_ITSELF, Subjects
 from processors.subjects.sealing import Sealer
 from schemas.events import RequestEvent, RequestKind, SubjectState
+from sinks.postgres.key_encryption import WrappedKey
 from sinks.postgres.vault_rows import MemoryRows
 from tests.support.gateway_world import TENANT, AwayRows, World, chat, memory_vault, nobody
 
@@ -128,6 +130,19 @@ async def test_without_the_vault_requests_go_on(tmp_path: Path) -> None:
     assert {"team": "red"} == event.tags
 
 
+async def test_a_key_that_does_not_open_is_no_handle() -> None:
+    """A row that was altered must not fail its person's requests; others are known as ever."""
+    rows = MemoryRows()
+    await memory_vault(rows=rows).subject(TENANT, "u")
+    (place,) = rows.rows
+    rows.rows[place] = replace(rows.rows[place], wrapped=WrappedKey("1", bytes(60)))
+    subjects = Subjects(memory_vault(rows=rows), (), nobody)
+    broken, sound = [await subjects.personal(TENANT, user, {}, b"", "id") for user in "uv"]
+
+    assert (SubjectState.UNAVAILABLE, None, None) == (broken.subject_state, broken.subject_handle, broken.sealed)
+    assert SubjectState.LINKED is sound.subject_state
+
+
 async def test_a_vault_that_failed_is_left_alone_for_a_while() -> None:
     """Or every request would wait for it."""
     now = [0.0]
@@ -183,3 +198,16 @@ async def test_keys_leave_memory() -> None:
     subjects.forget()
 
     assert ([(TENANT, "second")], []) == (after_erasure, list(subjects._seals))
+
+
+async def test_a_key_that_was_asked_for_again_leaves_after_others() -> None:
+    """It does not keep those in memory whose time is over."""
+    now = [0.0]
+    subjects = Subjects(memory_vault(), (), nobody, lambda: now[0])
+    for at, user in ((0.0, "first"), (1.0, "second"), (KEPT_SECONDS, "first")):
+        now[0] = at
+        await subjects.personal(TENANT, user, {}, b"", "id")
+    now[0] = KEPT_SECONDS + 1.0
+    subjects.forget()
+
+    assert [(TENANT, "first")] == list(subjects._seals)

@@ -68,6 +68,16 @@ def test_the_key_is_committed_to() -> None:
         Sealer(OTHER_KEY).open("acme", EVENT, forged)
 
 
+def test_a_commitment_does_not_move_a_content() -> None:
+    """One of the same key for another event, in front of this event's content, opens for neither."""
+    other = Sealer(KEY).seal("acme", OTHER_EVENT, NONCE, CONTENT)
+    moved = other[:COMMITMENT_BYTES] + sealed()[COMMITMENT_BYTES:]
+
+    for event in (EVENT, OTHER_EVENT):
+        with pytest.raises(IntegrityError):
+            Sealer(KEY).open("acme", event, moved)
+
+
 def test_commitments_tell_no_two_events_of_one_key() -> None:
     """Nobody without the key can tell that two events were sealed under one."""
     other = Sealer(KEY).seal("acme", OTHER_EVENT, NONCE, CONTENT)
