@@ -55,6 +55,8 @@ class Caller:
     user: str
     #: What must not be found anywhere.
     canaries: list[str] = field(default_factory=list)
+    #: Of the last call, byte for byte.
+    body: bytes = b""
 
     def ask(self, gateway: str) -> str:
         """One call; its request id."""
@@ -65,7 +67,8 @@ class Caller:
             "messages": [{"role": "user", "content": prompt}],
         }  # fmt: skip
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
-        request = urllib.request.Request(f"{gateway}/v1/chat/completions", json.dumps(body).encode(), headers)  # noqa: S310 - ours
+        self.body = json.dumps(body).encode()
+        request = urllib.request.Request(f"{gateway}/v1/chat/completions", self.body, headers)  # noqa: S310 - ours
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own gateway
             text = json.load(answer)["choices"][0]["message"]["content"]
             self.canaries += [prompt, tag, text]
@@ -210,6 +213,17 @@ def test_what_was_sealed_opened_before(story: Story) -> None:
         assert opens(event.event_id, event.sealed or b"", story.sealers_before)
 
 
+def test_a_body_is_shown_to_be_the_requests(story: Story, tmp_path: Path) -> None:
+    """With the salt that only the keys give; one byte more is another body."""
+    body = tmp_path / "body.json"
+    body.write_bytes(story.other.body)
+    same = story.product.json("audit", "unseal", story.kept, "--body", str(body))
+    body.write_bytes(story.other.body + b" ")
+
+    assert same["body_is_the_requests"]
+    assert 1 == exit_code(story.product, "audit", "unseal", story.kept, "--body", str(body))
+
+
 def test_no_copy_opens_with_anything_that_is_left(story: Story) -> None:
     """Neither in Kafka nor in Postgres; what others sealed still does."""
     sealers = asyncio.run(sealers_left(story.product))
@@ -226,10 +240,12 @@ def test_no_copy_opens_with_anything_that_is_left(story: Story) -> None:
     assert 1 == exit_code(story.product, "audit", "unseal", story.before[0])
 
 
-def exit_code(product: Product, *arguments: str) -> int:
-    """Of a command."""
-    done = subprocess.run([str(QUAESTOR), *arguments], env=product.environment(), capture_output=True, check=False)
-    return done.returncode
+def exit_code(product: Product, *arguments: str, given: str = "") -> int:
+    """Of a command that is given this on standard input."""
+    command, environment = [str(QUAESTOR), *arguments], product.environment()
+    return subprocess.run(
+        command, env=environment, cwd=product.data.parent, input=given.encode(), capture_output=True, check=False
+    ).returncode
 
 
 def test_nothing_of_the_subject_is_readable_anywhere(story: Story) -> None:
@@ -293,9 +309,18 @@ def test_asking_again_says_that_it_is_done(story: Story) -> None:
 
 
 def test_an_unknown_subject_is_an_answer(story: Story) -> None:
-    """One line, exit code 1."""
+    """One line, exit code 1; so is somebody of another tenant, and whoever was erased and did not call again."""
     assert 1 == exit_code(story.product, "audit", "erase", "--tenant", TENANT, "--subject", "nobody@example.com")
     assert 1 == exit_code(story.product, "audit", "erase", "--tenant", "acme", "--handle", story.handle)
+
+
+def test_an_id_may_come_from_standard_input(story: Story) -> None:
+    """So that it does not stay in the history of a shell; the second time nobody knows it."""
+    caller = Caller(story.erased.key, "fay@example.com")
+    caller.ask(story.gateways[0])
+    command = ("audit", "erase", "--tenant", TENANT, "--subject", "-", "--no-wait")
+
+    assert [0, 1] == [exit_code(story.product, *command, given=f"{caller.user}\n") for _ in range(2)]
 
 
 def test_a_restored_row_does_not_come_back(story: Story) -> None:
