@@ -175,7 +175,8 @@ def erasures(
         print_json({"erasures": rows})
         return
     columns = ("tenant", "handle", "erased_at", "sealed_events", "certificate")
-    terminal().print(table("Erasures", columns, [[row[name] for name in columns] for row in rows], numbers=(3,)))
+    cells = [[*(row[name] for name in columns[:-1]), "written" if row["certificate"] else "missing"] for row in rows]
+    terminal().print(table("Erasures", columns, cells, numbers=(3,)))
 
 
 def _row(settings: Settings, erasure: Erasure) -> dict[str, Any]:

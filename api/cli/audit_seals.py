@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,11 @@ import typer
 
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
+from api.cli.times import time_text
 from api.gateway.subjects import COMMITMENT_PREFIX, TENANT_ITSELF
 from api.gateway.vault_keys import open_vault, ring_file
 from api.settings import Settings, load_settings
+from processors.control import Erasure
 from processors.subjects.sealing import Sealer
 from schemas.ids import is_uuid
 from sinks.postgres.reads import PostgresReads, StoredEvent
@@ -42,7 +45,7 @@ def unseal(
     with control_session(settings) as session:
         erasures = session.state.erasures
     vault = open_vault(settings.postgres_dsn, settings.vault_keys, settings.data, erasures.__contains__)
-    event, content = asyncio.run(_opened(settings, vault, request_id))
+    event, content = asyncio.run(_opened(settings, vault, erasures, request_id))
     commitment = _bytes(event.fields["body_commitment"])
     found: dict[str, Any] = {
         "request_id": request_id,
@@ -62,7 +65,9 @@ def unseal(
     raise typer.Exit(0 if found.get("body_is_the_requests", True) else 1)
 
 
-async def _opened(settings: Settings, vault: SubjectVault, request_id: str) -> tuple[StoredEvent, dict[str, Any]]:
+async def _opened(
+    settings: Settings, vault: SubjectVault, erasures: Mapping[str, Erasure], request_id: str
+) -> tuple[StoredEvent, dict[str, Any]]:
     reads = PostgresReads(settings.postgres_dsn)
     try:
         sealed = [event for event in await reads.story(request_id) if event.fields.get("sealed")]
@@ -71,8 +76,11 @@ async def _opened(settings: Settings, vault: SubjectVault, request_id: str) -> t
         (event, *_) = sealed
         handle = event.fields["subject_handle"]
         row = await (vault.find_handle(handle) if handle else vault.find(event.tenant_id, TENANT_ITSELF))
-        if row is None or vault.is_erased(row.handle):
-            fail(f"the key of {handle or 'the tenant itself'} is not in the vault: erased, or of another vault")
+        gone = erasures.get(row.handle if row else handle or "")
+        if gone is not None:
+            fail(f"data subject {gone.handle} was erased at {time_text(gone.erased_at)}: nothing opens what was sealed")
+        if row is None:
+            fail(f"the key of {handle or 'the tenant itself'} is not in the vault")
         sealer = Sealer((await vault.open(row)).data_key)
         opened = sealer.open(event.tenant_id, event.event_id, _bytes(event.fields["sealed"]))
         return event, json.loads(opened)
@@ -109,7 +117,7 @@ def rewrap(
     if as_json:
         print_json({"subjects": counts})
     else:
-        terminal().print(table("Data keys by the key that wraps them", ("key", "subjects"), list(counts.items())))
+        terminal().print(table("Data keys", ("wrapped by key", "subjects"), list(counts.items()), numbers=(1,)))
 
 
 async def _rewrapped(vault: SubjectVault, on_progress: Any) -> dict[str, int]:

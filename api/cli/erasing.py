@@ -6,6 +6,7 @@ a command that dies on its way leaves nothing open, and the next one finishes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -42,8 +43,9 @@ class Destroyed(NamedTuple):
 
     @property
     def forgotten_at(self) -> int:
-        """When the last gateway has let go of the key, microseconds since the epoch."""
-        return self.at + int(FORGOTTEN_SECONDS * MICROS_PER_SECOND)
+        """When the last gateway has surely let go of the key, microseconds since the epoch, a whole second."""
+        until = self.at + FORGOTTEN_SECONDS * MICROS_PER_SECOND
+        return math.ceil(until / MICROS_PER_SECOND) * MICROS_PER_SECOND
 
 
 #: How many events have something sealed for a subject: (tenant, handle).

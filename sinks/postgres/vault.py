@@ -90,10 +90,6 @@ class SubjectVault:
         """The row of a handle, erased or not; opens none."""
         return await self._rows.find_handle(handle)
 
-    def is_erased(self, handle: str) -> bool:
-        """Whether the control topic has the erasure of a handle: what its row holds is not to be opened."""
-        return self._erased(handle)
-
     async def open(self, row: SubjectRow) -> Subject:
         """The subject of a row; raises IntegrityError when the keys don't open it."""
         return Subject(row.handle, await self._secrets.keys.unwrap(row.tenant_id, row.handle, row.wrapped))

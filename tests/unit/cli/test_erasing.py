@@ -143,4 +143,4 @@ async def test_gateways_are_waited_for() -> None:
 
     assert done is not None
     assert FORGOTTEN_SECONDS > KEPT_SECONDS
-    assert done.forgotten_at - done.at == FORGOTTEN_SECONDS * MICROS_PER_SECOND
+    assert FORGOTTEN_SECONDS <= (done.forgotten_at - done.at) / MICROS_PER_SECOND < FORGOTTEN_SECONDS + 1
