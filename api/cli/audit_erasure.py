@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from api.cli.audit_parts import layout_of
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.erasing import DataSubject, Destroyed, destroy
@@ -22,7 +23,6 @@ from api.gateway.vault_keys import open_vault
 from api.settings import Settings, load_settings
 from processors.control import Erasure
 from sinks.audit.files import LogFiles
-from sinks.audit.layout import AuditLayout
 from sinks.audit.process import published
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
@@ -59,8 +59,11 @@ def erase(
         fail("name the data subject: --subject as the app sends it, or --handle as events have it", 2)
     if handle is not None and not HANDLE.fullmatch(handle):
         fail("--handle: 32 hex digits, the subject_handle of an event", 2)
+    user = sys.stdin.readline().strip() if subject == "-" else subject
+    if user == TENANT_ITSELF:
+        fail("an empty id names nobody", 2)
     settings = load_settings(data)
-    asked = DataSubject(tenant, sys.stdin.readline().strip() if subject == "-" else subject, handle)
+    asked = DataSubject(tenant, user, handle)
     done = asyncio.run(_destroyed(settings, asked, reason))
     if done is None:
         _unknown(asked)
@@ -79,15 +82,11 @@ def erase(
 
 async def _destroyed(settings: Settings, asked: DataSubject, reason: str | None) -> Destroyed | None:
     reads = PostgresReads(settings.postgres_dsn)
-
-    async def count(tenant_id: str, handle: str) -> int | None:
-        return await reads.sealed_events(tenant_id, None if asked.user_id == TENANT_ITSELF else handle)
-
     with control_session(settings) as session:
         erased = session.state.erasures.__contains__
         vault = open_vault(settings.postgres_dsn, settings.vault_keys, settings.data, erased)
         try:
-            return await destroy(session, vault, asked, count, reason)
+            return await destroy(session, vault, asked, reads.sealed_events, reason)
         finally:
             await vault.close()
             await reads.close()
@@ -114,7 +113,7 @@ def _wait(until_micros: int, *, quiet: bool) -> None:
 
 async def _certified(settings: Settings, done: Destroyed) -> dict[str, Any]:
     """The certificate, once a signed checkpoint covers the entry of the control event."""
-    layout = AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
+    layout = layout_of(settings)
     store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
     deadline = time.monotonic() + AUDITED_SECONDS_MAX
     await store.open()

@@ -268,7 +268,11 @@ def erase_subject(state: ControlState, erasure: Erasure, origin: Origin) -> Cont
     """Make the erasure of a data subject known: from then on no gateway uses its key; erased_at is from the origin."""
     if erasure.handle in state.erasures:
         return Refusal(RefusalCode.UNCHANGED, f"subject {erasure.handle} was erased already")
-    wrong = check.names(tenant=erasure.tenant_id, handle=erasure.handle) or check.text("reason", origin.reason or "")
+    wrong = (
+        check.names(tenant=erasure.tenant_id, handle=erasure.handle)
+        or check.text("reason", origin.reason or "")
+        or check.not_held(state.holds, erasure.tenant_id, erasure.handle)
+    )
     place = _Place(EntityKind.SUBJECT, erasure.tenant_id, erasure.handle)
     erased = msgspec.structs.replace(erasure, erased_at=origin.now_micros)
     return wrong or _changed(place, None, erased, origin, action=ControlAction.ERASED)

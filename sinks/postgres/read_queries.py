@@ -67,7 +67,7 @@ SELECT count(*) FROM quaestor.quarantine_outbox WHERE $1::text IS NULL OR sink =
 """
 SEALED_EVENTS = f"""
 SELECT count(*) FROM {SCHEMA}.request_event
-WHERE tenant_id = $1 AND subject_handle IS NOT DISTINCT FROM $2 AND sealed IS NOT NULL
+WHERE tenant_id = $1 AND subject_handle = $2 AND sealed IS NOT NULL
 """
 BALANCES = f"""
 SELECT

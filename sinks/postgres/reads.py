@@ -237,8 +237,8 @@ class PostgresReads:
             found |= {row["event_id"]: row["actor"] for row in rows}
         return found
 
-    async def sealed_events(self, tenant_id: str, handle: str | None) -> int | None:
-        """Events with something sealed for this handle (None: for no end user); None when counting takes too long."""
+    async def sealed_events(self, tenant_id: str, handle: str) -> int | None:
+        """Events with something sealed for this handle; None when counting them takes too long."""
         try:
             ((count,),) = await self._fetch(queries.SEALED_EVENTS, tenant_id, handle)
         except StoreUnavailableError as error:

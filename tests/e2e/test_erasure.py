@@ -323,6 +323,17 @@ def test_an_id_may_come_from_standard_input(story: Story) -> None:
     assert [0, 1] == [exit_code(story.product, *command, given=f"{caller.user}\n") for _ in range(2)]
 
 
+def test_a_legal_hold_stands_against_it(story: Story) -> None:
+    """Nothing is recorded or destroyed: what was sealed opens as before."""
+    hold = ("audit", "hold", "add", "--tenant", TENANT, "--request", story.kept, "--reason", "case 7")
+    hold_id = story.product.json(*hold)["hold"]["id"]
+    refused = exit_code(story.product, "audit", "erase", "--tenant", TENANT, "--subject", story.other.user, "--no-wait")
+    story.product.run("audit", "hold", "release", hold_id)
+
+    assert 1 == refused
+    assert story.product.json("audit", "unseal", story.kept)["handle"]
+
+
 def test_a_restored_row_does_not_come_back(story: Story) -> None:
     """An old copy of the vault is put in place: a gateway that starts deletes what was erased, and only that."""
     sql(story.product, "DELETE FROM quaestor.subject")

@@ -13,6 +13,7 @@ from processors.control import (
     ControlState,
     ExchangeRate,
     Increase,
+    LegalHold,
     Limit,
     Origin,
     Provider,
@@ -349,3 +350,17 @@ def test_an_erasure_names_a_subject(change: dict[str, str]) -> None:
 
     assert isinstance(refused, Refusal)
     assert RefusalCode.INVALID_NAME is refused.code
+
+
+def test_what_a_legal_hold_covers_is_not_erased() -> None:
+    """The refusal names the hold; once it is released, or for somebody else, nothing stands against it."""
+    hold = LegalHold(hold_id="hold_1", tenant_id="acme", subject_handle=ERASURE.handle, reason="case 7")
+    held = ControlState(holds={"hold_1": hold})
+
+    refused = control.erase_subject(held, ERASURE, ORIGIN)
+
+    assert isinstance(refused, Refusal)
+    assert RefusalCode.HELD is refused.code
+    assert "hold_1" in refused.message
+    other = msgspec.structs.replace(ERASURE, handle="cd" * 16)
+    assert isinstance(control.erase_subject(held, other, ORIGIN), ControlEvent)
