@@ -10,11 +10,13 @@ import typer
 from api.audit.receipts import layout_of
 from api.cli import (
     audit_anchors,
+    audit_erasure,
     audit_holds,
     audit_keys,
     audit_proofs,
     audit_rebuild,
     audit_retention,
+    audit_seals,
     audit_search,
     audit_verify,
     audit_witness,
@@ -39,6 +41,8 @@ def register(app: typer.Typer) -> None:
     audit_search.register(audit)
     audit_retention.register(audit)
     audit_holds.register(audit)
+    audit_erasure.register(audit)
+    audit_seals.register(audit)
     audit_witness.register(audit)
     app.add_typer(audit)
 

@@ -64,6 +64,7 @@ def gateway(
         fail_open_nano=parse_nano(settings.fail_open_usd_per_hour),
         stream_step_tokens=settings.stream_step_tokens,
         tags_allowed=settings.tags_allowed,
+        vault_keys=settings.vault_keys,
         linger_milliseconds=settings.linger_milliseconds,
         log_level=settings.log_level,
     )

@@ -14,6 +14,7 @@ from processors.control.entities import (
     Approval,
     AuditKey,
     Channel,
+    Erasure,
     ExchangeRate,
     Increase,
     Limit,
@@ -280,6 +281,20 @@ def remove_exchange_rate(state: ControlState, base: str, quote: str, origin: Ori
         message = f"there is no rate from {base} to {quote}; `quaestor rate list` shows them"
         return Refusal(RefusalCode.UNKNOWN_RATE, message)
     return _changed(_Place(EntityKind.EXCHANGE_RATE, SYSTEM_TENANT, f"{base}-{quote}"), before, None, origin)
+
+
+def erase_subject(state: ControlState, erasure: Erasure, origin: Origin) -> ControlEvent | Refusal:
+    """Make the erasure of a data subject known: from then on no gateway uses its key; erased_at is from the origin."""
+    if erasure.handle in state.erasures:
+        return Refusal(RefusalCode.UNCHANGED, f"subject {erasure.handle} was erased already")
+    wrong = (
+        check.names(tenant=erasure.tenant_id, handle=erasure.handle)
+        or check.text("reason", origin.reason or "")
+        or check.not_held(state.holds, erasure.tenant_id, erasure.handle)
+    )
+    place = _Place(EntityKind.SUBJECT, erasure.tenant_id, erasure.handle)
+    erased = msgspec.structs.replace(erasure, erased_at=origin.now_micros)
+    return wrong or _changed(place, None, erased, origin, action=ControlAction.ERASED)
 
 
 def _unknown_limit(limit_id: str) -> Refusal:

@@ -265,6 +265,23 @@ class AuditKey(msgspec.Struct, frozen=True, kw_only=True):
     removed_at: int | None = None
 
 
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A data subject whose key was destroyed. Nothing of it says who that was."""
+
+    #: The random handle that stands in events, which nothing links to a person any more.
+    handle: str
+    #: Whose end user it was.
+    tenant_id: str
+    #: Version of the key-encryption key that wrapped the destroyed data key; there is one data key per handle.
+    key_version: str
+    #: Events with something sealed under it that were known when it was destroyed. None: not counted in time.
+    sealed_events: int | None
+    #: Microseconds since the epoch.
+    erased_at: int = 0
+    #: event_id of the control event that says it; filled in by the fold.
+    event_id: str = ""
+
+
 def limit_id_of(
     tenant_id: str,
     scope: str,

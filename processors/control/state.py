@@ -7,7 +7,16 @@ from typing import Any, cast
 
 import msgspec
 
-from processors.control.entities import AuditKey, Channel, ExchangeRate, Limit, Provider, Route, VirtualKey
+from processors.control.entities import (
+    AuditKey,
+    Channel,
+    Erasure,
+    ExchangeRate,
+    Limit,
+    Provider,
+    Route,
+    VirtualKey,
+)
 from processors.control.kept import LegalHold, Retention
 from processors.pricing.prices import Price, PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -51,6 +60,8 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     holds: Mapping[str, LegalHold] = {}
     #: Keys of audit logs by (origin, key id), removed ones included; the first key of a log only when it is removed.
     audit_keys: Mapping[tuple[str, str], AuditKey] = {}
+    #: Data subjects that were erased, by handle: what the vault must not have any more.
+    erasures: Mapping[str, Erasure] = {}
     #: Prices by (provider, the provider's model name) (index).
     prices: Mapping[tuple[str, str], Price] = {}
 
@@ -202,6 +213,13 @@ def _audit_key(draft: _Draft, event: ControlEvent, key: AuditKey | None) -> None
         draft.put("audit_keys", (key.origin, event.entity_id), key)
 
 
+def _erasure(draft: _Draft, event: ControlEvent, erasure: Erasure | None) -> None:
+    """For good: whatever else is said of a handle, its key stays destroyed."""
+    is_new = event.entity_id not in draft.read("erasures")
+    if erasure is not None and is_new and event.action is ControlAction.ERASED:
+        draft.put("erasures", event.entity_id, msgspec.structs.replace(erasure, event_id=event.event_id))
+
+
 def _book(draft: _Draft, event: ControlEvent, book: PriceBook | None) -> None:
     provider_id = event.entity_id
     before: PriceBook | None = draft.read("books").get(provider_id)
@@ -223,4 +241,5 @@ _CHANGES: Mapping[EntityKind, tuple[type, Callable[[_Draft, ControlEvent, Any], 
     EntityKind.RETENTION: (Retention, _retention),
     EntityKind.LEGAL_HOLD: (LegalHold, _hold),
     EntityKind.AUDIT_KEY: (AuditKey, _audit_key),
+    EntityKind.SUBJECT: (Erasure, _erasure),
 }

@@ -69,6 +69,10 @@ CURSORS = "SELECT topic, partition, next_offset FROM quaestor.stream_cursor WHER
 QUARANTINED = """
 SELECT count(*) FROM quaestor.quarantine_outbox WHERE $1::text IS NULL OR sink = $1
 """
+SEALED_EVENTS = f"""
+SELECT count(*) FROM {SCHEMA}.request_event
+WHERE tenant_id = $1 AND subject_handle = $2 AND sealed IS NOT NULL
+"""
 BALANCES = f"""
 SELECT
     tenant_id, account, currency,
