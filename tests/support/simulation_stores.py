@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from processors.audit.commitment import Salts
 from processors.budgets.live import LiveFold
 from schemas.errors import FencedError
 from sinks.audit.memory import MemoryAuditStore
@@ -382,7 +383,7 @@ class AuditBench(StoreBench):
 
     def sink(self, process: str) -> Sink:
         """As the bench says."""
-        sink = AuditSink(Remote(self.store, self.wire, process), _NoFiles(), process)  # type: ignore[arg-type]
+        sink = AuditSink(Remote(self.store, self.wire, process), _NoFiles(), Salts(bytes(32)), process)  # type: ignore[arg-type]
         sink.policy = replace(SMALL, keeps_poison=True, takes_everything=True)
         return sink
 

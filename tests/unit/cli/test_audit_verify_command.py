@@ -14,8 +14,11 @@ from api.cli.main import application
 from processors.audit.note import Signer
 from processors.audit.trust import Trust
 from sinks.audit.export import export_tenant
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.lock import FileLockStore
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import BuiltReceipt, build_receipts
+from sinks.audit.rotation import Rotation
 from tests.support.audit import ORIGIN, SALTS, AuditWorld
 from tests.support.witnesses import cosigner
 
@@ -149,3 +152,16 @@ def test_a_log_is_checked_and_remembered(world: AuditWorld, tmp_path: Path) -> N
 def test_what_does_not_go_together_is_refused(world: AuditWorld, arguments: list[str]) -> None:
     """One thing is checked at a time."""
     run(world, *arguments, code=1)
+
+
+def test_the_first_key_leads_to_todays_by_the_hand_overs(world: AuditWorld, tmp_path: Path) -> None:
+    """Who was given the first key verifies a log that another signs by now; without the hand-over it is refused."""
+    hand_over, chosen = tmp_path / "1", ("--log", world.layout.directory)
+    rotation = Rotation(KeyRing(world.layout), FileLockStore(world.layout.lock_file))
+    made = rotation.rotate(1, 0).hand_over
+    rotation.retire(made.old.key_id)
+    asyncio.run(world.grow(5))
+    hand_over.write_text((world.layout.directory / "keys" / "1").read_text("utf-8"), "utf-8")
+
+    assert "no known key" in run(world, *chosen, code=1)
+    run(world, *chosen, "--hand-over", hand_over)
