@@ -15,13 +15,15 @@ from starlette.responses import Response
 
 from api.console.problems import NOT_FOUND, Problem, not_found
 from processors.audit.checkpoint import parse_checkpoint
+from processors.audit.kept import EVERYTHING, encode_kept
 from processors.audit.note import parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, level_size, parse_path
 from schemas.errors import IntegrityError
-from sinks.audit.files import CHECKPOINT, LogFiles
+from sinks.audit.files import CHECKPOINT, MINIMUM_INDEX, LogFiles
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
+JSON = "application/json"
 #: The checkpoint is replaced up to four times a second.
 SOON = {"cache-control": "public, max-age=1"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
@@ -44,6 +46,9 @@ class PublicLog:
         if path == CHECKPOINT:
             note = await asyncio.to_thread(self._files.checkpoint)
             return not_found("Nothing is published yet.") if note is None else Response(note, 200, SOON, TEXT)
+        if path == MINIMUM_INDEX:
+            kept = await asyncio.to_thread(self._files.kept)
+            return NOT_FOUND if kept == EVERYTHING else Response(encode_kept(kept), 200, SOON, JSON)
         tile = parse_path(path)
         if tile is None:
             return NOT_FOUND

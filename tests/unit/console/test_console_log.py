@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from processors.audit.entry import Head
+from processors.audit.kept import Kept, parse_kept
 from processors.audit.tiles import BUNDLE_LEVEL, TileId, tile_set
 from tests.support.console import ConsoleWorld
 
@@ -154,3 +156,13 @@ async def test_a_damaged_checkpoint_is_a_fault_that_is_told(world: ConsoleWorld)
 
     assert (500, "internal") == (answer.status, answer.json()["code"])
     assert answer.headers["x-correlation-id"] == answer.json()["correlation_id"]
+
+
+async def test_a_cut_log_says_where_it_begins(world: ConsoleWorld) -> None:
+    """Whoever verifies it from here needs to know; one that was never cut has no such file."""
+    assert 404 == (await world.ask("/audit/main/minimum-index", token=None)).status
+    kept = Kept(256, 400, {"a": Head(3, bytes(32))}, {("t", "id", 0): 7})
+    world.audit.files.publish_kept(kept)
+
+    answer = await world.ask("/audit/main/minimum-index", token=None)
+    assert (200, kept) == (answer.status, parse_kept(answer.body))
