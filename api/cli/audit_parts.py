@@ -29,12 +29,15 @@ KAFKA_IDLE_SECONDS_MAX = 2.0
 
 
 class Trail(NamedTuple):
-    """A log that is read: its rows, its files, and what marks records with it."""
+    """A log that is read: its rows and its files."""
 
     layout: AuditLayout
     store: AuditStore
     files: LogFiles
-    marker: Marker
+
+    def marker(self) -> Marker:
+        """What marks records, with the keys there are now: at the first start the sequencer makes them meanwhile."""
+        return Marker(self.store, self.files, _verifier(self.layout), _salts(self.layout))
 
 
 @asynccontextmanager
@@ -44,8 +47,7 @@ async def open_trail(settings: Settings) -> AsyncIterator[Trail]:
     store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
     await store.open()
     try:
-        files = LogFiles(layout.directory)
-        yield Trail(layout, store, files, Marker(store, files, _verifier(layout), _salts(layout)))
+        yield Trail(layout, store, LogFiles(layout.directory))
     finally:
         await store.close()
 

@@ -59,7 +59,7 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         return {"postgres": True}
 
     async def tell_one(request_id: str) -> Story:
-        return await tell(request_id, reads, trail.marker, seen)
+        return await tell(request_id, reads, trail.marker(), seen)
 
     async def published_now() -> tuple[Verifier, Checkpoint]:
         from sinks.audit.process import published  # noqa: PLC0415 - loads what the sequencer needs

@@ -33,6 +33,7 @@ MARKS = {
     MarkState.INCLUDED: "[yellow]included[/yellow]",
     MarkState.PENDING: "[yellow]pending[/yellow]",
     MarkState.UNCHECKED: "[yellow]unchecked[/yellow]",
+    MarkState.GONE: "[dim]gone[/dim]",
     MarkState.MISMATCH: "[bold red]differs[/bold red]",
 }
 
@@ -73,7 +74,7 @@ def read_story(settings: Settings, request_id: str) -> Story:
         reads = PostgresReads(settings.postgres_dsn)
         try:
             async with open_trail(settings) as trail:
-                return await tell(request_id, reads, trail.marker, seen_in_kafka(settings))
+                return await tell(request_id, reads, trail.marker(), seen_in_kafka(settings))
         finally:
             await reads.close()
 

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from api.console.problems import NOT_FOUND, Problem, not_found
 from processors.audit.checkpoint import parse_checkpoint
-from processors.audit.kept import EVERYTHING, encode_kept
 from processors.audit.note import parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, level_size, parse_path
 from schemas.errors import IntegrityError
@@ -47,8 +46,8 @@ class PublicLog:
             note = await asyncio.to_thread(self._files.checkpoint)
             return not_found("Nothing is published yet.") if note is None else Response(note, 200, SOON, TEXT)
         if path == MINIMUM_INDEX:
-            kept = await asyncio.to_thread(self._files.kept)
-            return NOT_FOUND if kept == EVERYTHING else Response(encode_kept(kept), 200, SOON, JSON)
+            kept = await asyncio.to_thread(self._files.minimum_index)
+            return not_found("This log was never cut.") if kept is None else Response(kept, 200, SOON, JSON)
         tile = parse_path(path)
         if tile is None:
             return NOT_FOUND

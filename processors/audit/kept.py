@@ -33,6 +33,11 @@ class Kept(NamedTuple):
     #: Partition to the offset after its last entry before it.
     next_offsets: dict[PartitionKey, int]
 
+    def gave_up(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether the record's entry was below the minimum index."""
+        ends = (end for key, end in self.next_offsets.items() if (key[0], key[2]) == (topic, partition))
+        return offset < max(ends, default=0)
+
 
 #: Of a log that was never pruned.
 EVERYTHING = Kept(0, 0, {}, {})

@@ -5,6 +5,7 @@
 `included`: the same without the record's bytes (not at hand, an entry of version 1, or no salt secret).
 `pending`: not sequenced yet, or not yet under a published checkpoint.
 `unchecked`: sequenced, but the log's key is not here to check anything with.
+`gone`: retention cut the log behind it; a receipt of before still verifies.
 `mismatch`: something differs; the detail says what.
 """
 
@@ -30,6 +31,7 @@ class MarkState(StrEnum):
     INCLUDED = "included"
     PENDING = "pending"
     UNCHECKED = "unchecked"
+    GONE = "gone"
     MISMATCH = "mismatch"
 
 

@@ -140,13 +140,17 @@ class LogFiles:
 
     def kept(self) -> Kept:
         """What the log still has; raises IntegrityError for a file that can't be read, StoreUnavailableError."""
+        data = self.minimum_index()
+        return EVERYTHING if data is None else parse_kept(data)
+
+    def minimum_index(self) -> bytes | None:
+        """What the log says that it still has, as it lies there; None for a log that was never cut."""
         path = self.directory / MINIMUM_INDEX
         try:
             with disk(path):
-                data = path.read_bytes()
+                return path.read_bytes()
         except FileNotFoundError:
-            return EVERYTHING
-        return parse_kept(data)
+            return None
 
     def publish_kept(self, kept: Kept) -> None:
         """Replace what the log says that it still has; raises StoreUnavailableError."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from processors.audit.checkpoint import Checkpoint, open_checkpoint
 from processors.audit.commitment import Salts
+from processors.audit.kept import Kept
 from processors.audit.marks import Claim, Mark, MarkState, Seen, mark_of
 from processors.audit.merkle import EMPTY_ROOT
 from processors.audit.note import NoteError, Verifier
@@ -58,10 +59,13 @@ class Marker:
         note = self._files.checkpoint()
         try:
             checkpoint = NOTHING if note is None else open_checkpoint(note, self._verifier)
-        except NoteError as error:
+            kept = self._files.kept()
+        except (NoteError, IntegrityError) as error:
             return [Mark(MarkState.MISMATCH, None, f"the published checkpoint: {error}") for _ in claims]
         tree = PublishedTree(self._files, checkpoint)
-        return [self._mark(claim, tree, standing, seen.get(_at(claim))) for claim in claims]
+        return [
+            _gone(claim, kept, standing) or self._mark(claim, tree, standing, seen.get(_at(claim))) for claim in claims
+        ]
 
     def _mark(self, claim: Claim, tree: PublishedTree, standing: Standing, seen: Seen | None) -> Mark:
         place = standing.places.get(_at(claim))
@@ -74,6 +78,15 @@ class Marker:
         except IntegrityError as error:
             return Mark(MarkState.MISMATCH, place.seq, str(error))
         return mark_of(claim, place.seq, found, tree.checkpoint, seen, self._salts)
+
+
+def _gone(claim: Claim, kept: Kept, standing: Standing) -> Mark | None:
+    place = standing.places.get(_at(claim))
+    is_below = kept.gave_up(*claim[:3]) if place is None else place.seq < kept.minimum_index
+    if not is_below:
+        return None
+    index = None if place is None else place.seq
+    return Mark(MarkState.GONE, index, f"retention gave up the entries below {kept.minimum_index}")
 
 
 def _at(claim: Claim) -> At:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +15,8 @@ from processors.audit.edge import TreeEdge
 from processors.audit.note import parse_vkey
 from processors.audit.tiles import BUNDLE_LEVEL, decode_bundle, tiles_of
 from tests.e2e.product import Product
+
+DEADLINE_SECONDS = 60
 
 
 def fetched(url: str, token: str = "") -> bytes:
@@ -29,7 +32,12 @@ def answered(product: Product, tmp_path: Path) -> str:
     answers = tmp_path / "answers.jsonl"
     product.run("load", "--requests", "1", "--key", product.key("audited"), "--answers", str(answers))
     product.run("verify", "all")
-    return str(json.loads(answers.read_text(encoding="utf-8"))["request_id"])
+    request_id = str(json.loads(answers.read_text(encoding="utf-8"))["request_id"])
+    # What is sequenced is published a moment later.
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while "pending" in {step["audit"]["state"] for step in product.json("why", request_id, check=False)["steps"]}:
+        assert time.monotonic() < deadline
+    return request_id
 
 
 def test_outsiders_derive_the_signed_root_from_what_is_served(product: Product, answered: str) -> None:

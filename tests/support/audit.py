@@ -135,7 +135,7 @@ class AuditWorld:
 
     async def claim(self) -> None:
         """Take the log, as a starting process does."""
-        state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID) | {CONTROL_PARTITION: CONTROL_ID})
+        state = await self.sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID))
         await self.publisher.open(state)
         await self.sequencer.end_with_heads()
 
@@ -146,13 +146,16 @@ class AuditWorld:
 
     async def tell_of_cut(self) -> None:
         """Enter and publish that the log is cut, as the control topic tells it."""
+        if isinstance(self.store, MemoryAuditStore):
+            self.store.positions.setdefault(CONTROL_PARTITION, (CONTROL_ID, 0))
         offset = (await self.store.cursors()).get(CONTROL_PARTITION, 0)
         fields = {
             "tenant_id": "_system", "event_id": derived_id("test", "control", str(offset), ""), "request_id": None,
             "action": "PRUNED", "occurred_at": 1_700_000_000_000_000,
         }  # fmt: skip
         record = LogRecord(*CONTROL_PARTITION, offset, 1_700_000_000_000, b"key", b"\0\0\0\0\6cut", ())
-        span = Span(CONTROL_PARTITION, CONTROL_ID, offset, offset + 1, [Decoded(offset, fields, record)])
+        span = Span(CONTROL_PARTITION, CONTROL_ID, offset, offset + 1)
+        span.records = [Decoded(offset, fields, record)]
         await self.sequencer.append([span])
         await self.publish()
 

@@ -8,6 +8,7 @@ import pytest
 
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.entry import MAGIC_UNSALTED, decode_entry, encode_entry
+from processors.audit.kept import Kept
 from processors.audit.marks import Included, Mark, MarkState, mark_of
 from processors.audit.merkle import leaf_hash
 from processors.audit.tiles import TileId
@@ -134,3 +135,18 @@ async def test_an_entry_of_version_one_is_only_included(told: Told) -> None:
     mark = mark_of(told.claims[0], 0, Included(entry, []), checkpoint, seen, SALTS)
 
     assert (MarkState.INCLUDED, 0) == (mark.state, mark.index)
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+async def test_what_retention_gave_up_is_gone(told: Told, has_rows: bool) -> None:
+    """Neither proven nor different, whether its row is still there or went with its table partition."""
+    ends = {(claim.topic, "id", claim.partition): claim.offset + 1 for claim in sorted(told.claims)}
+    told.world.files.publish_kept(Kept(65_536, 400, {}, ends))
+    if not has_rows:
+        told.world.store.stored = []  # type: ignore[attr-defined]  # the fake's
+
+    marks = await told.marks()
+    assert {(MarkState.GONE, "retention gave up the entries below 65536")} == {
+        (each.state, each.detail) for each in marks
+    }
+    assert has_rows is (None not in {mark.index for mark in marks})
