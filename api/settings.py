@@ -106,6 +106,13 @@ class Settings(BaseSettings):
         ("team", "feature", "environment", "service", "agent", "version", "purpose"),
         description="Tag and metadata keys that stand in events in the clear; others are sealed.",
     )
+    vault_keys: str = Field(
+        "file",
+        pattern=r"^(file(:.+)?|env:[A-Za-z_][A-Za-z0-9_]*|kms:[A-Za-z0-9_.]+:[A-Za-z0-9_]+)$",
+        description="Where the keys that wrap end users' data keys are: 'file' (secrets/vault.key of the data "
+        "directory, made at the first start), 'file:PATH', 'env:NAME', or 'kms:MODULE:FACTORY', a key management "
+        "service.",
+    )
     linger_milliseconds: float = Field(
         0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch under load."
     )
@@ -142,6 +149,11 @@ class Settings(BaseSettings):
         limits.AUDIT_UNWITNESSED_SECONDS,
         gt=0,
         description="How long a signed checkpoint may wait for its quorum before that is an alarm.",
+    )
+    audit_anchors: tuple[str, ...] = Field(
+        (),
+        description="Where checkpoints of the audit log are anchored: file:PATH, s3://BUCKET/PREFIX, rfc3161:URL, "
+        "options after a # (docs/guides/audit-keys-and-anchors.md).",
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 

@@ -33,7 +33,7 @@ from processors.audit.entry import decode_entry, is_own
 from processors.audit.tiles import BUNDLE_LEVEL, decode_bundle, tiles_of
 from schemas.ids import derived_id
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import make_sink, published
@@ -104,8 +104,8 @@ async def _sequence(data: Path, dsn: str, entries: int, batch_records: int) -> i
     await sink.close()
     await store.open()
     began = time.perf_counter()
-    verifier = load_verifier(layout.key_file, layout.origin)
-    report = await verify_audit(store, LogFiles(layout.directory), FileLockStore(layout.lock_file), verifier)
+    keys = KeyRing(layout).load().chain
+    report = await verify_audit(store, LogFiles(layout.directory), FileLockStore(layout.lock_file), keys)
     seconds = time.perf_counter() - began
     await store.close()
     print(f"\nverified with its rows: {report.size:,} entries, ok {report.ok}, {report.size / seconds:,.0f} entries/s")

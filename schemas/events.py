@@ -715,7 +715,7 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True):
     #: Who caused it: gateway/<instance>, or reaper/<partition>. Never a person's name in the clear.
     actor: str
     #: Version of this record's schema that the producer wrote, counted from 1.
-    schema_version: int = 1
+    schema_version: int = 2
     #: The step.
     kind: RequestKind
     #: Agent run the request belongs to (header x-quaestor-run-id). Null when the caller named none.
@@ -738,8 +738,10 @@ class RequestEvent(msgspec.Struct, frozen=True, kw_only=True):
     subject_state: SubjectState = SubjectState.UNKNOWN
     #: Allow-listed tags and metadata in the clear.
     tags: dict[str, str] = {}
-    #: AES-256-GCM (96-bit nonce, then ciphertext and tag; associated data event_id) under the subject's key: metadata
-    #: off the allow-list and the salt of body_commitment, as JSON. Null when there is nothing to seal.
+    #: Under the subject's key, committed to it: a commitment to the key (32 bytes), then AES-256-GCM (96-bit nonce,
+    #: ciphertext and tag) bound to event, tenant and schema: metadata off the allow-list and the salt of
+    #: body_commitment, as JSON. In version 1: without the commitment, bound to event_id alone. Null when there is
+    #: nothing to seal.
     sealed: bytes | None = None
     #: SHA-256 of 'commit/v1\0', a 32-byte salt and the request body, 32 bytes. Null on kinds without a body.
     body_commitment: bytes | None = None

@@ -98,6 +98,16 @@ WITNESS_ANSWER_BYTES_MAX = 64 * 1024
 #: Reading somebody's log over HTTP: one file's time, and files at once.
 AUDIT_FILE_SECONDS = 30.0
 AUDIT_FILES_AT_ONCE_MAX = 8
+# Its anchors.
+#: Between two checkpoints that an anchor takes, when its URI does not say.
+ANCHOR_PERIOD_SECONDS = 3_600
+ANCHOR_TIMEOUT_SECONDS = 30
+ANCHOR_RETRY_SECONDS = 1
+ANCHOR_RETRY_SECONDS_MAX = 300
+#: How soon an anchor that is due sees a log that grew.
+ANCHOR_LOOK_SECONDS = 10
+ANCHOR_ANSWER_BYTES_MAX = 4 * 1024 * 1024
+ANCHORS_MAX = 16
 
 # The console. A store's own bound on a statement (30 s) ends before a request does.
 CONSOLE_REQUESTS_MAX = 64

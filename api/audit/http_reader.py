@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import aiohttp
 
 from processors.audit.kept import EVERYTHING, Kept, parse_kept
+from processors.audit.key_chain import HAND_OVERS_MAX
 from processors.audit.merkle import HASH_BYTES
 from processors.audit.note import NOTE_BYTES_MAX
 from processors.audit.tiles import BUNDLE_LEVEL, ENTRY_BYTES_MAX, TILE_WIDTH, TileId, cut_tile
 from schemas.errors import IntegrityError, StoreUnavailableError
 from schemas.limits import AUDIT_FILE_SECONDS, AUDIT_FILES_AT_ONCE_MAX, CONNECT_TIMEOUT_SECONDS
-from sinks.audit.files import CHECKPOINT, MINIMUM_INDEX
+from sinks.audit.files import CHECKPOINT, HAND_OVERS, MINIMUM_INDEX
 from sinks.audit.reader import LogSource
 
 USER_AGENT = "quaestor"
@@ -40,11 +41,21 @@ class HttpLog(LogSource):
 
     async def checkpoint(self) -> str | None:
         """As the seam says."""
-        data = await self._get(CHECKPOINT, NOTE_BYTES_MAX)
+        return await self._note(CHECKPOINT)
+
+    async def hand_overs(self) -> list[str]:
+        """As the seam says."""
+        found: list[str] = []
+        while len(found) < HAND_OVERS_MAX and (note := await self._note(f"{HAND_OVERS}/{len(found) + 1}")):
+            found.append(note)
+        return found
+
+    async def _note(self, path: str) -> str | None:
+        data = await self._get(path, NOTE_BYTES_MAX)
         try:
             return None if data is None else data.decode("utf-8")
         except UnicodeDecodeError:
-            raise IntegrityError(f"{self._prefix}/{CHECKPOINT} is not text") from None
+            raise IntegrityError(f"{self._prefix}/{path} is not text") from None
 
     async def kept(self) -> Kept:
         """As the seam says."""

@@ -13,7 +13,8 @@ from processors.audit.entry import Entry
 from processors.audit.opening import Opening, write_opening
 from processors.audit.trust import Trust
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_salts, load_verifier
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.keys import load_salts
 from sinks.audit.layout import AuditLayout
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import BuiltReceipt, OnWait, build_receipts, published_past
@@ -41,8 +42,9 @@ def layout_of(settings: Settings) -> AuditLayout:
 
 
 def trust_of(layout: AuditLayout) -> Trust:
-    """The log's own keys; raises ConfigurationError when there are none."""
-    return Trust((load_verifier(layout.key_file, layout.origin),))
+    """The log's own keys, the retired ones too; raises ConfigurationError when there are none."""
+    chain = KeyRing(layout).load().chain
+    return Trust(chain.keys, hand_overs=chain.hand_overs)
 
 
 async def request_receipts(

@@ -9,10 +9,14 @@ import typer
 
 from api.audit.receipts import layout_of
 from api.cli import (
+    audit_anchors,
+    audit_erasure,
     audit_holds,
+    audit_keys,
     audit_proofs,
     audit_rebuild,
     audit_retention,
+    audit_seals,
     audit_search,
     audit_verify,
     audit_witness,
@@ -32,21 +36,27 @@ def register(app: typer.Typer) -> None:
     audit.command("verify")(audit_verify.verify)
     audit_proofs.register(audit)
     audit_rebuild.register(audit)
+    audit_keys.register(audit)
+    audit_anchors.register(audit)
     audit_search.register(audit)
     audit_retention.register(audit)
     audit_holds.register(audit)
+    audit_erasure.register(audit)
+    audit_seals.register(audit)
     audit_witness.register(audit)
     app.add_typer(audit)
 
 
 def info(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """The log's origin, public key, directory, its published checkpoint's size and root, and who witnessed that."""
+    """The log's origin, public keys, directory, its published checkpoint's size and root, and who witnessed that."""
     settings = load_settings(data)
     layout = layout_of(settings)
-    verifier, checkpoint = published(layout)
+    keys, checkpoint = published(layout)
     facts: dict[str, Any] = {
         "origin": checkpoint.origin,
-        "vkey": verifier.vkey,
+        "vkey": keys.today.verifier.vkey,
+        "vkeys": [verifier.vkey for verifier in keys.chain.keys],
+        "hand_overs": len(keys.chain.hand_overs),
         "directory": str(layout.directory.resolve()),
         "size": checkpoint.size,
         "root": base64.b64encode(checkpoint.root).decode("ascii"),
@@ -60,6 +70,7 @@ def info(data: DataOption = None, as_json: JsonOption = False) -> None:
         print_json(facts)
         return
     witnesses = facts.pop("witnesses", {})
+    facts["vkeys"] = "\n".join(facts["vkeys"])
     terminal().print(table("Audit log", ("", ""), list(facts.items())))
     if policy is not None:
         terminal().print(witness_table(policy, witnesses))

@@ -10,11 +10,12 @@ from api.audit.receipts import layout_of
 from api.settings import Settings
 from api.why.tell import SeenOf
 from processors.audit.commitment import Salts
+from processors.audit.key_chain import KeyChain
 from processors.audit.marks import Seen
-from processors.audit.note import Verifier
 from schemas.errors import ConfigurationError, QuaestorError, UndecodableError
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_salts, load_verifier
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.keys import load_salts
 from sinks.audit.layout import AuditLayout
 from sinks.audit.marks import Marker
 from sinks.audit.store import AuditStore
@@ -37,7 +38,7 @@ class Trail(NamedTuple):
 
     def marker(self) -> Marker:
         """What marks records, with the keys there are now: at the first start the sequencer makes them meanwhile."""
-        return Marker(self.store, self.files, _verifier(self.layout), _salts(self.layout))
+        return Marker(self.store, self.files, _keys(self.layout), _salts(self.layout))
 
 
 @asynccontextmanager
@@ -52,10 +53,10 @@ async def open_trail(settings: Settings) -> AsyncIterator[Trail]:
         await store.close()
 
 
-def _verifier(layout: AuditLayout) -> Verifier | None:
-    """The log's public key, None where it is not."""
+def _keys(layout: AuditLayout) -> KeyChain | None:
+    """The log's public keys, None where they are not."""
     with suppress(ConfigurationError):
-        return load_verifier(layout.key_file, layout.origin)
+        return KeyRing(layout).load().chain
     return None
 
 

@@ -160,7 +160,7 @@ async def _retained(settings: Settings, name: str, moved: OnProgress | None = No
         files, lock = LogFiles(layout.directory), FileLockStore(layout.lock_file)
 
         async def verified(store: PostgresAuditStore = store) -> AuditReport:
-            return await verify_audit(store, files, lock, published(layout)[0], moved)
+            return await verify_audit(store, files, lock, published(layout)[0].chain, moved)
 
         made = AuditRetention(files, store, dropping, lambda: published(layout)[1].size, verified)
     try:

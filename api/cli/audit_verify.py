@@ -7,6 +7,7 @@ import base64
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from processors.audit.trust import Signed, Trust
 from schemas.errors import ConfigurationError, IntegrityError
 from schemas.money import format_amount
 from sinks.audit.files import LogFiles, read_note, write_durable
-from sinks.audit.keys import load_verifier
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.lock import FileLockStore
 from sinks.audit.log_walk import OnProgress
 from sinks.audit.reader import DirectoryLog
@@ -52,6 +53,12 @@ def verify(
     policy: Annotated[
         Path | None, typer.Option(help="A witness policy (C2SP tlog-policy) that checkpoints must meet.")
     ] = None,
+    hand_over: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A note in which the log's key handed over (keys/N beside it); leads from the given keys on."
+        ),
+    ] = None,
     log: Annotated[
         str | None, typer.Option("--log", metavar="DIR|URL", help="Check a whole log from its public files.")
     ] = None,
@@ -75,20 +82,26 @@ def verify(
     if policy is not None and not files and log is None:
         fail("--policy belongs to files or --log")
     if files:
-        verify_files(files, _trust(key, policy, data), as_json=as_json)
+        verify_files(files, _trust(key, policy, hand_over, data), as_json=as_json)
     if log is not None:
-        verify_log(log, _trust(key, policy, data), against or [], remember, as_json=as_json)
+        verify_log(log, _trust(key, policy, hand_over, data), against or [], remember, as_json=as_json)
     verify_own(load_settings(data), as_json=as_json)
 
 
-def _trust(keys: list[str] | None, policy_file: Path | None, data: Path | None) -> Trust:
+def _trust(keys: list[str] | None, policy_file: Path | None, hand_overs: list[Path] | None, data: Path | None) -> Trust:
+    """The keys given, and those that hand-overs lead to from them."""
+    trust = _given(keys, policy_file, data)
+    return trust.following([_known(path, must_be=True) for path in hand_overs]) if hand_overs else trust
+
+
+def _given(keys: list[str] | None, policy_file: Path | None, data: Path | None) -> Trust:
     """The keys given; without any those of the policy's logs, without these this product's own."""
     policy = None if policy_file is None else load_policy(policy_file)
     if keys:
         return Trust(tuple(map(parse_vkey, keys)), policy)
     if policy is not None and policy.logs:
         return Trust(tuple(known.verifier for known in policy.logs), policy)
-    return Trust(trust_of(layout_of(load_settings(data))).keys, policy)
+    return replace(trust_of(layout_of(load_settings(data))), policy=policy)
 
 
 def verify_files(paths: list[Path], trust: Trust, *, as_json: bool) -> None:
@@ -187,7 +200,7 @@ def verify_log(where: str, trust: Trust, against: list[Path], remember: Path | N
 def _known(path: Path, *, must_be: bool) -> str:
     note_text = read_note(path)
     if note_text is None and must_be:
-        raise ConfigurationError(f"there is no checkpoint at {path}")
+        raise ConfigurationError(f"there is no signed note at {path}")
     return note_text or ""
 
 
@@ -217,12 +230,12 @@ def verify_own(settings: Settings, *, as_json: bool) -> None:
 
 async def _verified(settings: Settings, on_progress: OnProgress) -> AuditReport:
     layout = layout_of(settings)
-    verifier = load_verifier(layout.key_file, layout.origin)
+    keys = KeyRing(layout).load().chain
     store = PostgresAuditStore(settings.postgres_dsn, layout.log, READER_ROLE)
     await store.open()
     try:
         files, lock = LogFiles(layout.directory), FileLockStore(layout.lock_file)
-        return await verify_audit(store, files, lock, verifier, on_progress)
+        return await verify_audit(store, files, lock, keys, on_progress)
     finally:
         await store.close()
 

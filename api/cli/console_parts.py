@@ -64,7 +64,8 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
     async def published_now() -> tuple[Verifier, Checkpoint]:
         from sinks.audit.process import published  # noqa: PLC0415 - loads what the sequencer needs
 
-        return await asyncio.to_thread(published, trail.layout)
+        keys, checkpoint = await asyncio.to_thread(published, trail.layout)
+        return keys.today.verifier, checkpoint
 
     return Parts(
         is_admin=lambda token: is_admin_token(settings.data, token),

@@ -16,7 +16,7 @@ from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.thresholds import thresholds_of, thresholds_row, thresholds_text
 from api.cli.times import now_micros, time_of, time_text
-from api.gateway.master_key import vault_master_key
+from api.gateway.vault_keys import open_vault
 from api.settings import Settings, load_settings
 from processors import control
 from processors.budgets import WINDOWS
@@ -24,7 +24,6 @@ from processors.budgets.usage import place_of
 from processors.control import CURRENCY, Approval, Increase, Limit, limit_id_of, usual_thresholds
 from processors.control.entities import Scope, Window
 from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
-from sinks.postgres.vault import PostgresVault
 
 #: What `budget profile` sets: (window, amount in the profile's currency).
 PROFILES: Mapping[str, tuple[str, str, tuple[tuple[Window, str], ...]]] = {
@@ -255,7 +254,9 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
 
 async def _handle(settings: Settings, tenant: str, user: str) -> str:
     """The end user's handle, under which events and limits know them; made when they were never seen."""
-    vault = PostgresVault(settings.postgres_dsn, vault_master_key(settings.data))
+    with control_session(settings) as session:
+        erasures = session.state.erasures
+    vault = open_vault(settings.postgres_dsn, settings.vault_keys, settings.data, erasures.__contains__)
     try:
         return (await vault.subject(tenant, user)).handle
     finally:

@@ -64,6 +64,7 @@ def gateway(
         fail_open_nano=parse_nano(settings.fail_open_usd_per_hour),
         stream_step_tokens=settings.stream_step_tokens,
         tags_allowed=settings.tags_allowed,
+        vault_keys=settings.vault_keys,
         linger_milliseconds=settings.linger_milliseconds,
         log_level=settings.log_level,
     )
@@ -201,6 +202,7 @@ def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
 
 
 def _audit(settings: Settings, monitor: Monitor) -> Work:
+    from api.anchors.uri import make_plans  # noqa: PLC0415
     from sinks.audit.process import run  # noqa: PLC0415
 
     witnessing = _witnessing(settings)
@@ -215,6 +217,7 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
         settings.audit_origin,
         _membership(settings),
         witnessing,
+        lambda layout: make_plans(settings.audit_anchors, layout),
     )
 
 

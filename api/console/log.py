@@ -18,7 +18,7 @@ from processors.audit.checkpoint import parse_checkpoint
 from processors.audit.note import parse_note
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, level_size, parse_path
 from schemas.errors import IntegrityError
-from sinks.audit.files import CHECKPOINT, MINIMUM_INDEX, LogFiles
+from sinks.audit.files import CHECKPOINT, HAND_OVERS, MINIMUM_INDEX, LogFiles
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
@@ -28,6 +28,7 @@ SOON = {"cache-control": "public, max-age=1"}
 FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 #: Half of an entry is hashes, which don't shrink: more effort gains nothing.
 GZIP_LEVEL = 1
+_HAND_OVER = re.compile(rf"{HAND_OVERS}/([1-9][0-9]{{0,3}})")
 
 
 class PublicLog:
@@ -48,6 +49,10 @@ class PublicLog:
         if path == MINIMUM_INDEX:
             kept = await asyncio.to_thread(self._files.minimum_index)
             return not_found("This log was never cut.") if kept is None else Response(kept, 200, SOON, JSON)
+        hand_over = _HAND_OVER.fullmatch(path)
+        if hand_over is not None:
+            note = await asyncio.to_thread(self._files.hand_over, int(hand_over[1]))
+            return NOT_FOUND if note is None else Response(note, 200, FOR_EVER, TEXT)
         tile = parse_path(path)
         if tile is None:
             return NOT_FOUND

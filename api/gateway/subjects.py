@@ -1,7 +1,8 @@
 """What events may say of a caller: handles for end users, an allow-list of tags in the clear, everything else sealed.
 
 protocols.md, "Personal data": nothing personal stands in the log in the clear, nor anything that stays linkable to a
-person after erasure. Keys live for KEPT_SECONDS in this process, so an erasure acts within that time.
+person after erasure. Keys live for KEPT_SECONDS in this process at most; the key of a subject whose erasure the control
+topic tells is not used from then on, and let go of by the next `forget_erased`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from schemas.errors import StoreUnavailableError
+from processors.subjects.sealing import NONCE_BYTES, Sealer
+from schemas.errors import ConfigurationError, IntegrityError, StoreUnavailableError
 from schemas.events import SubjectState
 from schemas.ids import is_name
 from sinks.postgres.vault import SubjectVault
@@ -31,7 +32,6 @@ VAULT_SECONDS_MAX = 1.0
 #: After a failure the vault is left alone for so long, or every request would wait for it.
 VAULT_REST_SECONDS = 1.0
 COMMITMENT_PREFIX = b"commit/v1\0"
-NONCE_BYTES = 12
 SALT_BYTES = 32
 #: The user id under which the vault keeps the tenant's own key: nobody's id is empty.
 TENANT_ITSELF = ""
@@ -41,7 +41,7 @@ class Seal(NamedTuple):
     """The key of a subject, ready to seal, and the subject's handle."""
 
     handle: str
-    cipher: AESGCM
+    sealer: Sealer
 
 
 class Personal(NamedTuple):
@@ -58,10 +58,15 @@ class Subjects:
     """Asks the vault, remembers for a short while, seals."""
 
     def __init__(
-        self, vault: SubjectVault, tags_allowed: tuple[str, ...], clock: Callable[[], float] = time.monotonic
+        self,
+        vault: SubjectVault,
+        tags_allowed: tuple[str, ...],
+        erased: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tags_allowed` are the keys that stand in the clear."""
-        self._vault, self._allowed, self._clock = vault, frozenset(tags_allowed), clock
+        """`tags_allowed` are the keys that stand in the clear; `erased` says of a handle whether it was erased."""
+        self._vault, self._allowed, self._erased, self._clock = vault, frozenset(tags_allowed), erased, clock
+        #: When each is let go of, and the seal; the oldest first.
         self._seals: OrderedDict[tuple[str, str], tuple[float, Seal]] = OrderedDict()
         self._rests_until = 0.0
 
@@ -81,7 +86,7 @@ class Subjects:
             return Personal(handle, state, clear, None, None)
         hidden = {key: value for key, value in tags.items() if key not in clear} if len(clear) < len(tags) else None
         salt = os.urandom(SALT_BYTES + NONCE_BYTES)
-        sealed = _sealed(seal.cipher, salt[SALT_BYTES:], salt[:SALT_BYTES], hidden, event_id)
+        sealed = seal.sealer.seal(tenant_id, event_id, salt[SALT_BYTES:], _content(salt[:SALT_BYTES], hidden))
         commitment = hashlib.sha256(COMMITMENT_PREFIX + salt[:SALT_BYTES] + body).digest()
         return Personal(handle, state, clear, sealed, commitment)
 
@@ -90,9 +95,20 @@ class Subjects:
         allowed = self._allowed
         return {key: value for key, value in tags.items() if key in allowed and is_name(value)}
 
+    def forget(self) -> None:
+        """Let go of the keys that were kept for long enough."""
+        now = self._clock()
+        while self._seals and next(iter(self._seals.values()))[0] <= now:
+            self._seals.popitem(last=False)
+
+    def forget_erased(self) -> None:
+        """Let go of the keys of subjects that were erased."""
+        for place in [place for place, (_, seal) in self._seals.items() if self._erased(seal.handle)]:
+            del self._seals[place]
+
     def _kept(self, tenant_id: str, user: str) -> Seal | None:
-        kept = self._seals.get((tenant_id, user))
-        return kept[1] if kept is not None and kept[0] > self._clock() else None
+        until, seal = self._seals.get((tenant_id, user), (0.0, None))
+        return seal if seal is not None and until > self._clock() and not self._erased(seal.handle) else None
 
     async def _ask(self, tenant_id: str, user: str) -> Seal | None:
         if self._clock() < self._rests_until:
@@ -104,15 +120,19 @@ class Subjects:
             self._rests_until = self._clock() + VAULT_REST_SECONDS
             log.warning("vault_away", error=type(error).__name__)
             return None
-        seal = Seal(subject.handle, AESGCM(subject.data_key))
+        except (IntegrityError, ConfigurationError) as error:
+            log.error("subject_key_does_not_open", tenant_id=tenant_id, error=str(error))  # noqa: TRY400 - said in full
+            return None
+        seal = Seal(subject.handle, Sealer(subject.data_key))
+        self._seals.pop((tenant_id, user), None)
         self._seals[tenant_id, user] = (self._clock() + KEPT_SECONDS, seal)
         if len(self._seals) > SUBJECTS_CACHED_MAX:
             self._seals.popitem(last=False)
         return seal
 
 
-def _sealed(cipher: AESGCM, nonce: bytes, salt: bytes, hidden: dict[str, str] | None, event_id: str) -> bytes:
+def _content(salt: bytes, hidden: dict[str, str] | None) -> bytes:
     content: dict[str, object] = {"salt": salt.hex()}
     if hidden:
         content["tags"] = hidden
-    return nonce + cipher.encrypt(nonce, msgspec.json.encode(content), event_id.encode())
+    return msgspec.json.encode(content)

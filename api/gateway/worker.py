@@ -17,9 +17,9 @@ from prometheus_client import generate_latest
 
 from api.gateway.app import Gateway
 from api.gateway.counting import Counting
+from api.gateway.eraser import Eraser
 from api.gateway.grace import Grace
 from api.gateway.journal import Journal
-from api.gateway.master_key import vault_master_key
 from api.gateway.meters import Meters
 from api.gateway.options import GatewayOptions
 from api.gateway.parts import Parts
@@ -27,12 +27,12 @@ from api.gateway.protocol import GatewayProtocol
 from api.gateway.readiness import Readiness
 from api.gateway.spool import Spool
 from api.gateway.subjects import Subjects
+from api.gateway.vault_keys import open_vault
 from api.providers.openai import HttpUpstream
 from api.providers.tiktoken import TiktokenCounter
 from schemas.errors import CodecError, LogError
 from schemas.limits import CONCURRENT_REQUESTS_MAX
 from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
-from sinks.postgres.vault import PostgresVault
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
 from streams.control import ControlFollower
@@ -100,6 +100,7 @@ class Worker:
         self._closers = contextlib.AsyncExitStack()
         self.gateway: Gateway
         self.readiness: Readiness
+        self.eraser: Eraser
         self._parts: Parts
 
     async def __aenter__(self) -> Self:
@@ -139,8 +140,14 @@ class Worker:
         opened.push_async_callback(journal.stop)
         upstream = HttpUpstream()
         opened.push_async_callback(upstream.close)
-        vault = PostgresVault(options.postgres_dsn, vault_master_key(options.data_directory))
+
+        def erased(handle: str) -> bool:
+            return handle in control.state.erasures
+
+        vault = open_vault(options.postgres_dsn, options.vault_keys, options.data_directory, erased)
         opened.push_async_callback(vault.close)
+        subjects = Subjects(vault, options.tags_allowed, erased)
+        self.eraser = Eraser(control, subjects, vault)
         counting = Counting(TiktokenCounter())
         opened.callback(counting.close)
         self._parts = Parts(
@@ -150,7 +157,7 @@ class Worker:
             journal=journal,
             holds=holds,
             upstream=upstream,
-            subjects=Subjects(vault, options.tags_allowed),
+            subjects=subjects,
             meters=Meters(self._monitor.metrics),
             grace=Grace(self._options.fail_open_nano),
             counting=counting,
@@ -228,7 +235,7 @@ async def _telling(worker: Worker, server: _Server, stop: asyncio.Event) -> Asyn
         await stop.wait()
         server.should_exit = True
 
-    tasks = [asyncio.create_task(worker.tell()), asyncio.create_task(stop_server())]
+    tasks = [asyncio.create_task(work) for work in (worker.tell(), worker.eraser.run(), stop_server())]
     try:
         yield
     finally:

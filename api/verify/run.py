@@ -19,7 +19,8 @@ from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_salts, load_verifier
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.keys import load_salts
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.reads import AuditReads
@@ -186,14 +187,14 @@ class Verification:
         """Every entry, chain, tile, row and signature of the audit log, derived again."""
         layout = self._layout()
         store = PostgresAuditStore(self._settings.postgres_dsn, layout.log)
-        verifier = load_verifier(layout.key_file, layout.origin)
+        keys = KeyRing(layout).load().chain
         await store.open()
         try:
             report = await verify_audit(
                 store,
                 LogFiles(layout.directory),
                 FileLockStore(layout.lock_file),
-                verifier,
+                keys,
                 lambda done, all_: self._progress("audit log", done, all_),
             )
         finally:

@@ -12,7 +12,9 @@ from processors.control.check import Refusal, RefusalCode
 from processors.control.entities import (
     EACH,
     Approval,
+    AuditKey,
     Channel,
+    Erasure,
     ExchangeRate,
     Increase,
     Limit,
@@ -246,6 +248,24 @@ def remove_channel(state: ControlState, tenant_id: str, channel_id: str, origin:
     return _changed(_Place(EntityKind.CHANNEL, tenant_id, channel_id), before, None, origin)
 
 
+def add_audit_key(state: ControlState, key: AuditKey, origin: Origin) -> ControlEvent | Refusal:
+    """A key that from now on signs an audit log."""
+    before = state.audit_keys.get((key.origin, key.key_id))
+    if before is not None:
+        return Refusal(RefusalCode.UNCHANGED, f"the audit key {key.key_id} is recorded already")
+    return _changed(_Place(EntityKind.AUDIT_KEY, SYSTEM_TENANT, key.key_id), None, key, origin)
+
+
+def remove_audit_key(state: ControlState, key: AuditKey, origin: Origin) -> ControlEvent | Refusal:
+    """A key that signs an audit log no more; it stays known. `key` stands for one never recorded: a log's first."""
+    before = state.audit_keys.get((key.origin, key.key_id), key)
+    if before.removed_at is not None:
+        return Refusal(RefusalCode.UNCHANGED, f"that the audit key {key.key_id} is retired is recorded already")
+    removed = msgspec.structs.replace(before, removed_at=origin.now_micros)
+    place = _Place(EntityKind.AUDIT_KEY, SYSTEM_TENANT, key.key_id)
+    return _changed(place, before, removed, origin, action=ControlAction.REMOVED)
+
+
 def set_exchange_rate(state: ControlState, rate: ExchangeRate, origin: Origin) -> ControlEvent | Refusal:
     """Put a rate in force; holds that stand keep the one they were placed at."""
     before = state.rates.get((rate.base, rate.quote))
@@ -261,6 +281,20 @@ def remove_exchange_rate(state: ControlState, base: str, quote: str, origin: Ori
         message = f"there is no rate from {base} to {quote}; `quaestor rate list` shows them"
         return Refusal(RefusalCode.UNKNOWN_RATE, message)
     return _changed(_Place(EntityKind.EXCHANGE_RATE, SYSTEM_TENANT, f"{base}-{quote}"), before, None, origin)
+
+
+def erase_subject(state: ControlState, erasure: Erasure, origin: Origin) -> ControlEvent | Refusal:
+    """Make the erasure of a data subject known: from then on no gateway uses its key; erased_at is from the origin."""
+    if erasure.handle in state.erasures:
+        return Refusal(RefusalCode.UNCHANGED, f"subject {erasure.handle} was erased already")
+    wrong = (
+        check.names(tenant=erasure.tenant_id, handle=erasure.handle)
+        or check.text("reason", origin.reason or "")
+        or check.not_held(state.holds, erasure.tenant_id, erasure.handle)
+    )
+    place = _Place(EntityKind.SUBJECT, erasure.tenant_id, erasure.handle)
+    erased = msgspec.structs.replace(erasure, erased_at=origin.now_micros)
+    return wrong or _changed(place, None, erased, origin, action=ControlAction.ERASED)
 
 
 def _unknown_limit(limit_id: str) -> Refusal:

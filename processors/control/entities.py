@@ -250,6 +250,38 @@ class ExchangeRate(msgspec.Struct, frozen=True, kw_only=True):
     rate_id: str = ""
 
 
+class AuditKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that signs the audit log's checkpoints. Only its public half is ever here."""
+
+    #: The id in its signatures, eight hex digits.
+    key_id: str
+    #: The log's origin.
+    origin: str
+    #: The key as text, name+hash+base64.
+    vkey: str
+    #: The note in which the key before it hands over to it; empty for the first.
+    hand_over: str = ""
+    #: Microseconds since the epoch. None: it signs, or did until that was recorded.
+    removed_at: int | None = None
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A data subject whose key was destroyed. Nothing of it says who that was."""
+
+    #: The random handle that stands in events, which nothing links to a person any more.
+    handle: str
+    #: Whose end user it was.
+    tenant_id: str
+    #: Version of the key-encryption key that wrapped the destroyed data key; there is one data key per handle.
+    key_version: str
+    #: Events with something sealed under it that were known when it was destroyed. None: not counted in time.
+    sealed_events: int | None
+    #: Microseconds since the epoch.
+    erased_at: int = 0
+    #: event_id of the control event that says it; filled in by the fold.
+    event_id: str = ""
+
+
 def limit_id_of(
     tenant_id: str,
     scope: str,

@@ -7,7 +7,16 @@ from typing import Any, cast
 
 import msgspec
 
-from processors.control.entities import Channel, ExchangeRate, Limit, Provider, Route, VirtualKey
+from processors.control.entities import (
+    AuditKey,
+    Channel,
+    Erasure,
+    ExchangeRate,
+    Limit,
+    Provider,
+    Route,
+    VirtualKey,
+)
 from processors.control.kept import LegalHold, Retention
 from processors.pricing.prices import Price, PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -49,6 +58,10 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     retention: Mapping[str, Retention] = {}
     #: Legal holds in force, by hold id.
     holds: Mapping[str, LegalHold] = {}
+    #: Keys of audit logs by (origin, key id), removed ones included; the first key of a log only when it is removed.
+    audit_keys: Mapping[tuple[str, str], AuditKey] = {}
+    #: Data subjects that were erased, by handle: what the vault must not have any more.
+    erasures: Mapping[str, Erasure] = {}
     #: Prices by (provider, the provider's model name) (index).
     prices: Mapping[tuple[str, str], Price] = {}
 
@@ -195,6 +208,18 @@ def _hold(draft: _Draft, event: ControlEvent, hold: LegalHold | None) -> None:
     draft.put("holds", event.entity_id, hold)
 
 
+def _audit_key(draft: _Draft, event: ControlEvent, key: AuditKey | None) -> None:
+    if key is not None:
+        draft.put("audit_keys", (key.origin, event.entity_id), key)
+
+
+def _erasure(draft: _Draft, event: ControlEvent, erasure: Erasure | None) -> None:
+    """For good: whatever else is said of a handle, its key stays destroyed."""
+    is_new = event.entity_id not in draft.read("erasures")
+    if erasure is not None and is_new and event.action is ControlAction.ERASED:
+        draft.put("erasures", event.entity_id, msgspec.structs.replace(erasure, event_id=event.event_id))
+
+
 def _book(draft: _Draft, event: ControlEvent, book: PriceBook | None) -> None:
     provider_id = event.entity_id
     before: PriceBook | None = draft.read("books").get(provider_id)
@@ -215,4 +240,6 @@ _CHANGES: Mapping[EntityKind, tuple[type, Callable[[_Draft, ControlEvent, Any], 
     EntityKind.CHANNEL: (Channel, _channel),
     EntityKind.RETENTION: (Retention, _retention),
     EntityKind.LEGAL_HOLD: (LegalHold, _hold),
+    EntityKind.AUDIT_KEY: (AuditKey, _audit_key),
+    EntityKind.SUBJECT: (Erasure, _erasure),
 }

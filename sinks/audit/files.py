@@ -7,10 +7,12 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from processors.audit.edge import TileFile
 from processors.audit.kept import EVERYTHING, Kept, encode_kept, parse_kept
+from processors.audit.key_chain import HAND_OVERS_MAX
 from processors.audit.merkle import NodeReader
 from processors.audit.tiles import (
     BUNDLE_LEVEL,
@@ -26,6 +28,8 @@ from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.layout import Probe, no_probe
 
 CHECKPOINT = "checkpoint"
+#: The folder of the hand-overs of the log's keys.
+HAND_OVERS = "keys"
 #: What a pruned log has instead of its first entries (processors/audit/kept.py).
 MINIMUM_INDEX = "minimum-index"
 NOTE_BYTES_MAX = 1_000_000
@@ -42,12 +46,15 @@ def disk(path: Path) -> Iterator[None]:
         raise StoreUnavailableError(f"{path}: {error.strerror or error}") from error
 
 
-def write_durable(path: Path, data: bytes, probe: Probe = no_probe) -> None:
-    """Put a file in place, whole and durable, but for its folder's own entry (`sync_folders`)."""
+def write_durable(path: Path, data: bytes, probe: Probe = no_probe, mode: int = 0o666) -> None:
+    """Put a file in place, whole and durable, but for its folder's own entry (`sync_folders`).
+
+    `mode` is what the process's own mask leaves of it.
+    """
     # A sequencer that was replaced without knowing it may be writing the same file: each has a draft of its own.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     probe(f"write {path.name}")
-    with temporary.open("wb") as file:
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -130,6 +137,15 @@ class LogFiles:
     def checkpoint(self) -> str | None:
         """The published checkpoint, or None before the first; raises StoreUnavailableError."""
         return read_note(self.directory / CHECKPOINT)
+
+    def hand_over(self, number: int) -> str | None:
+        """A hand-over of the log's key, or None when there is none of this number; raises StoreUnavailableError."""
+        return read_note(self.directory / HAND_OVERS / str(number))
+
+    def hand_overs(self) -> list[str]:
+        """Every hand-over of the log's keys, in order; raises StoreUnavailableError."""
+        notes = takewhile(bool, map(self.hand_over, range(1, HAND_OVERS_MAX + 1)))
+        return [note for note in notes if note]
 
     def publish(self, note: str) -> None:
         """Replace the published checkpoint; raises StoreUnavailableError."""

@@ -7,8 +7,10 @@ import secrets
 from pathlib import Path
 
 from processors.audit.commitment import Salts
-from processors.audit.note import Signer, Verifier
+from processors.audit.note import Signer
 from schemas.errors import ConfigurationError
+from sinks.audit.files import disk, sync_folders, write_durable
+from sinks.audit.layout import Probe
 
 SEED_BYTES = 32
 OWNER_ONLY = 0o600
@@ -69,6 +71,34 @@ def load_secret(path: Path) -> bytes:
     return seed
 
 
-def load_verifier(path: Path, origin: str) -> Verifier:
-    """The public key of a log; raises ConfigurationError as `load_signer` does."""
-    return load_signer(path, origin).verifier
+def write_seed(path: Path, seed: bytes, probe: Probe) -> None:
+    """Put a key in place, whole and durable, for its owner alone; raises StoreUnavailableError."""
+    with disk(path):
+        write_durable(path, f"{seed.hex()}\n".encode("ascii"), probe, OWNER_ONLY)
+        sync_folders([path.parent])
+
+
+def destroy_seed(path: Path, probe: Probe) -> None:
+    """Take a key away, overwrite and remove it; raises StoreUnavailableError.
+
+    What the disk or a backup keeps of overwritten files is out of reach from here.
+    """
+    hidden = path.with_name(f".{path.name}.tmp")
+    with disk(path):
+        probe(f"hide {path.name}")
+        path.replace(hidden)  # first of all, so that nobody ever reads half a key
+        sync_folders([path.parent])
+    shred(hidden, probe)
+
+
+def shred(path: Path, probe: Probe) -> None:
+    """Overwrite and remove a file; raises StoreUnavailableError."""
+    with disk(path):
+        with path.open("r+b") as file:
+            probe(f"overwrite {path.name}")
+            file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        probe(f"remove {path.name}")
+        path.unlink()
+        sync_folders([path.parent])

@@ -54,10 +54,20 @@ class AuditLayout:
 
     @property
     def key_file(self) -> Path:
-        """The signing key, mode 0600."""
+        """Today's signing key, mode 0600."""
         return self.data / "secrets" / "audit.key"
 
     @property
     def salt_file(self) -> Path:
         """The secret from which the salts of commitments are derived, mode 0600."""
         return self.data / "secrets" / "audit-salt.key"
+
+    @property
+    def key_directory(self) -> Path:
+        """What a change of keys needs: every key that still signs by its id, and the hand-overs; mode 0700."""
+        return self.data / "secrets" / "audit-keys"
+
+    @property
+    def anchor_directory(self) -> Path:
+        """What is known here of the anchors, and the time stamps."""
+        return self.data / "audit-anchors" / self.log

@@ -50,7 +50,7 @@ class FileLockStore:
 
     def swap(self, old: str | None, new: str) -> bool:
         """Compare and set, with both files' folder synced; raises StoreUnavailableError."""
-        with disk(self._path), self._locked():
+        with disk(self._path), held(self._path.with_suffix(".lock"), self._held_seconds):
             if read_note(self._path) != old:
                 return False
             write_durable(self._path, new.encode("utf-8"), self._probe)
@@ -58,16 +58,18 @@ class FileLockStore:
             sync_folders([self._path.parent, self._path.parent.parent])
             return True
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._path.with_suffix(".lock").open("ab") as file:
-            deadline = time.monotonic() + self._held_seconds
-            while not _taken(file):
-                if time.monotonic() > deadline:
-                    raise StoreUnavailableError(f"{file.name} is held by a process that stands still: end it")
-                time.sleep(POLL_SECONDS)
-            yield
+
+@contextmanager
+def held(path: Path, held_seconds: float = HELD_SECONDS) -> Iterator[None]:
+    """Hold a file that one process at a time may hold; raises StoreUnavailableError when another does for too long."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.open("ab") as file:
+        deadline = time.monotonic() + held_seconds
+        while not _taken(file):
+            if time.monotonic() > deadline:
+                raise StoreUnavailableError(f"{file.name} is held by a process that stands still: end it")
+            time.sleep(POLL_SECONDS)
+        yield
 
 
 def _taken(file: BinaryIO) -> bool:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint
+from processors.audit.checkpoint import Checkpoint
 from processors.audit.commitment import Salts
 from processors.audit.kept import Kept
+from processors.audit.key_chain import KeyChain
 from processors.audit.marks import Claim, Mark, MarkState, Seen, mark_of
 from processors.audit.merkle import EMPTY_ROOT
-from processors.audit.note import NoteError, Verifier
+from processors.audit.note import NoteError
 from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
 from sinks.audit.store import AuditStore, EntryPlace
@@ -34,13 +35,11 @@ class Standing(NamedTuple):
 class Marker:
     """Marks records of one log."""
 
-    def __init__(
-        self, store: AuditStore, files: LogFiles, verifier: Verifier | None, salts: Salts | None = None
-    ) -> None:
-        """Over an open store. Without the log's key nothing can be checked, without salts no commitment."""
+    def __init__(self, store: AuditStore, files: LogFiles, keys: KeyChain | None, salts: Salts | None = None) -> None:
+        """Over an open store. Without the log's keys nothing can be checked, without salts no commitment."""
         self._store = store
         self._files = files
-        self._verifier = verifier
+        self._keys = keys
         self._salts = salts
 
     async def standing(self, request_id: str) -> Standing:
@@ -54,11 +53,11 @@ class Marker:
         return await asyncio.to_thread(self._marks, claims, standing, seen)
 
     def _marks(self, claims: Sequence[Claim], standing: Standing, seen: Mapping[At, Seen]) -> list[Mark]:
-        if self._verifier is None:
+        if self._keys is None:
             return [_unchecked(standing.places.get(_at(claim))) for claim in claims]
         note = self._files.checkpoint()
         try:
-            checkpoint = NOTHING if note is None else open_checkpoint(note, self._verifier)
+            checkpoint = NOTHING if note is None else self._keys.open_checkpoint(note)
             kept = self._files.kept()
         except (NoteError, IntegrityError) as error:
             return [Mark(MarkState.MISMATCH, None, f"the published checkpoint: {error}") for _ in claims]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from processors.audit.entry import Head, Sealed, decode_entry
 from schemas.errors import FencedError, GapError, IntegrityError
+from schemas.topics import CONTROL
 from sinks.audit.layout import Probe, no_probe
 from sinks.audit.store import CursorMove, EntryFilter, EntryPlace, Found, LogState, Snapshot, StoredEntry
 from sinks.totals import StoreTotals, totals_of
@@ -122,6 +123,11 @@ class MemoryAuditStore:
             if row.offset < barrier.get(Partition(row.topic, row.partition), 0):
                 found[row.topic] += 1
         return found
+
+    async def of_control(self, event_id: str) -> EntryPlace | None:
+        """The entry of a control event."""
+        found = (row for row in self.stored if (row.topic, row.event_id) == (CONTROL.name, event_id))
+        return next((EntryPlace(row.seq, row.topic, row.partition, row.offset, row.event_id) for row in found), None)
 
     async def of_request(self, request_id: str) -> list[EntryPlace]:
         """The entries of a request."""

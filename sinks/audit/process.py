@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint
+from processors.audit.checkpoint import Checkpoint
 from processors.audit.merkle import EMPTY_ROOT
-from processors.audit.note import Verifier
 from schemas.errors import QuaestorError
+from sinks.audit.anchors.keeper import AnchorKeeper, AnchorPlan
+from sinks.audit.anchors.state import AnchorStates
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_or_make_salts, load_or_make_signer, load_verifier
+from sinks.audit.key_ring import KeyRing, Keys
+from sinks.audit.keys import load_or_make_salts
 from sinks.audit.layout import LOG_NAME, ORIGIN, AuditLayout, Probe, no_probe
 from sinks.audit.lock import FileLockStore
 from sinks.audit.publisher import Publisher
@@ -24,6 +28,19 @@ from sinks.postgres.audit import PostgresAuditStore
 from sinks.runner.process import drive
 from streams.log import Membership
 from streams.monitor import Monitor
+
+#: Makes the anchors of a log, inside the loop that will serve them; raises ConfigurationError.
+MakePlans = Callable[[AuditLayout], Sequence[AnchorPlan]]
+
+
+def no_anchors(_layout: AuditLayout) -> Sequence[AnchorPlan]:
+    """Anchor nowhere."""
+    return ()
+
+
+def now_micros() -> int:
+    """The moment it is."""
+    return time.time_ns() // 1_000
 
 
 async def run(
@@ -37,17 +54,24 @@ async def run(
     origin: str = ORIGIN,
     membership: Membership | None = None,
     witnessing: Witnessing | None = None,
+    anchors: MakePlans = no_anchors,
 ) -> None:
     """Enter every audited record and publish checkpoints until `stop`, under a key made at the first start.
 
-    Raises what ends the process for good: ConfigurationError for an unusable key or policy, IntegrityError when the
-    database is behind the last signed checkpoint or things disagree, FencedError when another sequencer took the log.
+    Anchors are served beside it: what they do wrong is told, and stops nothing.
+
+    Raises what ends the process for good: ConfigurationError for unusable keys, policy or anchors, IntegrityError when
+    the database is behind the last signed checkpoint or things disagree, FencedError when another sequencer took the
+    log.
     """
     layout = AuditLayout(data, log, origin)
+    plans = anchors(layout)
     cosigners = make_cosigners(layout, monitor, witnessing)
     sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log), cosigners=cosigners)
     driving = asyncio.create_task(drive(sink, bootstrap, registry_url, monitor, stop, membership=membership))
     failing = asyncio.create_task(sink.failure())
+    keeper = AnchorKeeper(plans, LogFiles(layout.directory), AnchorStates(layout.anchor_directory), now_micros)
+    keeping = asyncio.create_task(keeper.run())
     try:
         await asyncio.wait({driving, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
@@ -59,38 +83,39 @@ async def run(
         await driving
     finally:
         failing.cancel()
+        keeping.cancel()
+        await asyncio.wait([keeping])
         await cosigners.close()
 
 
 def make_cosigners(layout: AuditLayout, monitor: Monitor, witnessing: Witnessing | None) -> Cosigners:
-    """Who is asked before a checkpoint is published; raises ConfigurationError for an unusable key or policy."""
+    """Who is asked before a checkpoint is published; raises ConfigurationError for unusable keys or policy."""
     if witnessing is None:
         return NoCosigners()
-    verifier = load_or_make_signer(layout.key_file, layout.origin).verifier
-    policy = policy_for(witnessing.policy_file, verifier)
+    keys = KeyRing(layout).open()
+    policy = policy_for(witnessing.policy_file, *(signer.verifier for signer in keys.signers))
     return PolicyCosigners(policy, witnessing.caller, monitor, witnessing.times)
 
 
 def make_sink(
     layout: AuditLayout, store: AuditStore, name: str, probe: Probe = no_probe, cosigners: Cosigners | None = None
 ) -> AuditSink:
-    """A sink of a log; raises ConfigurationError when its key or its salt secret is unusable."""
-    signer = load_or_make_signer(layout.key_file, layout.origin)
+    """A sink of a log; raises ConfigurationError when its keys or its salt secret are unusable."""
     salts = load_or_make_salts(layout.salt_file)
     files, lock = LogFiles(layout.directory, probe), FileLockStore(layout.lock_file, probe)
-    return AuditSink(store, Publisher(store, files, lock, signer, probe, cosigners), salts, name)
+    return AuditSink(store, Publisher(store, files, lock, KeyRing(layout, probe), probe, cosigners), salts, name)
 
 
-def published(layout: AuditLayout) -> tuple[Verifier, Checkpoint]:
-    """The log's public key and its published checkpoint (of size 0 before the first).
+def published(layout: AuditLayout) -> tuple[Keys, Checkpoint]:
+    """The log's keys and its published checkpoint (of size 0 before the first).
 
-    Raises ConfigurationError when there is no key, NoteError when the checkpoint is not signed by it.
+    Raises ConfigurationError when there is no key, NoteError when the checkpoint is not signed by one of them.
     """
-    verifier = load_verifier(layout.key_file, layout.origin)
+    keys = KeyRing(layout).load()
     note = LogFiles(layout.directory).checkpoint()
     if note is None:
-        return verifier, Checkpoint(verifier.name, 0, EMPTY_ROOT)
-    return verifier, open_checkpoint(note, verifier)
+        return keys, Checkpoint(layout.origin, 0, EMPTY_ROOT)
+    return keys, keys.chain.open_checkpoint(note)
 
 
 def owner(log: str) -> str:

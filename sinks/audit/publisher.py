@@ -11,15 +11,16 @@ from functools import partial
 
 import structlog
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from processors.audit.checkpoint import Checkpoint
 from processors.audit.edge import TreeEdge, load_edge
 from processors.audit.entry import is_own
+from processors.audit.key_chain import signing_ids
 from processors.audit.merkle import consistency_proof, leaf_hash
-from processors.audit.note import Signer
 from processors.audit.tiles import TILE_WIDTH, tile_of_node
 from schemas.errors import FencedError, IntegrityError
 from schemas.limits import AUDIT_INTEGRATE_ENTRIES_MAX, AUDIT_UNINTEGRATED_ENTRIES_MAX
 from sinks.audit.files import LogFiles
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.layout import Probe, no_probe
 from sinks.audit.lock import LockStore
 from sinks.audit.recovery import refuse_rollback
@@ -27,6 +28,8 @@ from sinks.audit.store import AuditStore, LogState
 from sinks.audit.witnesses import Cosigners, NoCosigners
 
 log = structlog.get_logger(__name__)
+#: How often a swap may lose: to one that seemed to fail, to a key that comes and to one that goes.
+SWAPS = 4
 
 
 class Publisher:
@@ -37,16 +40,17 @@ class Publisher:
         store: AuditStore,
         files: LogFiles,
         lock: LockStore,
-        signer: Signer,
+        ring: KeyRing,
         probe: Probe = no_probe,
         cosigners: Cosigners | None = None,
     ) -> None:
-        """Call `open` first."""
+        """Call `open` first. Raises ConfigurationError when the keys are unusable."""
         self._cosigners = cosigners or NoCosigners()
         self._store = store
         self._files = files
         self._lock = lock
-        self._signer = signer
+        self._ring = ring
+        self._keys = ring.open()
         self._probe = probe
         self._edge = TreeEdge()
         #: Entries just sequenced, from a position on, so that they need not be read back; no more than a bound.
@@ -71,7 +75,7 @@ class Publisher:
     async def check(self, state: LogState) -> None:
         """Refuse a rolled-back database before anything is claimed; raises as `open` does."""
         note = await asyncio.to_thread(self._lock.latest)
-        refuse_rollback(state, note, await asyncio.to_thread(self._files.checkpoint), self._signer.verifier)
+        refuse_rollback(state, note, await asyncio.to_thread(self._files.checkpoint), self._keys.chain)
 
     async def open(self, state: LogState) -> None:
         """Check database, files, lock store and checkpoint against each other, and finish what a crash interrupted.
@@ -82,7 +86,8 @@ class Publisher:
         self._epoch, self._recent = state.epoch, []
         self._note = await asyncio.to_thread(self._lock.latest)
         self._published = await asyncio.to_thread(self._files.checkpoint)
-        signed = refuse_rollback(state, self._note, self._published, self._signer.verifier)
+        self._keys = await asyncio.to_thread(self._ring.load)
+        signed = refuse_rollback(state, self._note, self._published, self._keys.chain)
         self.signed_size = signed.size
         if self._note is not None and (self._published or "").startswith(self._note):
             self._published, self.published_size = self._note, signed.size
@@ -90,6 +95,7 @@ class Publisher:
         last = await self._store.entries(max(self._edge.size - 1, 0), self._edge.size)
         self._ends_with_heads = bool(last) and is_own(last[0][1])
         await self._check_signed(signed)
+        await asyncio.to_thread(self._ring.publish)
         if await self.publish():
             log.info("audit_checkpoint_published_again", size=self.signed_size)
 
@@ -199,11 +205,11 @@ class Publisher:
         """
         grown = self._edge.size > self.signed_size and self._ends_with_heads
         if grown and self._note == self._published:
-            checkpoint = Checkpoint(self._signer.name, self._edge.size, self._edge.root())
-            note = sign_checkpoint(checkpoint, self._signer)
+            checkpoint = Checkpoint(self._keys.chain.name, self._edge.size, self._edge.root())
+            note = self._keys.sign(checkpoint, self._note)
             self._probe("signed")
             try:
-                await asyncio.to_thread(self._swap, note)
+                await asyncio.to_thread(self._swap, checkpoint, note)
             except IntegrityError as error:
                 await self._refuse_fenced(error)
                 raise
@@ -231,30 +237,47 @@ class Publisher:
             return None
         self._probe("cosigned")
         # Witnesses take their time: what a newer owner has published by now must not go back.
-        if await asyncio.to_thread(self._lock.latest) != note:
-            error = IntegrityError("the lock store changed while witnesses were asked: another one signs this log")
+        latest = await asyncio.to_thread(self._lock.latest)
+        if latest == note:
+            return shown
+        try:
+            await asyncio.to_thread(self._adopt_resigned, note, latest)
+        except IntegrityError as error:
             await self._refuse_fenced(error)
-            raise error
-        return shown
+            raise
+        return None
+
+    def _adopt_resigned(self, note: str, latest: str | None) -> None:
+        """Go on from what a change of keys made of our checkpoint: it is to be witnessed with that signature."""
+        size, name = self._adopt(latest).size, self._keys.chain.name
+        if size != self.signed_size or signing_ids(note, name) == signing_ids(latest or "", name):
+            raise IntegrityError("the lock store changed while witnesses were asked: another one signs this log")
 
     def _prove(self, size: int, old_size: int) -> list[bytes]:
         """The proof for a witness that stands at an older size; from nothing, nothing is to be proven."""
         return consistency_proof(old_size, size, self._files.nodes(size)) if old_size else []
 
-    def _swap(self, note: str) -> None:
-        if not self._lock.swap(self._note, note):
+    def _swap(self, checkpoint: Checkpoint, note: str) -> None:
+        for _ in range(SWAPS):
+            if self._note == note or self._lock.swap(self._note, note):
+                self._note, self.signed_size = note, checkpoint.size
+                return
             self._adopt(self._lock.latest())
-            if self._note != note and not self._lock.swap(self._note, note):
-                raise IntegrityError("the lock store changes under this process: another one signs this log")
-        self._note = note
-        self.signed_size = open_checkpoint(note, self._signer.verifier).size
+            if self._note != note:
+                note = self._keys.sign(checkpoint, self._note)
+        raise IntegrityError("the lock store changes under this process: another one signs this log")
 
-    def _adopt(self, note: str | None) -> None:
-        """Go on from a checkpoint we did not know: of the owner before us, or one whose swap seemed to fail."""
-        found = None if note is None else open_checkpoint(note, self._signer.verifier)
+    def _adopt(self, note: str | None) -> Checkpoint:
+        """Go on from a checkpoint we did not know.
+
+        It is of the owner before us, or one whose swap seemed to fail, or ours with the signature of another key.
+        """
+        self._keys = self._ring.load()
+        found = None if note is None else self._keys.chain.open_checkpoint(note)
         if found is None or found.size > self._edge.size or self._root_at(found.size) != found.root:
             raise IntegrityError("the lock store holds a checkpoint of another history; run `quaestor audit verify`")
         self._note = note
+        return found
 
 
 def _up_to_heads(entries: list[bytes]) -> list[bytes]:

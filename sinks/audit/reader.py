@@ -18,6 +18,9 @@ class LogSource(Protocol):
     async def checkpoint(self) -> str | None:
         """The published checkpoint, None before the first; raises IntegrityError when it is no text."""
 
+    async def hand_overs(self) -> list[str]:
+        """The notes in which its keys handed over, in order; raises IntegrityError for what is no text."""
+
     async def kept(self) -> Kept:
         """What the log still has; raises IntegrityError for a file that can't be read."""
 
@@ -35,6 +38,10 @@ class DirectoryLog:
     async def checkpoint(self) -> str | None:
         """As the seam says."""
         return await asyncio.to_thread(self._files.checkpoint)
+
+    async def hand_overs(self) -> list[str]:
+        """As the seam says."""
+        return await asyncio.to_thread(self._files.hand_overs)
 
     async def kept(self) -> Kept:
         """As the seam says."""

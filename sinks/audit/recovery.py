@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.key_chain import KeyChain
 from processors.audit.merkle import EMPTY_ROOT
-from processors.audit.note import NoteError, Verifier
+from processors.audit.note import NoteError
 from schemas.errors import ConfigurationError, IntegrityError
 from sinks.audit.store import LogState
 
 
-def refuse_rollback(state: LogState, locked: str | None, published: str | None, verifier: Verifier) -> Checkpoint:
+def refuse_rollback(state: LogState, locked: str | None, published: str | None, keys: KeyChain) -> Checkpoint:
     """The last signed checkpoint (of size 0 before the first), when the log may go on from it.
 
     Raises IntegrityError, saying what to do, when the database is behind it, or the lock store behind what was
-    published; ConfigurationError when this key signed neither.
+    published; ConfigurationError when none of these keys signed one of them.
     """
-    nothing = Checkpoint(verifier.name, 0, EMPTY_ROOT)
-    signed = _opened(locked, verifier, "the lock store") or nothing
-    shown = _opened(published, verifier, "the published log") or nothing
+    nothing = Checkpoint(keys.name, 0, EMPTY_ROOT)
+    signed = _opened(locked, keys, "the lock store") or nothing
+    shown = _opened(published, keys, "the published log") or nothing
     if shown.size > signed.size or (shown.size == signed.size and shown.root != signed.root):
         raise IntegrityError(
             f"the published checkpoint ({shown.size} entries) is not the one in the lock store ({signed.size}): "
@@ -33,13 +34,14 @@ def refuse_rollback(state: LogState, locked: str | None, published: str | None, 
     return signed
 
 
-def _opened(note: str | None, verifier: Verifier, where: str) -> Checkpoint | None:
+def _opened(note: str | None, keys: KeyChain, where: str) -> Checkpoint | None:
     if note is None:
         return None
     try:
-        return open_checkpoint(note, verifier)
+        return keys.open_checkpoint(note)
     except NoteError as error:
         raise ConfigurationError(
-            f"the checkpoint in {where} is not signed by this key ({error}): restore secrets/audit.key of this log, or "
+            f"the checkpoint in {where} is not signed by a key of this log ({error}): restore secrets/audit.key and "
+            "secrets/audit-keys, or "
             "set audit_log to a new log's name"
         ) from error

@@ -168,6 +168,9 @@ class AuditStore(Protocol):
     async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
         """Entries below the barrier per topic: one per (topic, partition, offset), undecodable ones included."""
 
+    async def of_control(self, event_id: str) -> EntryPlace | None:
+        """Where the entry of a control event is; None when the log does not have it (yet)."""
+
     async def of_request(self, request_id: str) -> list[EntryPlace]:
         """Where the entries of a request are, in the log's order."""
 

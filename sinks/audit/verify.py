@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from processors.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from processors.audit.checkpoint import Checkpoint, parse_checkpoint
 from processors.audit.entry import LOG_TENANT, EntryError, Head, decode_entry
+from processors.audit.key_chain import KeyChain
 from processors.audit.merkle import EMPTY_ROOT, HASH_BYTES
-from processors.audit.note import NoteError, Verifier, parse_note
+from processors.audit.note import NoteError, parse_note
 from processors.audit.segment import Segment, bundle_of, read_bundles, read_entries
 from processors.audit.tiles import TileId
 from processors.audit.walk import Differences
 from processors.parity.checks import Check
 from sinks.audit.files import LogFiles
+from sinks.audit.key_ring import hand_over_difference
 from sinks.audit.lock import LockStore
 from sinks.audit.log_walk import LogWalk, OnProgress, bundles, chunks
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.store import AuditStore, Snapshot, StoredEntry
 
 CHECKS = (
-    *("checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
+    *("keys", "checkpoint", "lock", "retention", "entries", "tiles", "root", "chains", "tenants", "clock"),
     *("offsets", "rows", "heads", "cursors"),
 )
 
@@ -68,7 +70,7 @@ class AuditReport:
 
 
 async def verify_audit(
-    store: AuditStore, files: LogFiles, lock: LockStore, verifier: Verifier, on_progress: OnProgress | None = None
+    store: AuditStore, files: LogFiles, lock: LockStore, keys: KeyChain, on_progress: OnProgress | None = None
 ) -> AuditReport:
     """Verify a log against its published checkpoint, its lock store and its rows; may run while the log grows.
 
@@ -77,7 +79,7 @@ async def verify_audit(
     verification = _Verification(store, files, on_progress or (lambda _done, _total: None))
     published = await asyncio.to_thread(files.checkpoint)
     locked = await asyncio.to_thread(lock.latest)
-    return await verification.run(published, locked, verifier)
+    return await verification.run(published, locked, keys)
 
 
 @dataclass
@@ -93,10 +95,13 @@ class _Verification:
         """Stand before the first entry."""
         self.walk = LogWalk(DirectoryLog(self.files), self.differences)
 
-    async def run(self, published: str | None, locked: str | None, verifier: Verifier) -> AuditReport:
+    async def run(self, published: str | None, locked: str | None, keys: KeyChain) -> AuditReport:
         """Read the signed ends, then walk the entries up to them and beyond to the last row."""
-        signed = self._open("checkpoint", published, verifier)
-        held = self._open("lock", locked, verifier)
+        words = await asyncio.to_thread(hand_over_difference, self.files.directory, keys)
+        if words is not None:
+            self.differences.add("keys", words)
+        signed = self._open("checkpoint", published, keys)
+        held = self._open("lock", locked, keys)
         if signed.size > held.size:
             words = f"the lock store has {held.size} entries, the published checkpoint {signed.size}"
             self.differences.add("lock", words)
@@ -122,17 +127,17 @@ class _Verification:
         self._compare_snapshot(snapshot)
         return self._report(signed, snapshot)
 
-    def _open(self, name: str, note: str | None, verifier: Verifier) -> Checkpoint:
+    def _open(self, name: str, note: str | None, keys: KeyChain) -> Checkpoint:
         if note is None:
-            return Checkpoint(verifier.name, 0, EMPTY_ROOT)
+            return Checkpoint(keys.name, 0, EMPTY_ROOT)
         try:
-            return open_checkpoint(note, verifier)
+            return keys.open_checkpoint(note)
         except NoteError as error:
             self.differences.add(name, f"{name}: {error}")
         try:
             return parse_checkpoint(parse_note(note)[0])
         except NoteError:
-            return Checkpoint(verifier.name, 0, EMPTY_ROOT)
+            return Checkpoint(keys.name, 0, EMPTY_ROOT)
 
     async def _walk_files(self, stop: int, size: int, total: int) -> None:
         for first, end in chunks(self.walk.size, stop):

@@ -17,7 +17,10 @@ from sinks.audit.log_walk import LogWalk, OnProgress, segments
 from sinks.audit.reader import LogSource, read_sound
 from sinks.audit.verify import AuditReport, report_of
 
-CHECKS = ("checkpoint", "history", "retention", "entries", "tiles", "root", "chains", "tenants", "clock", "offsets")
+CHECKS = (
+    *("keys", "checkpoint", "history", "retention", "entries"),
+    *("tiles", "root", "chains", "tenants", "clock", "offsets"),
+)
 
 
 async def verify_public(
@@ -29,14 +32,20 @@ async def verify_public(
 ) -> tuple[AuditReport, str | None]:
     """Verify a log against its published checkpoint, and that it only appends to `earlier` ones.
 
-    `earlier` are signed notes with what to call them. Hashing is done in the executor's processes, or in threads. The
-    report, and the note it is about (None when there is none). Never raises for what it finds; raises
-    StoreUnavailableError when it can't look.
+    The log's own hand-overs lead from the trusted keys on. `earlier` are signed notes with what to call them. Hashing
+    is done in the executor's processes, or in threads. The report, and the note it is about (None when there is none or
+    its keys are in doubt). Never raises for what it finds; raises StoreUnavailableError when it can't look.
     """
     note = await log.checkpoint()
     if note is None:
         walk = LogWalk(log, Differences())
         walk.differences.add("checkpoint", "there is no checkpoint")
+        return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0), None
+    try:
+        trust = trust.following(await log.hand_overs())
+    except IntegrityError as error:
+        walk = LogWalk(log, Differences())
+        walk.differences.add("keys", str(error))
         return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0), None
     return await verify_under(log, note, trust, earlier, executor, on_progress), note
 

@@ -284,11 +284,14 @@ def load_policy(path: Path) -> Policy:
         raise ConfigurationError(f"{path}, {error}") from None
 
 
-def policy_for(path: Path, verifier: Verifier) -> Policy:
-    """The policy to publish a log under; raises ConfigurationError when no checkpoint of the log could ever meet it."""
+def policy_for(path: Path, *verifiers: Verifier) -> Policy:
+    """The policy to publish a log with these keys under, today's first.
+
+    Raises ConfigurationError when no checkpoint of the log could ever meet it.
+    """
     policy = load_policy(path)
-    if policy.logs and verifier not in [known.verifier for known in policy.logs]:
-        raise ConfigurationError(f"{path} names logs, but not this one: add the line `log {verifier.vkey}`")
+    if policy.logs and not {known.verifier for known in policy.logs} & set(verifiers):
+        raise ConfigurationError(f"{path} names logs, but not this one: add the line `log {verifiers[0].vkey}`")
     missing = policy.missing([witness.verifier for witness in policy.witnesses if witness.url])
     if missing is not None:
         raise ConfigurationError(f"{path}: the quorum can't be met by witnesses with a URL, missing {missing}")

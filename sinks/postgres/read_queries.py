@@ -56,6 +56,10 @@ WHERE occurred_at >= $4
 """
 
 
+MONTH_TABLES = f"""
+SELECT name FROM unnest($1::text[]) AS asked (name)
+WHERE to_regclass(format('{SCHEMA}.%I', name || to_char($2::timestamptz AT TIME ZONE 'UTC', '_YYYY_MM'))) IS NOT NULL
+"""
 SET_ASIDE = """
 SELECT source_topic, source_partition, source_offset
 FROM quaestor.quarantine_outbox
@@ -64,6 +68,10 @@ WHERE sink = $1 AND state <> 'REDRIVEN'
 CURSORS = "SELECT topic, partition, next_offset FROM quaestor.stream_cursor WHERE projection = $1"
 QUARANTINED = """
 SELECT count(*) FROM quaestor.quarantine_outbox WHERE $1::text IS NULL OR sink = $1
+"""
+SEALED_EVENTS = f"""
+SELECT count(*) FROM {SCHEMA}.request_event
+WHERE tenant_id = $1 AND subject_handle = $2 AND sealed IS NOT NULL
 """
 BALANCES = f"""
 SELECT

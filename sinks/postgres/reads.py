@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from processors.audit.entry import Source
+from schemas.errors import StoreUnavailableError
 from schemas.ids import is_uuid
 from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
@@ -235,6 +236,22 @@ class PostgresReads:
             rows = await self._fetch(queries.actors(TABLES[topic]), tenants, ids, times)
             found |= {row["event_id"]: row["actor"] for row in rows}
         return found
+
+    async def month_tables(self, micros: int) -> frozenset[str]:
+        """The topics whose events of the month of this time have a table: retention drops whole months."""
+        names = [table.name for table in TABLES.values()]
+        found = {row["name"] for row in await self._fetch(queries.MONTH_TABLES, names, micros)}
+        return frozenset(topic for topic, table in TABLES.items() if table.name in found)
+
+    async def sealed_events(self, tenant_id: str, handle: str) -> int | None:
+        """Events with something sealed for this handle; None when counting them takes too long."""
+        try:
+            ((count,),) = await self._fetch(queries.SEALED_EVENTS, tenant_id, handle)
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                return None
+            raise
+        return int(count)
 
     async def balances(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None

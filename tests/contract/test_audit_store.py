@@ -8,9 +8,11 @@ import pytest
 
 from processors.audit.entry import CHAIN_START, KIND_HEADS, LOG_TENANT, Head, Sealed, heads_source, seal
 from schemas.errors import FencedError, GapError, IntegrityError
+from schemas.ids import derived_id
+from schemas.topics import CONTROL
 from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.sequencer import sources_of
-from sinks.audit.store import AuditStore, CursorMove, EntryFilter, LogState
+from sinks.audit.store import AuditStore, CursorMove, EntryFilter, EntryPlace, LogState
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.totals import totals_of
 from streams.log import Partition
@@ -194,3 +196,17 @@ async def test_the_logs_own_entries_are_found_by_name_only(store: AuditStore) ->
     assert [] == (await store.find(EntryFilter(), 1, 10)).entries
     for wanted in (EntryFilter(tenant_id=LOG_TENANT), EntryFilter(kind=KIND_HEADS)):
         assert [(0, heads[0].entry)] == (await store.find(wanted, 1, 10)).entries
+
+
+async def test_a_control_event_is_found_by_its_id(store: AuditStore) -> None:
+    """Events of other topics are not, nor what the log does not have."""
+    partition, event_id, other_id = Partition(CONTROL.name, 0), *(derived_id("test", one, "", "") for one in "ab")
+    state = await store.claim("one", TOPIC_IDS | {partition: TOPIC_ID})
+    other = await append(store, state.epoch, 0, 1, 0)
+    source = other[0].source._replace(topic=CONTROL.name, partition=0, offset=0, event_id=event_id)
+    (sealed,) = seal([source], 2, await store.heads())
+    heads = {source.tenant_id: Head(sealed.tseq, sealed.chain)}
+    await store.append(state.epoch, [sealed], heads, [CursorMove(partition, TOPIC_ID, 0, 1)])
+
+    assert EntryPlace(2, CONTROL.name, 0, 0, event_id) == await store.of_control(event_id)
+    assert (None, None) == (await store.of_control(other[0].source.event_id), await store.of_control(other_id))

@@ -22,7 +22,7 @@ from processors.audit.merkle import consistency_proof
 from processors.audit.tiles import subtree_hash, tile_of_node
 from schemas.errors import QuaestorError
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_verifier
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import make_sink, published
@@ -130,7 +130,7 @@ class _Log:
         await store.open()
         try:
             files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
-            report = await verify_audit(store, files, lock, load_verifier(self.layout.key_file, ORIGIN))
+            report = await verify_audit(store, files, lock, KeyRing(self.layout).load().chain)
         finally:
             await store.close()
         assert report.ok, report.first_difference

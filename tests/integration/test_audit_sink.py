@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 
 from api.verify.log_scan import LogScan
-from processors.audit.checkpoint import open_checkpoint
 from processors.audit.trust import Trust
 from schemas.errors import FencedError, IntegrityError, StoreUnavailableError
 from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_salts, load_verifier
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.keys import load_salts
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import make_sink
@@ -82,7 +82,7 @@ class Log:
         """What verification says now."""
         files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
         async with self.reading() as store:
-            return await verify_audit(store, files, lock, load_verifier(self.layout.key_file, ORIGIN))
+            return await verify_audit(store, files, lock, KeyRing(self.layout).load().chain)
 
     async def as_superuser(self, *statements: str) -> None:
         """What nothing in the database stops."""
@@ -141,13 +141,13 @@ async def run_over(log: Log, kafka: MemoryLog) -> None:
     reader = kafka.group_reader(sink.projection)
     task = asyncio.create_task(run_sink(sink, reader, ENCODER, progress, stop, Random(1)))
     ends = {at: len(kept) for at, kept in kafka.records.items() if at.topic in AUDITED_TOPICS and kept}
-    verifier = load_verifier(log.layout.key_file, ORIGIN)
+    keys = KeyRing(log.layout).load().chain
     async with asyncio.timeout(DEADLINE_SECONDS), log.reading() as store:
         while True:
             note = LogFiles(log.layout.directory).checkpoint()
             snapshot = await store.snapshot()
             entered = ends == {at: end for at, end in snapshot.cursors.items() if end}
-            if note is not None and entered and open_checkpoint(note, verifier).size == snapshot.state.next_seq:
+            if note is not None and entered and keys.open_checkpoint(note).size == snapshot.state.next_seq:
                 break
             assert not task.done()
             await asyncio.sleep(0.02)
@@ -308,7 +308,7 @@ async def put_back(log: Log) -> Rebuilt:
 
 def trust_of(log: Log) -> Trust:
     """The log's key."""
-    return Trust((load_verifier(log.layout.key_file, ORIGIN),))
+    return Trust(KeyRing(log.layout).load().chain.keys)
 
 
 async def made_again(log: Log, kafka: MemoryLog) -> int:

@@ -16,7 +16,6 @@ from schemas.events import QuarantineReason
 from sinks.postgres.migrations import FOLDER, migrate, migrations, pending
 from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.postgres.tables import POSITION_COLUMNS, TABLES
-from sinks.postgres.vault import PostgresVault
 from sinks.runner.screen import Screen
 from streams.codec import schema_text
 from streams.log import LogRecord
@@ -129,30 +128,6 @@ def column_of(avro: Any) -> tuple[str, str]:
     (kind,) = [option for option in options if option != "null"]
     name = kind if isinstance(kind, str) else kind.get("logicalType", kind["type"])
     return TYPES[name], "YES" if "null" in options else "NO"
-
-
-async def test_subjects_are_one_for_all_who_ask_at_once(server: PostgresDatabases) -> None:
-    """Two gateways that meet a user first at the same moment get the same handle and key."""
-    dsn = await server.emptied("vault")
-    one, two = PostgresVault(dsn, MASTER), PostgresVault(dsn, MASTER)
-    subjects = await asyncio.gather(*(vault.subject("acme", "ada") for vault in [one, two] * 10))
-    assert len({subject.handle for subject in subjects}) == len({subject.data_key for subject in subjects}) == 1
-    assert await two.forget("acme", "ada")
-    assert (await one.subject("acme", "ada")).handle != subjects[0].handle
-    await one.close()
-    await two.close()
-
-
-async def test_the_vault_keeps_no_user_id_and_no_key(server: PostgresDatabases) -> None:
-    """Nothing in the table is the user's id, its plain hash, or the data key."""
-    dsn = await server.emptied("vault")
-    vault = PostgresVault(dsn, MASTER)
-    subject = await vault.subject("acme", "ada@example.com")
-    (row,) = await ask(dsn, "SELECT lookup_hash, handle, wrapped_key FROM quaestor.subject")
-    content = b"".join(part if isinstance(part, bytes) else part.encode() for part in row)
-    assert b"ada" not in content
-    assert subject.data_key not in content
-    await vault.close()
 
 
 async def test_the_outbox_keeps_poison_once(server: PostgresDatabases) -> None:

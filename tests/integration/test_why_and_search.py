@@ -131,6 +131,18 @@ async def test_a_row_deleted_in_postgres_is_told(desks: Desks) -> None:
     assert ["quaestor.costs"] == [place.topic for place in story.missing]
 
 
+async def test_a_month_that_retention_dropped_is_no_contradiction(desks: Desks) -> None:
+    """Its rows are gone together, with their table."""
+    connection = await asyncpg.connect(desks.dsn)
+    await connection.execute("DROP TABLE quaestor_v1.attempt_2026_11")
+    await connection.close()
+
+    story = await desks.story()
+
+    assert (True, []) == (story.ok, story.missing)
+    assert "ATTEMPT" not in {step.kind for step in story.steps}
+
+
 async def test_a_story_without_kafka_is_included(desks: Desks) -> None:
     """The command says how far it can prove, and that is no failure."""
     done = await run("why", REQUEST, "--json")

@@ -18,7 +18,8 @@ from api.settings import load_settings
 from processors.audit.note import parse_vkey, signatures_of
 from schemas.errors import ConfigurationError
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_or_make_signer, load_verifier
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.keys import load_or_make_signer
 from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.memory import MemoryAuditStore
@@ -91,7 +92,7 @@ class Log:
     async def verifies(self) -> bool:
         """Whether nothing differs."""
         files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
-        report = await verify_audit(self.store, files, lock, load_verifier(self.layout.key_file, ORIGIN))
+        report = await verify_audit(self.store, files, lock, KeyRing(self.layout).load().chain)
         return report.ok
 
     def published(self, witness: WitnessProcess) -> bool:

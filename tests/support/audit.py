@@ -12,7 +12,7 @@ from processors.audit.merkle import NodeReader
 from schemas.events import QuarantineReason
 from schemas.ids import derived_id
 from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_or_make_signer, load_verifier
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.layout import AuditLayout, Probe, no_probe
 from sinks.audit.lock import FileLockStore
 from sinks.audit.memory import MemoryAuditStore
@@ -127,10 +127,11 @@ class AuditWorld:
         """A new process; what stands in memory of the one before is forgotten."""
         if isinstance(self.store, MemoryAuditStore):
             self.store.probe = probe
-        self.signer = load_or_make_signer(self.layout.key_file, ORIGIN)
         self.files = LogFiles(self.layout.directory, probe)
         self.lock = FileLockStore(self.layout.lock_file, probe)
-        self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe)
+        self.ring = KeyRing(self.layout, probe)
+        self.signer = self.ring.open().today
+        self.publisher = Publisher(self.store, self.files, self.lock, self.ring, probe)
         self.sequencer = Sequencer(self.store, SALTS, "test", self.publisher.offer, lambda: NOW_SECONDS)
 
     async def claim(self) -> None:
@@ -173,6 +174,6 @@ class AuditWorld:
 
     async def verify(self) -> AuditReport:
         """What verification says now."""
-        verifier = load_verifier(self.layout.key_file, ORIGIN)
+        keys = KeyRing(self.layout).load().chain
         files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
-        return await verify_audit(self.store, files, lock, verifier)
+        return await verify_audit(self.store, files, lock, keys)

@@ -109,7 +109,8 @@ class ConsoleWorld:
         return {each.event_id: "cli/ann" if each.offset % 2 == 0 else "cli/bob" for each in asked if each.event_id}
 
     async def _published(self) -> tuple[Verifier, Checkpoint]:
-        return published(self.audit.layout)
+        keys, checkpoint = published(self.audit.layout)
+        return keys.today.verifier, checkpoint
 
     async def _tell(self, request_id: str) -> Story:
         await self.go.wait()

@@ -30,7 +30,10 @@ from processors.control import ControlState, Limit, Provider, Route, RouteCandid
 from processors.pricing import Price, PriceBook, Rates, make_book
 from schemas.errors import StoreUnavailableError
 from schemas.events import Event
-from sinks.postgres.vault import MemoryVault, Subject
+from sinks.postgres.key_encryption import RingKeys
+from sinks.postgres.vault import SubjectVault, VaultSecrets
+from sinks.postgres.vault_keys import KeyRing
+from sinks.postgres.vault_rows import MemoryRows, SubjectRow
 from sinks.redis.memory import MemoryHoldStore
 from streams.codec import Codec, LocalSchemas
 from streams.memory import MemoryLog
@@ -42,7 +45,7 @@ KEY = "qk_" + "a" * 43
 OTHER_KEY = "qk_" + "b" * 43
 REVOKED_KEY = "qk_" + "c" * 43
 TENANT = "acme"
-MASTER_KEY = b"m" * 32
+RING = KeyRing(b"l" * 32, {1: b"m" * 32})
 #: 2 and 8 dollars per million tokens.
 RATES = Rates(input=2_000_000, output=8_000_000, cached_input=500_000)
 
@@ -183,7 +186,7 @@ class World:
         self.holds = MemoryHoldStore(lambda: time.time_ns() // 1_000_000)
         self.holds.open_tenant(TENANT)
         self.upstream = MemoryUpstream(answer or (lambda _: chat_answer()))
-        self.vault = MemoryVault(MASTER_KEY)
+        self.vault = memory_vault(self.erased)
         self.health = Health()
         self.control = StandingControl(state or control_state())
         given: dict[str, Any] = {
@@ -205,7 +208,7 @@ class World:
             journal=self.journal,
             holds=self.holds,
             upstream=self.upstream,
-            subjects=Subjects(self.vault, self.options.tags_allowed),
+            subjects=Subjects(self.vault, self.options.tags_allowed, self.erased),
             meters=Meters(Metrics()),
             grace=Grace(self.options.fail_open_nano),
             counting=Counting(self.tokens),
@@ -224,6 +227,10 @@ class World:
         """Close."""
         self.parts.counting.close()
         await self.journal.stop()
+
+    def erased(self, handle: str) -> bool:
+        """Whether the control topic has the erasure of a handle."""
+        return handle in self.control.state.erasures
 
     def with_state(self, **fields: Any) -> None:
         """Change the control state."""
@@ -320,18 +327,28 @@ class _Caller:
                 self._on_piece(message["body"])
 
 
-class AwayVault(MemoryVault):
-    """A vault that can't be reached, for as long as `away` is set."""
+def nobody(handle: str) -> bool:
+    """Nothing was ever erased."""
+    return False
+
+
+def memory_vault(erased: Callable[[str], bool] = nobody, rows: MemoryRows | None = None) -> SubjectVault:
+    """A vault in memory."""
+    return SubjectVault(rows or MemoryRows(), VaultSecrets(RING.lookup, RingKeys(lambda: RING)), erased)
+
+
+class AwayRows(MemoryRows):
+    """Rows that can't be reached, for as long as `away` is set."""
 
     away = True
     asked = 0
 
-    async def subject(self, tenant_id: str, user_id: str) -> Subject:
+    async def find(self, tenant_id: str, lookup_hash: bytes) -> SubjectRow | None:
         """As the seam says."""
         self.asked += 1
         if self.away:
             raise StoreUnavailableError
-        return await super().subject(tenant_id, user_id)
+        return await super().find(tenant_id, lookup_hash)
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -339,4 +356,4 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "default", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 10, **fields}
 
 
-__all__ = ["KEY", "TENANT", "AwayVault", "Response", "World", "chat", "control_state", "limit"]
+__all__ = ["KEY", "TENANT", "AwayRows", "Response", "World", "chat", "control_state", "limit", "memory_vault", "nobody"]

@@ -47,7 +47,7 @@ class Told:
             )
             for record, fields in zip(self.records, self.fields, strict=True)
         }
-        self.marker = Marker(self.world.store, self.world.files, self.world.signer.verifier, SALTS)
+        self.marker = Marker(self.world.store, self.world.files, self.world.ring.load().chain, SALTS)
 
     async def enter(self) -> None:
         """Sequence all of it, and some others before it."""

@@ -99,6 +99,12 @@ WHERE entry.log = $1 AND entry."offset" < barrier.next_offset
 GROUP BY topic
 """
 
+# The topic as a literal: a partial index serves it.
+OF_CONTROL: Final = """
+SELECT seq, topic, partition, "offset", event_id::text AS event_id FROM quaestor.audit_entry
+WHERE topic = 'quaestor.control' AND log = $1 AND event_id = $2 ORDER BY seq LIMIT 1
+"""
+
 OF_REQUEST: Final = """
 SELECT seq, topic, partition, "offset", event_id::text AS event_id FROM quaestor.audit_entry
 WHERE log = $1 AND request_id = $2 ORDER BY seq

@@ -210,6 +210,12 @@ class PostgresAuditStore:
                     query, self._log, *_columns(barrier), list(barrier.values()), *more, timeout=SCAN_SECONDS_MAX
                 )
 
+    async def of_control(self, event_id: str) -> EntryPlace | None:
+        """Where the entry of a control event is."""
+        with faults():
+            row = await self._connections.fetchrow(queries.OF_CONTROL, self._log, event_id)
+        return None if row is None else EntryPlace(*row)
+
     async def of_request(self, request_id: str) -> list[EntryPlace]:
         """Where the entries of a request are, in the log's order."""
         with faults():

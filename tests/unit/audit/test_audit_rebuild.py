@@ -170,8 +170,8 @@ async def test_nothing_signed_nothing_rebuilt(tmp_path: Path) -> None:
 async def test_a_lock_store_of_another_history_is_refused(world: AuditWorld) -> None:
     """Two checkpoints of one key that do not fit: no rebuild decides between them."""
     other = AuditWorld(world.layout.data / "other")
-    other.signer = world.signer
-    other.publisher._signer = world.signer
+    other.layout.key_file.write_bytes(world.layout.key_file.read_bytes())
+    other.begin()
     await other.claim()
     await other.grow(3, 200)
     world.layout.lock_file.write_bytes(other.layout.lock_file.read_bytes())

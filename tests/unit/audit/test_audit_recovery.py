@@ -172,7 +172,7 @@ async def test_two_sequencers_one_is_fenced(world: AuditWorld) -> None:
     """After a second one claims, the first neither enters nor integrates nor forks; the log goes on and verifies."""
     await world.feed(10)
     second = Sequencer(world.store, SALTS, "second")
-    publisher = Publisher(world.store, world.files, world.lock, world.signer)
+    publisher = Publisher(world.store, world.files, world.lock, world.ring)
     await publisher.open(await second.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
     with pytest.raises(FencedError):
         await world.sequencer.append(spans_of(160, 5))
@@ -190,7 +190,7 @@ async def taken_over(world: AuditWorld) -> tuple[Sequencer, Publisher]:
     """The owner after one that integrated and did not sign."""
     await world.feed(10)
     await world.publisher.integrate()
-    second = Publisher(world.store, world.files, world.lock, world.signer)
+    second = Publisher(world.store, world.files, world.lock, world.ring)
     sequencer = Sequencer(world.store, SALTS, "second")
     await second.open(await sequencer.claim(dict.fromkeys(PARTITIONS, TOPIC_ID)))
     return sequencer, second

@@ -12,16 +12,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from processors.audit.checkpoint import open_checkpoint, parse_checkpoint
+from processors.audit.key_chain import signing_ids
 from processors.audit.note import NoteError, SignatureLine, Signer, parse_note, signatures_of
 from processors.audit.policy import parse_policy
 from processors.audit.witness import SIZE_TYPE, Answer, Cosigner, followed, parse_add_checkpoint
 from schemas.errors import FencedError, IntegrityError, StoreUnavailableError
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.layout import Probe, no_probe
+from sinks.audit.lock import FileLockStore
 from sinks.audit.publisher import Publisher
+from sinks.audit.rotation import Rotation
 from sinks.audit.sequencer import Sequencer
 from sinks.audit.witnesses import MemoryWitnesses, PolicyCosigners, WitnessTimes
 from streams.monitor import Monitor
-from tests.support.audit import NOW_SECONDS, PARTITIONS, SALTS, TOPIC_ID, AuditWorld, spans_of
+from tests.support.audit import NOW_SECONDS, ORIGIN, PARTITIONS, SALTS, TOPIC_ID, AuditWorld, spans_of
 from tests.support.witnesses import cosigner, seed
 
 NAMES = ("one", "two", "three")
@@ -54,7 +58,7 @@ class WitnessedWorld(AuditWorld):
         self.monitor.set(state="running")
         policy = parse_policy((LINES + self.end).encode())
         self.cosigners = PolicyCosigners(policy, self.witnesses, self.monitor, self.times)
-        self.publisher = Publisher(self.store, self.files, self.lock, self.signer, probe, self.cosigners)
+        self.publisher = Publisher(self.store, self.files, self.lock, self.ring, probe, self.cosigners)
         self.sequencer = Sequencer(self.store, SALTS, "test", self.publisher.offer, lambda: NOW_SECONDS)
 
     def away(self, *names: str, rounds: int = 9) -> None:
@@ -559,3 +563,33 @@ async def cosigned_once(world: WitnessedWorld) -> None:
     await world.claim()
     await world.sequencer.append(spans_of(0, 5))
     await world.publish()
+
+
+async def test_keys_come_and_go_while_witnesses_are_asked(tmp_path: Path) -> None:
+    """The checkpoint that waits gets the new key's signature, is shown to the witnesses again, and published so."""
+    world = WitnessedWorld(tmp_path)
+    await world.claim()
+    await world.grow(5)
+    rotation = Rotation(KeyRing(world.layout), FileLockStore(world.layout.lock_file))
+    made = []
+
+    def rotate(point: str) -> None:
+        if point == "cosigned" and not made:
+            made.append(rotation.rotate(1, 0).hand_over)
+
+    world.begin(rotate)
+    await world.claim()
+    await world.feed(5)
+    await world.publisher.integrate()
+    assert not await world.publisher.publish()
+    assert await world.publisher.publish()
+    note = world.files.checkpoint() or ""
+
+    assert (22, list(NAMES)) == world.published
+    assert [made[0].old.key_id, made[0].new.key_id] == signing_ids(note, ORIGIN)
+    rotation.retire(made[0].old.key_id)
+    for name, key in KEYS.items():
+        world.witnesses.add(name, key, followed([made[0].new]))
+    await world.grow(5)
+    assert [made[0].new.key_id] == signing_ids(world.files.checkpoint() or "", ORIGIN)
+    assert (await world.verify()).ok

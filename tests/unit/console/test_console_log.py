@@ -9,6 +9,9 @@ import pytest
 
 from processors.audit.kept import EVERYTHING
 from processors.audit.tiles import BUNDLE_LEVEL, TileId, tile_set
+from sinks.audit.key_ring import KeyRing
+from sinks.audit.lock import FileLockStore
+from sinks.audit.rotation import Rotation
 from tests.support.console import ConsoleWorld
 
 
@@ -168,3 +171,19 @@ async def test_where_a_cut_log_begins_is_public(world: ConsoleWorld) -> None:
         answer.headers["content-type"],
         answer.json()["minimum_index"],
     )
+
+
+async def test_hand_overs_of_the_key_are_served(world: ConsoleWorld) -> None:
+    """By their numbers, to be kept for ever; what is no number, or none yet, is not found."""
+    layout = world.audit.layout
+    note = Rotation(KeyRing(layout), FileLockStore(layout.lock_file)).rotate(1, 0).note
+    answer = await world.ask("/audit/main/keys/1", token=None)
+
+    assert (200, note.encode(), "text/plain; charset=utf-8") == (
+        answer.status,
+        answer.body,
+        answer.headers["content-type"],
+    )
+    assert "immutable" in answer.headers["cache-control"]
+    for path in ("keys", "keys/", "keys/0", "keys/2", "keys/01", "keys/x", "keys/1/1", "keys/../checkpoint"):
+        assert 404 == (await world.ask(f"/audit/main/{path}", token=None)).status

@@ -13,6 +13,7 @@ from processors.control import (
     ControlState,
     ExchangeRate,
     Increase,
+    LegalHold,
     Limit,
     Origin,
     Provider,
@@ -324,3 +325,42 @@ def test_the_largest_price_book_that_is_accepted_fits_a_record() -> None:
 def test_a_key_allows_what_it_names(allowed: tuple[str, ...], asked: str, expected: bool) -> None:
     """No list allows all; an entry allows its model, or all with its beginning."""
     assert expected is msgspec.structs.replace(KEY, allowed_models=allowed).allows(asked)
+
+
+ERASURE = control.Erasure(handle="ab" * 16, tenant_id="acme", key_version="1", sealed_events=None)
+
+
+def test_an_erasure_is_made_known_once() -> None:
+    """With its time; a second one is refused as done already."""
+    event = control.erase_subject(ControlState(), ERASURE, ORIGIN)
+    assert isinstance(event, ControlEvent)
+    assert (ControlAction.ERASED, "ab" * 16, "acme") == (event.action, event.entity_id, event.tenant_id)
+    state = evolve(ControlState(), event)
+    again = control.erase_subject(state, ERASURE, ORIGIN)
+
+    assert (ORIGIN.now_micros, ORIGIN.event_id) == (state.erasures["ab" * 16].erased_at, event.event_id)
+    assert isinstance(again, Refusal)
+    assert RefusalCode.UNCHANGED is again.code
+
+
+@pytest.mark.parametrize("change", [{"handle": "no handle"}, {"tenant_id": ""}])
+def test_an_erasure_names_a_subject(change: dict[str, str]) -> None:
+    """What can't be a name is refused."""
+    refused = control.erase_subject(ControlState(), msgspec.structs.replace(ERASURE, **change), ORIGIN)
+
+    assert isinstance(refused, Refusal)
+    assert RefusalCode.INVALID_NAME is refused.code
+
+
+def test_what_a_legal_hold_covers_is_not_erased() -> None:
+    """The refusal names the hold; once it is released, or for somebody else, nothing stands against it."""
+    hold = LegalHold(hold_id="hold_1", tenant_id="acme", subject_handle=ERASURE.handle, reason="case 7")
+    held = ControlState(holds={"hold_1": hold})
+
+    refused = control.erase_subject(held, ERASURE, ORIGIN)
+
+    assert isinstance(refused, Refusal)
+    assert RefusalCode.HELD is refused.code
+    assert "hold_1" in refused.message
+    other = msgspec.structs.replace(ERASURE, handle="cd" * 16)
+    assert isinstance(control.erase_subject(held, other, ORIGIN), ControlEvent)

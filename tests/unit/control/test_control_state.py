@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from processors.control import ControlState, Limit, Provider, VirtualKey, evolve, evolve_all
+from processors.control import ControlState, Erasure, Limit, Provider, VirtualKey, evolve, evolve_all
 from processors.pricing import Price, Rates, make_book
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from tests.budget_world import limit_on
@@ -184,3 +184,24 @@ def test_tenants_are_known_by_their_keys_and_limits() -> None:
     )
 
     assert frozenset({"acme", "globex"}) == state.tenants
+
+
+def test_an_erasure_is_for_good() -> None:
+    """Whatever is said of its handle later: the first one stands, and knows its event."""
+    erasure = Erasure(handle="ab" * 16, tenant_id="acme", key_version="1", sealed_events=3, erased_at=5)
+    later = msgspec.structs.replace(erasure, erased_at=9)
+    told = [
+        msgspec.structs.replace(event(EntityKind.SUBJECT, "ab" * 16, one, "acme", number), action=action)
+        for number, (one, action) in enumerate(
+            [
+                (erasure, ControlAction.UPDATED),
+                (erasure, ControlAction.ERASED),
+                (later, ControlAction.ERASED),
+                (None, ControlAction.REMOVED),
+            ]
+        )
+    ]
+    state = evolve_all(ControlState(), told)
+
+    assert {"ab" * 16: msgspec.structs.replace(erasure, event_id=told[1].event_id)} == state.erasures
+    assert {} == evolve(ControlState(), told[0]).erasures

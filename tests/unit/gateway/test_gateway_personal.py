@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from api.gateway.subjects import KEPT_SECONDS, TENANT_ITSELF, Subjects
+from processors.subjects.sealing import Sealer
 from schemas.events import RequestEvent, RequestKind, SubjectState
-from sinks.postgres.vault import MemoryVault
-from tests.support.gateway_world import MASTER_KEY, TENANT, AwayVault, World, chat
+from sinks.postgres.key_encryption import WrappedKey
+from sinks.postgres.vault_rows import MemoryRows
+from tests.support.gateway_world import TENANT, AwayRows, World, chat, memory_vault, nobody
 
 CANARY = "bob@example.com"
 
@@ -29,8 +30,7 @@ async def opened(world: World, event: RequestEvent, user: str) -> Any:
     """What an event seals, with the key of its subject."""
     subject = await world.vault.subject(TENANT, user)
     assert event.sealed is not None
-    plain = AESGCM(subject.data_key).decrypt(event.sealed[:12], event.sealed[12:], event.event_id.encode())
-    return json.loads(plain)
+    return json.loads(Sealer(subject.data_key).open(TENANT, event.event_id, event.sealed))
 
 
 async def test_a_user_becomes_a_handle(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ async def test_no_canary_reaches_the_log(tmp_path: Path) -> None:
 async def test_without_the_vault_requests_go_on(tmp_path: Path) -> None:
     """The event says so; what would have been sealed is left out."""
     async with World(tmp_path) as world:
-        world.parts.subjects = Subjects(AwayVault(MASTER_KEY), ("team",))
+        world.parts.subjects = Subjects(memory_vault(rows=AwayRows()), ("team",), nobody)
         event = await received(world, chat(user=CANARY, metadata={"team": "red", "email": CANARY}))
 
     assert (SubjectState.UNAVAILABLE, None, None, None) == (
@@ -130,28 +130,84 @@ async def test_without_the_vault_requests_go_on(tmp_path: Path) -> None:
     assert {"team": "red"} == event.tags
 
 
+async def test_a_key_that_does_not_open_is_no_handle() -> None:
+    """A row that was altered must not fail its person's requests; others are known as ever."""
+    rows = MemoryRows()
+    await memory_vault(rows=rows).subject(TENANT, "u")
+    (place,) = rows.rows
+    rows.rows[place] = replace(rows.rows[place], wrapped=WrappedKey("1", bytes(60)))
+    subjects = Subjects(memory_vault(rows=rows), (), nobody)
+    broken, sound = [await subjects.personal(TENANT, user, {}, b"", "id") for user in "uv"]
+
+    assert (SubjectState.UNAVAILABLE, None, None) == (broken.subject_state, broken.subject_handle, broken.sealed)
+    assert SubjectState.LINKED is sound.subject_state
+
+
 async def test_a_vault_that_failed_is_left_alone_for_a_while() -> None:
     """Or every request would wait for it."""
     now = [0.0]
-    vault = AwayVault(MASTER_KEY)
-    subjects = Subjects(vault, (), lambda: now[0])
+    rows = AwayRows()
+    subjects = Subjects(memory_vault(rows=rows), (), nobody, lambda: now[0])
     for _ in range(5):
         await subjects.personal(TENANT, "u", {}, b"", "id")
-    asked_while_resting = vault.asked
-    now[0], vault.away = 1.5, False
+    asked_while_resting = rows.asked
+    now[0], rows.away = 1.5, False
     personal = await subjects.personal(TENANT, "u", {}, b"", "id")
 
     assert (1, SubjectState.LINKED) == (asked_while_resting, personal.subject_state)
 
 
-async def test_an_erasure_acts_within_the_time_kept() -> None:
-    """A handle is remembered for a minute at most."""
-    now = [0.0]
-    vault = MemoryVault(MASTER_KEY)
-    subjects = Subjects(vault, (), lambda: now[0])
+async def test_a_handle_is_remembered_for_a_minute_at_most() -> None:
+    """Then the vault is asked again, and a row that is gone is made anew with another handle."""
+    now, rows = [0.0], MemoryRows()
+    subjects = Subjects(memory_vault(rows=rows), (), nobody, lambda: now[0])
     before = await subjects.personal(TENANT, "u", {}, b"", "id")
-    await vault.forget(TENANT, "u")
+    rows.rows.clear()
+    kept = await subjects.personal(TENANT, "u", {}, b"", "id")
     now[0] = KEPT_SECONDS
     after = await subjects.personal(TENANT, "u", {}, b"", "id")
 
+    assert before.subject_handle == kept.subject_handle != after.subject_handle
+
+
+async def test_an_erased_key_is_not_used_once_the_control_topic_tells() -> None:
+    """At the next call, whatever is kept: the row that is still there is deleted, another handle is made."""
+    erased: set[str | None] = set()
+    rows = MemoryRows()
+    vault = memory_vault(erased.__contains__, rows)
+    subjects = Subjects(vault, (), erased.__contains__)
+    before = await subjects.personal(TENANT, "u", {}, b"", "id")
+    erased.add(before.subject_handle)
+    after = await subjects.personal(TENANT, "u", {}, b"", "id")
+
     assert before.subject_handle != after.subject_handle
+    assert [after.subject_handle] == [row.handle for row in rows.rows.values()]
+
+
+async def test_keys_leave_memory() -> None:
+    """After their time without anybody calling, and at once where their subject was erased."""
+    now, erased = [0.0], set[str | None]()
+    subjects = Subjects(memory_vault(), (), erased.__contains__, lambda: now[0])
+    first = await subjects.personal(TENANT, "first", {}, b"", "id")
+    now[0] = 1.0
+    await subjects.personal(TENANT, "second", {}, b"", "id")
+    erased.add(first.subject_handle)
+    subjects.forget_erased()
+    after_erasure = list(subjects._seals)
+    now[0] = KEPT_SECONDS + 1.0
+    subjects.forget()
+
+    assert ([(TENANT, "second")], []) == (after_erasure, list(subjects._seals))
+
+
+async def test_a_key_that_was_asked_for_again_leaves_after_others() -> None:
+    """It does not keep those in memory whose time is over."""
+    now = [0.0]
+    subjects = Subjects(memory_vault(), (), nobody, lambda: now[0])
+    for at, user in ((0.0, "first"), (1.0, "second"), (KEPT_SECONDS, "first")):
+        now[0] = at
+        await subjects.personal(TENANT, user, {}, b"", "id")
+    now[0] = KEPT_SECONDS + 1.0
+    subjects.forget()
+
+    assert [(TENANT, "first")] == list(subjects._seals)

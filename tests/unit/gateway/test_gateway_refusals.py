@@ -26,15 +26,16 @@ from sinks.redis.holds import PlaceHold, Placement
 from tests.support.gateway_answers import chat_answer
 from tests.support.gateway_world import (
     KEY,
-    MASTER_KEY,
     OTHER_KEY,
     REVOKED_KEY,
-    AwayVault,
+    AwayRows,
     Response,
     World,
     chat,
     control_state,
     limit,
+    memory_vault,
+    nobody,
 )
 
 SHAPE = {"message", "type", "param", "code"}
@@ -306,7 +307,7 @@ async def test_a_user_who_can_not_be_known_waits_where_users_are_limited(tmp_pat
     """The vault is away: neither counted on nobody nor let through."""
     each = msgspec.structs.replace(limit(3, "lim_user", "user", "*"), currency="REQ")
     async with World(tmp_path, state=control_state(limits=(each,))) as world:
-        world.parts.subjects = Subjects(AwayVault(MASTER_KEY), ())
+        world.parts.subjects = Subjects(memory_vault(rows=AwayRows()), (), nobody)
         response = await world.call(body=chat(user="bob"))
 
     assert (503, "user_unavailable") == (response.status, response.error["code"])

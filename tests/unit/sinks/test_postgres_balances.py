@@ -9,12 +9,9 @@ from random import Random
 
 import pytest
 
-from schemas.errors import ConfigurationError, IntegrityError
 from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of
 from sinks.postgres.migrations import migrations
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, has_month, months_of
-from sinks.postgres.vault import MemoryVault
-from sinks.postgres.vault_keys import tenant_keys
 from sinks.runner.backoff import Backoff
 from sinks.totals import digest_of, totals_of
 
@@ -98,37 +95,6 @@ def test_migrations_have_numbers_of_their_own() -> None:
     """Numbers are unique and in order."""
     versions = [migration.version for migration in migrations()]
     assert versions == sorted(set(versions))
-
-
-async def test_a_subject_keeps_its_handle_and_key() -> None:
-    """The same user of the same tenant is the same subject; another tenant's is another, forgotten ones begin anew."""
-    vault = MemoryVault(MASTER)
-    first = await vault.subject("acme", "ada@example.com")
-    assert await vault.subject("acme", "ada@example.com") == first
-    other = await vault.subject("globex", "ada@example.com")
-    assert (other.handle == first.handle, other.data_key == first.data_key) == (False, False)
-    assert await vault.forget("acme", "ada@example.com")
-    assert not await vault.forget("acme", "ada@example.com")
-    assert (await vault.subject("acme", "ada@example.com")).handle != first.handle
-
-
-def test_another_master_key_opens_nothing() -> None:
-    """A wrapped key opens only under its tenant, its handle and its master key."""
-    wrapped = tenant_keys(MASTER, "acme").wrap("handle", b"k" * 32, b"n" * 12)
-    assert tenant_keys(MASTER, "acme").unwrap("handle", wrapped) == b"k" * 32
-    for keys, handle in (
-        (tenant_keys(MASTER, "globex"), "handle"),
-        (tenant_keys(MASTER[::-1], "acme"), "handle"),
-        (tenant_keys(MASTER, "acme"), "another"),
-    ):
-        with pytest.raises(IntegrityError):
-            keys.unwrap(handle, wrapped)
-
-
-def test_a_short_master_key_is_refused() -> None:
-    """Less than 256 bits are no key."""
-    with pytest.raises(ConfigurationError):
-        tenant_keys(b"short", "acme")
 
 
 def test_backoff_grows_to_its_cap_and_begins_anew() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from api.gateway.master_key import vault_master_key
 from api.gateway.readiness import merge
 from processors.estimation import (
     MEDIA_PARTS,
@@ -18,7 +16,6 @@ from processors.estimation import (
     output_tokens_bound,
     tokens_estimated,
 )
-from schemas.errors import ConfigurationError
 from schemas.events import ControlAction, ControlEvent, EntityKind
 from schemas.topics import CONTROL
 from streams.control import ControlFollower
@@ -127,23 +124,6 @@ def test_metrics_of_workers_are_added_up() -> None:
 
     merged = b'# HELP a A.\n# TYPE a counter\na{x="1"} 5.0\na{x="2"} 1.0\n# HELP b B.\n# TYPE b gauge\nb 1.0\n'
     assert merged == merge([one, two])
-
-
-def test_the_master_key_is_made_once(tmp_path: Path) -> None:
-    """For its owner's eyes only."""
-    first, second = vault_master_key(tmp_path), vault_master_key(tmp_path)
-
-    assert (32, True) == (len(first), first == second)
-    assert 0o600 == (tmp_path / "secrets" / "vault.key").stat().st_mode & 0o777
-
-
-def test_a_damaged_master_key_is_refused(tmp_path: Path) -> None:
-    """A new one would lose every handle."""
-    vault_master_key(tmp_path)
-    (tmp_path / "secrets" / "vault.key").write_text("abcd")
-
-    with pytest.raises(ConfigurationError, match="damaged"):
-        vault_master_key(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Anchors over HTTP, and which anchors the settings ask for."""

@@ -1,0 +1,1 @@
+"""What events may hold of a person: sealed under the subject's own key, so that destroying the key is erasure. Pure."""
