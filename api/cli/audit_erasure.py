@@ -121,11 +121,11 @@ async def _certified(settings: Settings, done: Destroyed) -> dict[str, Any]:
         while True:
             place = await store.of_control(done.erasure.event_id)
             if place is not None:
-                verifier, checkpoint = published(layout)
+                keys, checkpoint = published(layout)
                 signed = LogFiles(layout.directory).checkpoint()
                 if signed is not None and checkpoint.size > place.seq:
                     ((leaf, _),) = await store.entries(place.seq, place.seq + 1)
-                    return certificate_of(done, place, leaf, verifier.vkey, signed)
+                    return certificate_of(done, place, leaf, keys.today.verifier.vkey, signed)
             if time.monotonic() > deadline:
                 _not_audited(done)
             await asyncio.sleep(POLL_SECONDS)

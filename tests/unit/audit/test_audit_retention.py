@@ -11,15 +11,22 @@ from typing import Any
 
 import pytest
 
-from processors.audit.checkpoint import open_checkpoint
+from processors.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from processors.audit.kept import EVERYTHING, encode_kept, parse_kept
-from processors.audit.merkle import consistency_proof, inclusion_proof, leaf_hash
+from processors.audit.merkle import consistency_proof, inclusion_proof, leaf_hash, root_at
+from processors.audit.proof_file import parse_proof, verify_proof
 from processors.audit.tiles import subtree_hash, tile_of_node
+from processors.audit.trust import Trust
 from processors.audit.verify_inner_border import verify_consistency, verify_inclusion
 from schemas.errors import IntegrityError, StoreUnavailableError
+from sinks.audit.export import export_tenant
 from sinks.audit.memory import MemoryAuditStore
+from sinks.audit.reader import DirectoryLog
+from sinks.audit.rebuild import rebuild
+from sinks.audit.receipts import build_receipts
 from sinks.audit.retention import Gone, carry_out, plan_cut
 from sinks.audit.verify import AuditReport
+from sinks.audit.verify_public import verify_public
 from tests.support.audit import AuditWorld
 from tests.unit.audit.test_audit_crashes import CrashError, Failing
 
@@ -295,3 +302,36 @@ async def test_the_true_border(tmp_path: Path, batches: tuple[int, ...], size: i
             await world.grow(3)
         report = await world.verify()
         assert (True, 65_536) == (report.ok, report.minimum_index), report.first_difference
+
+
+async def test_the_public_files_of_a_cut_log(tmp_path: Path) -> None:
+    """They verify from the minimum index on, beside checkpoints of before it; two histories are found there too."""
+    world = await grown(tmp_path)
+    roots = {at: root_at(at, world.files.nodes(SIZE)) for at in (100, 403, 700)}
+    old = [sign_checkpoint(Checkpoint(world.signer.name, at, root), world.signer) for at, root in roots.items()]
+    await cut(world)
+    trust, log = Trust((world.signer.verifier,)), DirectoryLog(world.files)
+
+    report, _ = await verify_public(log, trust, [(note.split("\n")[1], note) for note in old])
+    assert ({}, CUT, SIZE + 2) == (differing(report), report.minimum_index, report.size)
+    forged = sign_checkpoint(Checkpoint(world.signer.name, 100, bytes(32)), world.signer)
+    report, _ = await verify_public(log, trust, [("seen", forged)])
+    assert differing(report)["history"].startswith("two histories: the log's hashes do not give the root that seen has")
+    (world.layout.directory / "minimum-index").unlink()
+    report, _ = await verify_public(log, trust)
+    assert "tile/entries/000 is missing" in differing(report)["entries"]
+
+
+async def test_what_a_cut_log_can_no_longer_give(world: AuditWorld, tmp_path: Path) -> None:
+    """No bundle holds all of a tenant, and no empty database is filled again; receipts of what is left are made."""
+    trust, log = Trust((world.signer.verifier,)), DirectoryLog(world.files)
+    note = await log.checkpoint() or ""
+
+    with pytest.raises(IntegrityError, match="entries below 512 are gone by retention"):
+        await export_tenant(log, trust, "tenant_1", tmp_path / "bundle", None, lambda _done, _total: None)
+    with pytest.raises(IntegrityError, match="entries below 512 are gone by retention"):
+        await rebuild(MemoryAuditStore(), log, note, trust, "test", None, lambda _done, _total: None)
+    (built,) = await build_receipts(log, note, SIZE + 2, [CUT])
+    assert verify_proof(parse_proof(built.data), trust).entry.seq == CUT
+    with pytest.raises(IntegrityError, match="tile/entries/000 is missing"):
+        await build_receipts(log, note, SIZE + 2, [7])
