@@ -155,13 +155,14 @@ def test_what_does_not_go_together_is_refused(world: AuditWorld, arguments: list
 
 
 def test_the_first_key_leads_to_todays_by_the_hand_overs(world: AuditWorld, tmp_path: Path) -> None:
-    """Who was given the first key verifies a log that another signs by now; without the hand-over it is refused."""
+    """Who was given the first key verifies a log that another signs by now: by the log's own hand-overs or given ones."""
     hand_over, chosen = tmp_path / "1", ("--log", world.layout.directory)
     rotation = Rotation(KeyRing(world.layout), FileLockStore(world.layout.lock_file))
     made = rotation.rotate(1, 0).hand_over
     rotation.retire(made.old.key_id)
     asyncio.run(world.grow(5))
-    hand_over.write_text((world.layout.directory / "keys" / "1").read_text("utf-8"), "utf-8")
 
+    run(world, *chosen)
+    (world.layout.directory / "keys" / "1").rename(hand_over)
     assert "no known key" in run(world, *chosen, code=1)
     run(world, *chosen, "--hand-over", hand_over)
