@@ -155,7 +155,7 @@ def test_what_does_not_go_together_is_refused(world: AuditWorld, arguments: list
 
 
 def test_the_first_key_leads_to_todays_by_the_hand_overs(world: AuditWorld, tmp_path: Path) -> None:
-    """Who was given the first key verifies a log that another signs by now: by the log's own hand-overs or given ones."""
+    """Who was given the first key verifies what another signs by now: by the log's own hand-overs, or by given ones."""
     hand_over, chosen = tmp_path / "1", ("--log", world.layout.directory)
     rotation = Rotation(KeyRing(world.layout), FileLockStore(world.layout.lock_file))
     made = rotation.rotate(1, 0).hand_over
