@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from api.cli.audit_parts import Trail, open_trail, seen_in_kafka
 from api.cli.times import now_micros
 from api.console.log import PublicLog
-from api.console.parts import Parts
+from api.console.parts import Parts, ReceiptFile
 from api.console.server import run as serve
 from api.settings import Settings
 from api.why.tell import Story, tell
@@ -19,6 +19,7 @@ from processors.audit.checkpoint import Checkpoint
 from processors.audit.note import Verifier
 from schemas.errors import StoreUnavailableError
 from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
+from sinks.audit.receipts import BuiltReceipt
 from sinks.audit.search import AuditSearch
 from sinks.postgres.reads import PostgresReads
 from streams.monitor import Monitor
@@ -61,6 +62,12 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
     async def tell_one(request_id: str) -> Story:
         return await tell(request_id, reads, trail.marker(), seen)
 
+    async def receipts_of(request_id: str) -> list[ReceiptFile]:
+        from api.audit.receipts import request_receipts  # noqa: PLC0415 - the console is small until somebody asks
+
+        found = await request_receipts(settings, request_id, 0.0, lambda _covered, _all: None)
+        return [] if found is None else [_receipt_file(built) for built in found.receipts]
+
     async def published_now() -> tuple[Verifier, Checkpoint]:
         from sinks.audit.process import published  # noqa: PLC0415 - loads what the sequencer needs
 
@@ -74,7 +81,13 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         search=AuditSearch(trail.store, reads.actors),
         published=published_now,
         tell=tell_one,
+        receipts=receipts_of,
         ready=ready,
         new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
         metrics=monitor.metrics,
     )
+
+
+def _receipt_file(built: BuiltReceipt) -> ReceiptFile:
+    source = built.entry.source
+    return ReceiptFile(built.name, built.entry.seq, source.topic, source.kind, built.data.decode("utf-8"))

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from api.console.log import PublicLog
 from api.why.tell import Story
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.note import Verifier
 from sinks.audit.search import AuditSearch
 from streams.metrics import Metrics
+
+
+class ReceiptFile(msgspec.Struct, frozen=True):
+    """The receipt of one event: a C2SP tlog-proof, checked offline by `quaestor audit verify` and others' tools."""
+
+    #: What to call the file.
+    name: str
+    #: Its entry's position in the log.
+    index: int
+    topic: str
+    kind: str
+    proof: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,9 @@ class Parts:
     published: Callable[[], Awaitable[tuple[Verifier, Checkpoint]]]
     #: The story of a request; without steps where Postgres knows nothing of it.
     tell: Callable[[str], Awaitable[Story]]
+    #: One receipt per event of a request; none for a request without events. Raises StoreUnavailableError while the
+    #: published checkpoint does not cover all of them.
+    receipts: Callable[[str], Awaitable[list[ReceiptFile]]]
     #: Whether each part that is needed works.
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     #: A new correlation id.

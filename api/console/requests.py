@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from api.console.operations import Operation
-from api.console.parts import Parts
+from api.console.parts import Parts, ReceiptFile
 from api.console.problems import Problem, not_found
 from api.why.story import Step
 from schemas.ids import UUID_TEXT
@@ -17,6 +17,17 @@ class WhyAsked(msgspec.Struct, forbid_unknown_fields=True):
     """Which request."""
 
     id: Annotated[str, msgspec.Meta(pattern=f"^{UUID_TEXT.pattern}$", description="x-quaestor-request-id.")]
+
+
+class ReceiptsAsked(WhyAsked, forbid_unknown_fields=True):
+    """Which request's."""
+
+
+class Receipts(msgspec.Struct):
+    """Receipts of all events of a request."""
+
+    request_id: str
+    receipts: list[ReceiptFile]
 
 
 class Place(msgspec.Struct):
@@ -48,7 +59,21 @@ async def why(parts: Parts, asked: WhyAsked) -> Why | Problem:
     return Why(story.request_id, story.ok, story.steps, missing)
 
 
+async def receipts(parts: Parts, asked: ReceiptsAsked) -> Receipts | Problem:
+    """The receipts of a request."""
+    found = await parts.receipts(asked.id)
+    return Receipts(asked.id, found) if found else not_found("No event of this request is in the audit log (yet).")
+
+
 OPERATIONS = (
+    Operation(
+        "request_receipts",
+        "/api/requests/{id}/receipts",
+        "A receipt per event of a request, which anybody can check offline; 503 until a checkpoint covers all of them.",
+        ReceiptsAsked,
+        Receipts,
+        receipts,
+    ),
     Operation(
         "request_why",
         "/api/requests/{id}/why",

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from api.console.app import Console
 from api.console.log import PublicLog
-from api.console.parts import Parts
+from api.console.parts import Parts, ReceiptFile
 from api.why.tell import Story
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.entry import Source
@@ -47,6 +47,7 @@ class ConsoleWorld:
         """Nothing is entered yet."""
         self.audit = AuditWorld(folder)
         self.stories: dict[str, Story] = {}
+        self.receipts: dict[str, list[ReceiptFile]] = {}
         self.fault: Exception | None = None
         self.works = True
         #: Cleared, a story takes until it is set.
@@ -61,6 +62,7 @@ class ConsoleWorld:
             search=AuditSearch(self.audit.store, self._actors),
             published=self._published,
             tell=self._tell,
+            receipts=self._receipts,
             ready=self._ready,
             new_id=lambda: f"id-{next(ids)}",
             metrics=self.metrics,
@@ -117,6 +119,11 @@ class ConsoleWorld:
         if self.fault is not None:
             raise self.fault
         return self.stories.get(request_id, Story(request_id, [], []))
+
+    async def _receipts(self, request_id: str) -> list[ReceiptFile]:
+        if self.fault is not None:
+            raise self.fault
+        return self.receipts.get(request_id, [])
 
     async def _ready(self) -> Mapping[str, bool]:
         return {"postgres": self.works}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from processors.audit.tiles import decode_bundle, encode_bundle
+from sinks.audit.reader import DirectoryLog
+from sinks.audit.receipts import build_receipts
 from tests.support.audit import AuditWorld
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "auditors.md"
@@ -84,3 +87,47 @@ def test_another_key(world: AuditWorld) -> None:
     vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 
     assert check(world, vkey) == (1, "FAILED: the checkpoint is not signed by this key")
+
+
+async def check_receipt(world: AuditWorld, path: Path) -> tuple[int, str]:
+    """Exit code and last line of the page's program for one receipt."""
+    programs = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    program = next(each for each in programs if "tlog-proof@v1" in each)
+    command = [sys.executable, "-I", "-c", program, str(path), world.signer.verifier.vkey]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
+    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+@pytest.fixture
+async def receipt(world: AuditWorld) -> str:
+    """The receipt of one entry in the middle."""
+    log = DirectoryLog(world.files)
+    note = await log.checkpoint()
+    assert note is not None
+    (built,) = await build_receipts(log, note, 342, [200])
+    return built.data.decode("utf-8")
+
+
+async def test_a_sound_receipt(world: AuditWorld, receipt: str, tmp_path: Path) -> None:
+    """It says which entry of how many is proven."""
+    path = tmp_path / "one.tlog-proof"
+    path.write_text(receipt, "utf-8")
+
+    code, words = await check_receipt(world, path)
+    assert (0, True) == (code, "this is index 200 of 342 entries under the signed root" in words)
+
+
+@pytest.mark.parametrize("line", [1, 2, 3, 9])
+async def test_a_receipt_that_was_changed(world: AuditWorld, receipt: str, tmp_path: Path, line: int) -> None:
+    """Entry, index and hashes: whatever is changed, the proof leads elsewhere."""
+    lines, path = receipt.split("\n"), tmp_path / "one.tlog-proof"
+    old = lines[line]
+    middle = len(old) - 3 if len(old) > 40 else len(old) - 1
+    lines[line] = old[:middle] + ("1" if old[middle] != "1" else "2") + old[middle + 1 :]
+    path.write_text("\n".join(lines), "utf-8")
+
+    code, words = await check_receipt(world, path)
+    assert code == 1
+    assert "FAILED" in words

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from api.console.app import OPERATIONS
+from api.console.parts import ReceiptFile
 from api.why.story import Step
 from api.why.tell import Story
 from processors.audit.marks import Mark, MarkState
@@ -184,10 +185,31 @@ async def test_why_tells_the_story_with_its_marks(world: ConsoleWorld) -> None:
     assert not told["ok"]
 
 
+async def test_receipts_of_a_request(world: ConsoleWorld) -> None:
+    """Each with its name, its position and the text of the file."""
+    world.receipts[REQUEST] = [ReceiptFile("7-costs-charge.tlog-proof", 7, "quaestor.costs", "CHARGE", "the proof")]
+
+    told = (await world.ask(f"/api/requests/{REQUEST}/receipts")).json()
+
+    assert REQUEST == told["request_id"]
+    names = ("name", "index", "topic", "kind", "proof")
+    values = ("7-costs-charge.tlog-proof", 7, "quaestor.costs", "CHARGE", "the proof")
+    assert [dict(zip(names, values, strict=True))] == told["receipts"]
+
+
+@pytest.mark.parametrize("what", ["why", "receipts"])
 @pytest.mark.parametrize(("request_id", "status"), [(REQUEST, 404), ("nonsense", 400), ("..", 400)])
-async def test_a_request_that_is_not_there(world: ConsoleWorld, request_id: str, status: int) -> None:
+async def test_a_request_that_is_not_there(world: ConsoleWorld, what: str, request_id: str, status: int) -> None:
     """Unknown, or no id at all."""
-    assert status == (await world.ask(f"/api/requests/{request_id}/why")).status
+    assert status == (await world.ask(f"/api/requests/{request_id}/{what}")).status
+
+
+async def test_receipts_that_no_checkpoint_covers_yet(world: ConsoleWorld) -> None:
+    """Come back later, without what the store said."""
+    world.fault = StoreUnavailableError("3 of 4 entries")
+
+    answer = await world.ask(f"/api/requests/{REQUEST}/receipts")
+    assert (503, "unavailable") == (answer.status, answer.json()["code"])
 
 
 @pytest.mark.parametrize(
@@ -227,6 +249,7 @@ async def test_the_openapi_document_describes_what_is_answered(world: ConsoleWor
     """Every operation is in it, and its answers fit their schemas."""
     document: dict[str, Any] = (await world.ask("/api/openapi.json")).json()
     world.stories[REQUEST] = Story(REQUEST, [step(Mark(MarkState.PENDING))], [])
+    world.receipts[REQUEST] = [ReceiptFile("7.tlog-proof", 7, "quaestor.costs", "CHARGE", "the proof")]
 
     assert {operation.path for operation in OPERATIONS} == set(document["paths"])
     for path, described in document["paths"].items():
