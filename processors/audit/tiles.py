@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import NamedTuple
 
-from processors.audit.merkle import HASH_BYTES, node_hash
+from processors.audit.merkle import HASH_BYTES, NODE_PREFIX
 
 TILE_WIDTH = 256
 TILE_HEIGHT = 8
@@ -108,11 +109,12 @@ def tile_root(hashes: bytes) -> bytes:
 
 def subtree_hash(hashes: bytes, first: int, height: int) -> bytes:
     """The hash over the 2**height items of a tile from item `first` on."""
-    starts = range(first * HASH_BYTES, (first + (1 << height)) * HASH_BYTES, HASH_BYTES)
-    row = [hashes[start : start + HASH_BYTES] for start in starts]
-    while len(row) > 1:
-        row = [node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=True)]
-    return row[0]
+    row = hashes[first * HASH_BYTES : (first + (1 << height)) * HASH_BYTES]
+    for _ in range(height):
+        # Left and right lie side by side: a pair is one slice.
+        pairs = range(0, len(row), 2 * HASH_BYTES)
+        row = b"".join([sha256(NODE_PREFIX + row[start : start + 2 * HASH_BYTES]).digest() for start in pairs])
+    return row
 
 
 def tile_of_node(level: int, index: int, size: int) -> tuple[TileId, int, int]:
