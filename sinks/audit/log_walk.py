@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -45,18 +45,38 @@ class LogWalk:
         self.minimum_index = 0
         self.entries = EntryWalk(self.differences)
 
-    async def pass_over_what_is_gone(self, size: int) -> None:
-        """Begin a log of `size` where retention left it, over the hash tiles of what is gone, which must be there."""
+    async def pass_over_what_is_gone(self, size: int, sizes: Collection[int] = ()) -> dict[int, bytes]:
+        """Begin a log of `size` where retention left it, over the hash tiles of what is gone, which must be there.
+
+        Returns the roots at those of `sizes` that are passed. They are made of the very hashes that lead to the signed
+        root: whoever serves the files may answer otherwise when asked again.
+        """
+        roots: dict[int, bytes] = {}
         try:
             kept = _below(await self.log.kept(), size)
             for first, end in chunks(0, kept.minimum_index):
-                hashes = await read_sound(self.log, [tile._replace(level=0) for tile in bundles(first, end, size)])
-                await self._compare(self.edge.take(b"".join(hashes.values())))
+                hashes = await self._gone(first, end, size)
+                derived: list[TileFile] = []
+                for stop in sorted({*sizes, end}):
+                    if first < stop <= end:
+                        start = self.edge.size - first
+                        derived += self.edge.take(hashes[start * HASH_BYTES : (stop - first) * HASH_BYTES])
+                        roots[stop] = self.edge.root()
+                await self._compare(derived)
         except IntegrityError as error:
             self.differences.add("retention", str(error))
-            kept, self.edge = EVERYTHING, HashEdge()
+            kept, self.edge, roots = EVERYTHING, HashEdge(), {}
         self.entries.begin_at(kept)
         self.minimum_index = kept.minimum_index
+        return roots
+
+    async def _gone(self, first: int, end: int, size: int) -> bytes:
+        """The leaf hashes of entries that are gone, of whole tiles; raises IntegrityError when they are not there."""
+        tiles = await read_sound(self.log, [tile._replace(level=0) for tile in bundles(first, end, size)])
+        for tile, data in tiles.items():
+            if len(data) != tile.width * HASH_BYTES:
+                raise IntegrityError(f"{tile.path} has {len(data)} bytes")
+        return b"".join(tiles.values())
 
     def compare_cut(self) -> None:
         """Of a log that was cut, an entry that is left says so."""
@@ -80,6 +100,8 @@ class LogWalk:
         for (tile, data), found in zip(derived, await self.log.read([tile for tile, _ in derived]), strict=True):
             if isinstance(found, IntegrityError):
                 self.misfit = (f"{found}, so it", None)
+            elif len(found) != len(data):
+                self.misfit = (f"{tile.path} has {len(found)} bytes, so it", None)
             elif found != data:
                 item = _first_item(found, data)
                 self.misfit = (f"{tile.path} item {item}", tile.number * TILE_WIDTH + item if tile.level == 0 else None)

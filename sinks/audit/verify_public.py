@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from functools import partial
 
 from processors.audit.checkpoint import Checkpoint
-from processors.audit.merkle import EMPTY_ROOT, root_at
-from processors.audit.nodes import nodes_of_tiles, tiles_for
+from processors.audit.merkle import EMPTY_ROOT
 from processors.audit.note import NoteError
 from processors.audit.trust import Trust
 from processors.audit.walk import Differences
 from schemas.errors import IntegrityError
 from sinks.audit.log_walk import LogWalk, OnProgress, segments
-from sinks.audit.reader import LogSource, read_sound
+from sinks.audit.reader import LogSource
 from sinks.audit.verify import AuditReport, report_of
 
 CHECKS = (
@@ -67,8 +65,7 @@ async def verify_under(
         differences.add("checkpoint", f"checkpoint: {error}")
         return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0)
     known = _opened(earlier, trust, differences)
-    await walk.pass_over_what_is_gone(signed.size)
-    await _compare_gone(walk, known, signed.size)
+    _compare_gone(known, await walk.pass_over_what_is_gone(signed.size, [each.size for each, _ in known]), differences)
     stops = {each.size for each, _ in known if walk.minimum_index < each.size < signed.size} | {signed.size}
     for stop in sorted(stops):
         async for segment in segments(log, walk.size, stop, signed.size, executor):
@@ -109,20 +106,14 @@ def _compare_history(
         differences.add("history", f"{words}, and one key signed both: keep both files, they prove it")
 
 
-async def _compare_gone(walk: LogWalk, known: Sequence[tuple[Checkpoint, str]], size: int) -> None:
+def _compare_gone(
+    known: Sequence[tuple[Checkpoint, str]], roots: Mapping[int, bytes], differences: Differences
+) -> None:
     """Compare earlier checkpoints of sizes that retention has passed with the hashes that are left of those."""
     for checkpoint, name in known:
-        if not 0 < checkpoint.size <= walk.minimum_index:
-            continue
-        root = partial(root_at, checkpoint.size)
-        try:
-            tiles = await read_sound(walk.log, tiles_for(size, root))
-        except IntegrityError as error:
-            walk.differences.add("history", f"{name}: {error}")
-            continue
-        if root(nodes_of_tiles(size, tiles)) != checkpoint.root:
+        if roots.get(checkpoint.size, checkpoint.root) != checkpoint.root:
             words = f"the log's hashes do not give the root that {name} has at {checkpoint.size} entries"
-            walk.differences.add("history", f"two histories: {words}, and one key signed both: keep both files")
+            differences.add("history", f"two histories: {words}, and one key signed both: keep both files")
 
 
 def _root(walk: LogWalk, signed: Checkpoint) -> bytes:
