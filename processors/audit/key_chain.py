@@ -71,8 +71,18 @@ class KeyChain:
         return checkpoint
 
 
-def refuse_ended(checkpoint: Checkpoint, signed: Sequence[Verifier], hand_overs: Iterable[HandOver]) -> None:
-    """Raise NoteError for a checkpoint above the size at which each of these, its signers, had handed over."""
+def refuse_ended(checkpoint: Checkpoint, signed: Sequence[Verifier], hand_overs: Sequence[HandOver]) -> None:
+    """Raise NoteError for a checkpoint that its log's hand-overs speak against.
+
+    It has another root than one of them at its size, or more entries than there were when each of its signers, these,
+    had handed over.
+    """
+    for each in hand_overs:
+        if each.size == checkpoint.size and each.root != checkpoint.root:
+            raise NoteError(
+                f"two histories: the hand-over from {each} has another root than the checkpoint over "
+                f"{checkpoint.size} entries"
+            )
     ended = {each.old: each for each in hand_overs if each.size < checkpoint.size}
     if all(verifier in ended for verifier in signed):
         raise NoteError(

@@ -30,9 +30,10 @@ async def verify_public(
 ) -> tuple[AuditReport, str | None]:
     """Verify a log against its published checkpoint, and that it only appends to `earlier` ones.
 
-    The log's own hand-overs lead from the trusted keys on. `earlier` are signed notes with what to call them. Hashing
-    is done in the executor's processes, or in threads. The report, and the note it is about (None when there is none or
-    its keys are in doubt). Never raises for what it finds; raises StoreUnavailableError when it can't look.
+    The log's own hand-overs lead from the trusted keys on, and its entries must give the roots that those name.
+    `earlier` are signed notes with what to call them. Hashing is done in the executor's processes, or in threads. The
+    report, and the note it is about (None when there is none or its keys are in doubt). Never raises for what it finds;
+    raises StoreUnavailableError when it can't look.
     """
     note = await log.checkpoint()
     if note is None:
@@ -64,7 +65,7 @@ async def verify_under(
     except NoteError as error:
         differences.add("checkpoint", f"checkpoint: {error}")
         return report_of(CHECKS, walk, Checkpoint(trust.origin, 0, EMPTY_ROOT), 0)
-    known = _opened(earlier, trust, differences)
+    known = [*_handed_over(trust, signed.size), *_opened(earlier, trust, differences)]
     _compare_gone(known, await walk.pass_over_what_is_gone(signed.size, [each.size for each, _ in known]), differences)
     stops = {each.size for each, _ in known if walk.minimum_index < each.size < signed.size} | {signed.size}
     for stop in sorted(stops):
@@ -87,6 +88,15 @@ def _opened(earlier: Sequence[tuple[str, str]], trust: Trust, differences: Diffe
         except NoteError as error:
             differences.add("history", f"{name}: {error}")
     return known
+
+
+def _handed_over(trust: Trust, size: int) -> list[tuple[Checkpoint, str]]:
+    """What hand-overs say of the log up to this size; one may be public before the checkpoint that it is over."""
+    return [
+        (Checkpoint(each.origin, each.size, each.root), f"the hand-over from {each}")
+        for each in trust.hand_overs
+        if each.size <= size
+    ]
 
 
 def _compare_history(

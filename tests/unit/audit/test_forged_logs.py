@@ -6,15 +6,23 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from processors.audit.checkpoint import Checkpoint
+from processors.audit.key_chain import key_chain
+from processors.audit.note import NoteError
 from processors.audit.tiles import TileId, tile_set
 from processors.audit.trust import Trust
 from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
+from sinks.audit.key_ring import KeyRing
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.verify_public import verify_public
 from tests.support.audit import AuditWorld
 from tests.unit.audit.test_audit_retention import cut
-from tests.unit.audit.test_public_log import differing
+from tests.unit.audit.test_key_chain import NOTES, SIGNERS, VKEYS, checkpoint
+from tests.unit.audit.test_key_rotation import rotate
+from tests.unit.audit.test_public_log import differing, entries_of, serve
 
 #: 2 partitions of 100 and 300 records, heads after each; the entry of the cut, and its heads.
 SIZE = 804
@@ -24,6 +32,7 @@ class TwoFaced(DirectoryLog):
     """Answers as one log, and with another one's tile to whoever asks for that a second time."""
 
     def __init__(self, files: LogFiles, other: LogFiles) -> None:
+        """The one log's files, and the other's."""
         super().__init__(files)
         self._other = DirectoryLog(other)
         self._asked: set[TileId] = set()
@@ -73,3 +82,31 @@ async def test_tiles_of_other_lengths_below_a_cut(tmp_path: Path) -> None:
 
         assert name in str(differing(report))
         assert "bytes" in str(differing(report))
+
+
+async def test_a_history_that_the_hand_over_speaks_against(tmp_path: Path) -> None:
+    """Today's key alone can't rewrite what stood there when the key before it, gone since, handed over."""
+    world, other = AuditWorld(tmp_path / "honest"), AuditWorld(tmp_path / "forged")
+    other.tenants = 4
+    for each in (world, other):
+        await each.claim()
+        await each.grow(20)
+    rotate(world)
+    await other.grow(20)
+    today = KeyRing(world.layout).load().today
+    serve(world, entries_of(other), today)
+
+    report, _ = await verify_public(DirectoryLog(world.files), Trust((today.verifier,)))
+
+    assert "the root that the hand-over from" in differing(report)["history"]
+
+
+def test_a_retired_key_signs_no_other_root_at_the_size_of_its_hand_over() -> None:
+    """The hand-over says, under both keys, which root there was."""
+    chain = key_chain([VKEYS[0]], NOTES)
+    forged = SIGNERS[0].sign(Checkpoint(chain.name, 10, bytes(32)).text)
+
+    chain.open_checkpoint(checkpoint(10, SIGNERS[0]))
+    for opened in (chain.open_checkpoint, Trust(chain.keys, hand_overs=chain.hand_overs).open):
+        with pytest.raises(NoteError, match="two histories: the hand-over from"):
+            opened(forged)
