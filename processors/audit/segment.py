@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
-from processors.audit.entry import CHAIN_TAG, LOG_TENANT, MAGIC, EntryError, EntryScan, Head, Scanned
+from processors.audit.entry import (
+    CHAIN_TAG,
+    LOG_TENANT,
+    MAGIC,
+    EntryError,
+    EntryScan,
+    Head,
+    Scanned,
+    decode_entry,
+    heads_source,
+)
 from processors.audit.kept import PartitionKey
 from processors.audit.merkle import HASH_BYTES, LEAF_PREFIX
 from processors.audit.tiles import BUNDLE_LEVEL, TILE_WIDTH, TileId, decode_bundle, tile_root
@@ -75,6 +85,9 @@ class Segment:
     lacks_heads: bool = False
     #: Whether an entry says that retention cut this log.
     tells_of_cut: bool = False
+    #: Whether an entry is of today's version, and where the first one of an earlier version is.
+    is_salted: bool = False
+    unsalted: int | None = None
 
 
 def bundle_of(position: int) -> str:
@@ -149,19 +162,23 @@ class _Reading:
             leaf = sha256(LEAF_PREFIX + data).digest()
             leaves.append(leaf)
             try:
-                chains.append(take(position, leaf, scan(data)))
+                chains.append(take(position, leaf, data, scan(data)))
             except EntryError as error:
                 chains.append(b"")
                 self._add(position, f"({self._where(position)}): {error}")
         self.segment.leaves = b"".join(leaves)
 
-    def _take(self, position: int, leaf: bytes, scanned: Scanned) -> bytes:
+    def _take(self, position: int, leaf: bytes, data: bytes, scanned: Scanned) -> bytes:
         """Apply the rules to an entry; returns the chain after it."""
         magic, seq, tseq, prev_chain, partition, offset, micros, commitment, texts = scanned
         tenant, topic, topic_id, _, kind = texts
         segment = self.segment
         if seq != position:
             self._add(position, f"({self._where(position)}) says that it is entry {seq}")
+        if magic == MAGIC:
+            segment.is_salted = True
+        else:
+            self._take_unsalted(position)
         head = segment.heads.get(tenant)
         if head is None:
             segment.starts[tenant] = Start(position, tseq, prev_chain)
@@ -170,12 +187,14 @@ class _Reading:
         chain = sha256(CHAIN_TAG + prev_chain + leaf).digest()
         head = segment.heads[tenant] = Head(tseq, chain)
         if tenant == LOG_TENANT:
+            if decode_entry(data).source != heads_source(commitment, micros)._replace(kind=kind):
+                self._add(position, f"({self._where(position)}) is one of the log's own and says more than those do")
             segment.lacks_heads = False
             segment.claims.append(Claim(position, kind, commitment, micros, segment.grown))
             segment.grown = {}
             return chain
         segment.lacks_heads = magic == MAGIC
-        if kind == ControlAction.PRUNED and topic == CONTROL.name:
+        if kind == ControlAction.PRUNED and topic == CONTROL.name and magic == MAGIC:
             segment.tells_of_cut = True
         segment.grown[tenant] = head
         key = (topic, topic_id, partition)
@@ -186,6 +205,12 @@ class _Reading:
         elif offset != expected:
             segment.found.append(offset_difference(position, key, offset, expected))
         return chain
+
+    def _take_unsalted(self, position: int) -> None:
+        if self.segment.is_salted:
+            self.segment.found.append(version_difference(position))
+        elif self.segment.unsalted is None:
+            self.segment.unsalted = position
 
     def _add(self, position: int, words: str) -> None:
         self.segment.found.append(Difference(position, "entries", f"entry {position} {words}"))
@@ -201,6 +226,11 @@ def chain_differences(position: int, tenant: str, head: Head, tseq: int, prev_ch
         words = f"entry {position}: does not continue the chain of {tenant} after its entry {head.tseq}"
         found.append(Difference(position, "chains", words))
     return found
+
+
+def version_difference(position: int) -> Difference:
+    """That a version comes back which needs no heads entry at the end."""
+    return Difference(position, "entries", f"entry {position}: is of an earlier version than one before it")
 
 
 def offset_difference(position: int, key: PartitionKey, offset: int, expected: int) -> Difference:

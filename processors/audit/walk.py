@@ -15,6 +15,7 @@ from processors.audit.segment import (
     Segment,
     chain_differences,
     offset_difference,
+    version_difference,
 )
 
 
@@ -49,6 +50,8 @@ class EntryWalk:
         self.lacks_heads = False
         #: Whether an entry says that retention cut this log.
         self.tells_of_cut = False
+        #: Whether an entry was of today's version: none of an earlier one follows.
+        self._is_salted = False
 
     def begin_at(self, kept: Kept) -> None:
         """Go on before the first entry of a pruned log, from where its chains and partitions stood there.
@@ -69,12 +72,15 @@ class EntryWalk:
         if segment.first != self.position:
             raise ValueError(f"the walk is at {self.position}, the run begins at {segment.first}")
         found = [*segment.found, *self._chains(segment), *self._offsets(segment), *self._claims(segment)]
+        if self._is_salted and segment.unsalted is not None:
+            found.append(version_difference(segment.unsalted))
         for each in sorted(found, key=lambda difference: difference.position):
             self._differences.add(each.kind, each.words)
         self.heads |= segment.heads
         self.next_offsets |= segment.next_offsets
         self.position += segment.count
         self.tells_of_cut = self.tells_of_cut or segment.tells_of_cut
+        self._is_salted = self._is_salted or segment.is_salted
         if segment.count:
             self.lacks_heads = segment.lacks_heads
 

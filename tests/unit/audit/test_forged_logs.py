@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from processors.audit.checkpoint import Checkpoint
+from processors.audit.entry import MAGIC_UNSALTED, NO_HEAD, Entry, decode_entry, encode_entry
 from processors.audit.key_chain import key_chain
 from processors.audit.note import NoteError
+from processors.audit.segment import read_entries
 from processors.audit.tiles import TileId, tile_set
 from processors.audit.trust import Trust
+from processors.audit.walk import Differences, EntryWalk
 from schemas.errors import IntegrityError
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
@@ -22,7 +25,7 @@ from tests.support.audit import AuditWorld
 from tests.unit.audit.test_audit_retention import cut
 from tests.unit.audit.test_key_chain import NOTES, SIGNERS, VKEYS, checkpoint
 from tests.unit.audit.test_key_rotation import rotate
-from tests.unit.audit.test_public_log import differing, entries_of, serve
+from tests.unit.audit.test_public_log import check, differing, entries_of, serve
 
 #: 2 partitions of 100 and 300 records, heads after each; the entry of the cut, and its heads.
 SIZE = 804
@@ -110,3 +113,44 @@ def test_a_retired_key_signs_no_other_root_at_the_size_of_its_hand_over() -> Non
     for opened in (chain.open_checkpoint, Trust(chain.keys, hand_overs=chain.hand_overs).open):
         with pytest.raises(NoteError, match="two histories: the hand-over from"):
             opened(forged)
+
+
+def resealed(entries: Sequence[bytes], tail: Sequence[Entry]) -> list[bytes]:
+    """The log with other entries at its end, each in its chain."""
+    walk = EntryWalk(Differences())
+    walk.join(read_entries(0, entries, str))
+    made = list(entries)
+    for entry in tail:
+        tseq, chain = walk.heads.get(entry.source.tenant_id, NO_HEAD)
+        made.append(encode_entry(entry._replace(seq=len(made), tseq=tseq + 1, prev_chain=chain)))
+        walk.join(read_entries(len(made) - 1, made[-1:], str))
+    return made
+
+
+@pytest.mark.parametrize("counts", [(5,), (1, 4094)], ids=["one run", "two runs"])
+async def test_a_log_that_falls_back_to_entries_without_heads(tmp_path: Path, counts: Sequence[int]) -> None:
+    """Behind entries of version 2 one of version 1 would need no heads entry; in one run of reading or in two."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    await world.grow(*counts)
+    entries = entries_of(world)
+    old = decode_entry(entries[-2])
+    next_one = old.source._replace(offset=old.source.offset + 1)
+    serve(world, resealed(entries, [old._replace(magic=MAGIC_UNSALTED, source=next_one)]))
+
+    found = differing(await check(world))
+
+    assert {"entries": f"entry {len(entries)}: is of an earlier version than one before it"} == found
+
+
+async def test_a_heads_entry_that_passes_for_a_record(tmp_path: Path) -> None:
+    """What the log says of itself names no record, request or amount: a second entry of a record can't hide there."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    await world.grow(5)
+    entries = entries_of(world)
+    last = decode_entry(entries[-1])
+    for change in ({"offset": 3}, {"topic": "quaestor.costs"}, {"request_id": "r"}, {"amount_nano": 0}):
+        serve(world, resealed(entries[:-1], [last._replace(source=last.source._replace(**change))]))
+
+        assert "is one of the log's own and says more" in differing(await check(world))["entries"]
