@@ -9,19 +9,15 @@ import aiohttp
 
 from processors.audit.kept import EVERYTHING, Kept, parse_kept
 from processors.audit.key_chain import HAND_OVERS_MAX
-from processors.audit.merkle import HASH_BYTES
 from processors.audit.note import NOTE_BYTES_MAX
-from processors.audit.tiles import BUNDLE_LEVEL, ENTRY_BYTES_MAX, TILE_WIDTH, TileId, cut_tile
+from processors.audit.tiles import TILE_WIDTH, TileId, cut_tile
 from schemas.errors import IntegrityError, StoreUnavailableError
 from schemas.limits import AUDIT_FILE_SECONDS, AUDIT_FILES_AT_ONCE_MAX, CONNECT_TIMEOUT_SECONDS
-from sinks.audit.files import CHECKPOINT, HAND_OVERS, MINIMUM_INDEX
+from sinks.audit.files import CHECKPOINT, HAND_OVERS, KEPT_BYTES_MAX, MINIMUM_INDEX, tile_bytes_max
 from sinks.audit.reader import LogSource
 
 USER_AGENT = "quaestor"
 OK, NOT_FOUND = 200, 404
-TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
-KEPT_BYTES_MAX = 64 * 1024 * 1024
-BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 
 
 class HttpLog(LogSource):
@@ -67,7 +63,7 @@ class HttpLog(LogSource):
         return await asyncio.gather(*map(self._read, tiles))
 
     async def _read(self, tile: TileId) -> bytes | IntegrityError:
-        bytes_max = BUNDLE_BYTES_MAX if tile.level == BUNDLE_LEVEL else TILE_BYTES_MAX
+        bytes_max = tile_bytes_max(tile)
         try:
             data = await self._get(tile.path, bytes_max)
             if data is None and tile.width < TILE_WIDTH:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -58,6 +59,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     return made
+
+
+def plain(text: object) -> str:
+    """What others wrote, for a table or a line: as text, never as markup or as commands to the terminal."""
+    shown = str(text)
+    return escape("".join(each if each.isprintable() else ascii(each)[1:-1] for each in shown))
 
 
 def bar(percent: int, level: str) -> Text:

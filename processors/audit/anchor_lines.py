@@ -11,6 +11,7 @@ from schemas.errors import IntegrityError
 
 _DOMAIN = b"quaestor/audit/anchor-line/v1\0"
 START = bytes(32)
+_MICROS_END = 1 << 64
 
 
 class AnchorLine(NamedTuple):
@@ -60,6 +61,8 @@ def _decode(text: str) -> AnchorLine | None:
     try:
         fields = json.loads(text)
         line = AnchorLine(fields["at_micros"], fields["note"], bytes.fromhex(fields["chain"]))
-        return line if encode_line(line) == text.removesuffix("\n") + "\n" and line.at_micros >= 0 else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+        line.note.encode("utf-8")
+        is_sound = type(line.at_micros) is int and 0 <= line.at_micros < _MICROS_END
+        return line if is_sound and encode_line(line) == text.removesuffix("\n") + "\n" else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

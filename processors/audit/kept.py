@@ -17,6 +17,7 @@ from processors.audit.tiles import TILE_WIDTH
 from schemas.errors import IntegrityError
 
 FORMAT = "quaestor/audit/minimum-index/v1"
+_TSEQ_END, _TENANT_BYTES_END = 1 << 64, 1 << 16
 #: Topic, topic UUID, number.
 PartitionKey = tuple[str, str, int]
 
@@ -74,7 +75,10 @@ def parse_kept(data: bytes) -> Kept:
         heads = {tenant: Head(tseq, bytes.fromhex(chain)) for tenant, tseq, chain in file.chains}
     except (msgspec.MsgspecError, ValueError) as error:
         raise IntegrityError(f"the minimum index can't be read: {error}") from None
-    fits = all(len(head.chain) == HASH_BYTES for head in heads.values()) and file.format == FORMAT
+    fits = file.format == FORMAT and all(
+        len(chain) == HASH_BYTES and 0 < tseq < _TSEQ_END and len(tenant.encode()) < _TENANT_BYTES_END
+        for tenant, (tseq, chain) in heads.items()
+    )
     if not fits or file.minimum_index < 0 or file.minimum_index % TILE_WIDTH:
         raise IntegrityError("the minimum index is not of this format, or not at the end of a bundle")
     next_offsets = {(topic, topic_id, number): offset for topic, topic_id, number, offset in file.partitions}

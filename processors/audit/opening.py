@@ -46,7 +46,7 @@ def parse_opening(data: bytes) -> Opening:
         fields = json.loads(data)
         value = None if fields["value"] is None else base64.b64decode(fields["value"], validate=True)
         salt, position, known = bytes.fromhex(fields["salt"]), fields["index"], fields["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise OpeningError(f"the opening is not one of {FORMAT}") from None
     if not known or not isinstance(position, int) or len(salt) != SALT_BYTES:
         raise OpeningError(f"the opening is not one of {FORMAT}")

@@ -13,9 +13,11 @@ from pathlib import Path
 from processors.audit.edge import TileFile
 from processors.audit.kept import EVERYTHING, Kept, encode_kept, parse_kept
 from processors.audit.key_chain import HAND_OVERS_MAX
-from processors.audit.merkle import NodeReader
+from processors.audit.merkle import HASH_BYTES, NodeReader
+from processors.audit.note import NOTE_BYTES_MAX
 from processors.audit.tiles import (
     BUNDLE_LEVEL,
+    ENTRY_BYTES_MAX,
     TILE_WIDTH,
     TileId,
     cut_tile,
@@ -32,7 +34,10 @@ CHECKPOINT = "checkpoint"
 HAND_OVERS = "keys"
 #: What a pruned log has instead of its first entries (processors/audit/kept.py).
 MINIMUM_INDEX = "minimum-index"
-NOTE_BYTES_MAX = 1_000_000
+#: No file of a log is larger; one that is was not written by a log, and is not read.
+KEPT_BYTES_MAX = 64 * 1024 * 1024
+TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
+BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 
 
 @contextmanager
@@ -85,7 +90,7 @@ class LogFiles:
         """A tile's or bundle's bytes, cut from the full one when the partial one is gone; raises IntegrityError."""
         try:
             with disk(self.directory):
-                return (self.directory / tile.path).read_bytes()
+                return read_bounded(self.directory / tile.path, tile_bytes_max(tile))
         except FileNotFoundError:
             if tile.width == TILE_WIDTH:
                 raise IntegrityError(f"{tile.path} is missing") from None
@@ -160,11 +165,14 @@ class LogFiles:
         return EVERYTHING if data is None else parse_kept(data)
 
     def minimum_index(self) -> bytes | None:
-        """What the log says that it still has, as it lies there; None for a log that was never cut."""
+        """What the log says that it still has, as it lies there; None for a log that was never cut.
+
+        Raises IntegrityError when it is too large, StoreUnavailableError.
+        """
         path = self.directory / MINIMUM_INDEX
         try:
             with disk(path):
-                return path.read_bytes()
+                return read_bounded(path, KEPT_BYTES_MAX)
         except FileNotFoundError:
             return None
 
@@ -200,14 +208,28 @@ class LogFiles:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
+def tile_bytes_max(tile: TileId) -> int:
+    """How many bytes a tile or bundle may have."""
+    return BUNDLE_BYTES_MAX if tile.level == BUNDLE_LEVEL else TILE_BYTES_MAX
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """A file's bytes; raises IntegrityError, and reads nothing, when it has more than it may. Raises OSError."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > bytes_max:
+            raise IntegrityError(f"{path.name} has more than {bytes_max} bytes")
+        return file.read(size)
+
+
 def read_note(path: Path) -> str | None:
     """A signed note from a file, None when there is none; raises StoreUnavailableError and IntegrityError."""
     try:
         with disk(path):
-            data = path.read_bytes()
+            data = read_bounded(path, NOTE_BYTES_MAX)
     except FileNotFoundError:
         return None
     try:
-        return data[:NOTE_BYTES_MAX].decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         raise IntegrityError(f"{path.name} is not text") from None

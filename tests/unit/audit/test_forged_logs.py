@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from processors.audit.anchor_lines import decode_lines
 from processors.audit.checkpoint import Checkpoint
-from processors.audit.entry import MAGIC_UNSALTED, NO_HEAD, Entry, decode_entry, encode_entry
+from processors.audit.entry import MAGIC_UNSALTED, NO_HEAD, Entry, Head, decode_entry, encode_entry
+from processors.audit.kept import Kept, encode_kept, parse_kept
 from processors.audit.key_chain import key_chain
 from processors.audit.note import NoteError
+from processors.audit.opening import OpeningError, parse_opening
 from processors.audit.segment import read_entries
 from processors.audit.tiles import TileId, tile_set
 from processors.audit.trust import Trust
@@ -154,3 +158,51 @@ async def test_a_heads_entry_that_passes_for_a_record(tmp_path: Path) -> None:
         serve(world, resealed(entries[:-1], [last._replace(source=last.source._replace(**change))]))
 
         assert "is one of the log's own and says more" in differing(await check(world))["entries"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "keys/1", "minimum-index", "tile/entries/000.p/11", "tile/0/000.p/11"])
+async def test_a_file_that_is_larger_than_it_can_be_is_not_read(tmp_path: Path, name: str) -> None:
+    """A folder from somebody else may hold anything; a terabyte of it does not get into memory."""
+    world = AuditWorld(tmp_path)
+    await world.claim()
+    await world.grow(5)
+    path = world.layout.directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+    try:
+        found = str(differing(await check(world)))
+    except IntegrityError as error:
+        found = str(error)
+    assert f"{path.name} has more than " in found
+
+
+@pytest.mark.parametrize("tseq", [-1, 0, 1 << 64])
+def test_a_chain_that_no_entry_can_have_is_refused(tseq: int) -> None:
+    """The file that says where a cut log begins is nobody's word: what can't be is told, not stumbled over."""
+    with pytest.raises(IntegrityError, match="not of this format"):
+        parse_kept(encode_kept(Kept(256, 1, {"tenant": Head(tseq, bytes(32))}, {})))
+
+
+def test_deep_nesting_is_no_opening() -> None:
+    """It is refused in words like any other file that is none."""
+    with pytest.raises(OpeningError, match="is not one of"):
+        parse_opening(b"[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000 + "}",
+        '{"at_micros":18446744073709551616,"chain":"00","note":"x"}',
+        '{"at_micros":true,"chain":"00","note":"x"}',
+        '{"at_micros":1,"chain":"00","note":"\\ud800"}',
+        '{"at_micros":1,"chain":"00","note":5}',
+    ],
+    ids=["deep", "number", "bool", "surrogate", "note"],
+)
+def test_an_anchor_line_that_nobody_writes_is_refused(line: str) -> None:
+    """Whatever stands in the file, it is told as a change of it."""
+    with pytest.raises(IntegrityError, match="line 1 "):
+        decode_lines([line])

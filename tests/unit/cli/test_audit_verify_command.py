@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli.main import application
+from processors.audit.entry import Entry, encode_entry, heads_source
+from processors.audit.export import write_entry, write_start
 from processors.audit.note import Signer
 from processors.audit.trust import Trust
 from sinks.audit.export import export_tenant
@@ -166,3 +168,19 @@ def test_the_first_key_leads_to_todays_by_the_hand_overs(world: AuditWorld, tmp_
     (world.layout.directory / "keys" / "1").rename(hand_over)
     assert "no known key" in run(world, *chosen, code=1)
     run(world, *chosen, "--hand-over", hand_over)
+
+
+def test_what_others_wrote_is_no_command_to_the_terminal(world: AuditWorld, tmp_path: Path) -> None:
+    """A forged bundle can't draw "proven" over its refusal: control characters and markup are shown as text."""
+    path, foreign = tmp_path / "forged.audit-export", "\x1b[2K\x9b1G[green]proven"
+    entry = encode_entry(Entry(0, 1, bytes(32), heads_source(bytes(32), 0)._replace(tenant_id=foreign)))
+    note = world.files.checkpoint() or ""
+    path.write_bytes(write_start(note, "tenant", has_salts=False) + write_entry(0, 0, entry, b"", lambda *_: b""))
+
+    words = ["audit", "verify", str(path), "--key", world.signer.verifier.vkey]
+    said = CliRunner().invoke(application(words), words)
+
+    assert 1 == said.exit_code
+    assert "\x1b" not in said.output
+    assert "\x9b" not in said.output
+    assert "\\x1b[2K\\x9b1G[green]proven" in "".join(said.output.split("\n"))
