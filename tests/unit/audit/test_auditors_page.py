@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from processors.audit.checkpoint import Checkpoint, parse_checkpoint
+from processors.audit.note import parse_note
 from processors.audit.tiles import decode_bundle, encode_bundle
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import build_receipts
-from tests.support.audit import AuditWorld
+from tests.support.audit import ORIGIN, AuditWorld
+from tests.unit.audit.test_public_log import entries_of, serve
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "auditors.md"
 SECONDS_MAX = 60
@@ -87,6 +90,28 @@ def test_another_key(world: AuditWorld) -> None:
     vkey = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 
     assert check(world, vkey) == (1, "FAILED: the checkpoint is not signed by this key")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "size", "origin", "words"),
+    [
+        (0, 300, ORIGIN, "FAILED: there are not 300 entries"),
+        (1, 341, ORIGIN, "FAILED: the last entry does not say where the chains stand"),
+        (0, 342, "elsewhere", "FAILED: the checkpoint is of another log, elsewhere"),
+    ],
+    ids=["size", "heads", "origin"],
+)
+async def test_a_signed_lie(world: AuditWorld, dropped: int, size: int, origin: str, words: str) -> None:
+    """Whoever has the key can sign another size, leave the last heads entry out, or sign for another log."""
+    entries = entries_of(world)
+    serve(world, entries[: len(entries) - dropped])
+    root = parse_checkpoint(parse_note(world.files.checkpoint() or "")[0]).root
+    bundles = world.layout.directory / "tile/entries"
+    # All of them, wherever the size said would have them looked for.
+    (bundles / f"001.p/{size - 256}").write_bytes(encode_bundle(entries[256 : len(entries) - dropped]))
+    world.files.publish(world.signer.sign(Checkpoint(origin, size, root).text))
+
+    assert check(world) == (1, f"AssertionError: {words}")
 
 
 async def check_receipt(world: AuditWorld, path: Path) -> tuple[int, str]:
