@@ -15,8 +15,8 @@ from api.cli.terminal import DataOption, JsonOption, fail, print_json, progress,
 from api.settings import load_settings
 from schemas.ids import is_uuid
 from sinks.audit.export import export_tenant
-from sinks.audit.files import LogFiles
-from sinks.audit.keys import load_salts
+from sinks.audit.files import LogFiles, write_durable
+from sinks.audit.keys import OWNER_ONLY, load_salts
 from sinks.audit.reader import DirectoryLog
 
 WAIT_SECONDS = 30.0
@@ -67,14 +67,14 @@ def receipt(
 
 
 def write_receipts(found: RequestReceipts, folder: Path) -> list[dict[str, Any]]:
-    """Put the files there; what each entry says, and its file."""
+    """Put the files there, what opens them for their owner alone; what each entry says, and its file."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for built in found.receipts:
         path = folder / built.name
         path.write_bytes(built.data)
         if built.entry.seq in found.openings:
-            opening_path(path).write_bytes(found.openings[built.entry.seq])
+            write_durable(opening_path(path), found.openings[built.entry.seq], mode=OWNER_ONLY)
         written.append(entry_facts(built.entry) | {"file": str(path)})
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from processors.audit.nodes import nodes_of_tiles, tiles_for
 from processors.audit.segment import read_bundles
 from processors.audit.trust import Trust
 from schemas.errors import IntegrityError
+from sinks.audit.keys import OWNER_ONLY
 from sinks.audit.log_walk import OnProgress, bundles, chunks
 from sinks.audit.reader import LogSource, read_sound
 
@@ -26,8 +28,9 @@ async def export_tenant(
 ) -> Export | None:
     """Write the bundle of a tenant under the published checkpoint; None, and no file, when it has no entry.
 
-    The file stands there only once it has been checked as the tenant will. Raises IntegrityError for a log that does
-    not give it, NoteError for a checkpoint that is not signed, StoreUnavailableError.
+    The file stands there only once it has been checked as the tenant will; with salts it is for its owner alone. Raises
+    IntegrityError for a log that does not give it, NoteError for a checkpoint that is not signed,
+    StoreUnavailableError.
     """
     note = await log.checkpoint()
     if note is None:
@@ -38,7 +41,10 @@ async def export_tenant(
         raise IntegrityError(f"the entries below {gone} are gone by retention: no bundle can hold all of a tenant's")
     draft = path.with_name(f".{path.name}.tmp")
     try:
-        with draft.open("wb") as file:
+        # Salts are for who may see the records.
+        mode = 0o666 if salts is None else OWNER_ONLY
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(write_start(note, tenant_id, has_salts=salts is not None))
             found = await _Exporting(log, tenant_id, size, salts, file).run(on_progress)
         if not found:

@@ -81,8 +81,8 @@ class Marker:
 
 def _gone(claim: Claim, kept: Kept, standing: Standing) -> Mark | None:
     place = standing.places.get(_at(claim))
-    is_below = kept.gave_up(*claim[:3]) if place is None else place.seq < kept.minimum_index
-    if not is_below:
+    # The row alone is not believed: a changed position would make a mismatch look like retention.
+    if not kept.gave_up(*claim[:3]) or (place is not None and place.seq >= kept.minimum_index):
         return None
     index = None if place is None else place.seq
     return Mark(MarkState.GONE, index, f"retention gave up the entries below {kept.minimum_index}")

@@ -150,3 +150,10 @@ async def test_what_retention_gave_up_is_gone(told: Told, has_rows: bool) -> Non
         (each.state, each.detail) for each in marks
     }
     assert has_rows is (None not in {mark.index for mark in marks})
+
+
+async def test_a_position_below_the_cut_makes_nothing_gone(told: Told) -> None:
+    """Whoever changes a row can't have a record that is left taken for one that retention gave up."""
+    told.world.files.publish_kept(Kept(65_536, 400, {}, {}))
+
+    assert MarkState.GONE not in {mark.state for mark in await told.marks()}

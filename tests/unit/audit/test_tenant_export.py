@@ -97,7 +97,7 @@ def heads_tree(segment: Segment) -> HeadsTree:
 async def test_a_bundle_holds_everything_of_its_tenant(
     world: AuditWorld, tmp_path: Path, tenant: str, *, salted: bool
 ) -> None:
-    """Every entry of the tenant, in order, from the first to the last; with salts each can be opened."""
+    """Every entry of the tenant, from the first to the last; with salts, which are for its reader alone, each can be opened."""
     path, taken = tmp_path / "bundle", []
     salts = SALTS if salted else None
     log = DirectoryLog(world.files)
@@ -108,6 +108,7 @@ async def test_a_bundle_holds_everything_of_its_tenant(
     mine = [entry for entry in map(decode_entry, entries_of(world)) if entry.source.tenant_id == tenant]
     assert mine == [entry for entry, _ in taken]
     assert found == made
+    assert not salted or path.stat().st_mode & 0o077 == 0
     assert (len(mine), salted, 423) == (found.entries, found.has_salts, found.signed.checkpoint.size)
     for entry, salt in taken:
         value = b"\0\0\0\0\5value %d" % entry.source.offset

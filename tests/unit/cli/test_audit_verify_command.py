@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from api.audit.receipts import RequestReceipts
+from api.cli.audit_proofs import write_receipts
 from api.cli.main import application
-from processors.audit.entry import Entry, encode_entry, heads_source
+from processors.audit.entry import Entry, decode_entry, encode_entry, heads_source
 from processors.audit.export import write_entry, write_start
 from processors.audit.note import Signer
+from processors.audit.proof_file import parse_proof
 from processors.audit.trust import Trust
 from sinks.audit.export import export_tenant
 from sinks.audit.key_ring import KeyRing
@@ -184,3 +187,13 @@ def test_what_others_wrote_is_no_command_to_the_terminal(world: AuditWorld, tmp_
     assert "\x1b" not in said.output
     assert "\x9b" not in said.output
     assert "\\x1b[2K\\x9b1G[green]proven" in "".join(said.output.split("\n"))
+
+
+def test_what_opens_a_commitment_is_for_its_owner_alone(receipt: Path, tmp_path: Path) -> None:
+    """The record and its salt: whoever else may read the folder may read the receipt, not those."""
+    built = BuiltReceipt(decode_entry(parse_proof(receipt.read_bytes()).extra or b""), receipt.read_bytes())
+
+    write_receipts(RequestReceipts([built], SIZE, {built.entry.seq: b"{}"}), tmp_path / "out")
+
+    (opening,) = (tmp_path / "out").glob("*.opening.json")
+    assert 0o600 == opening.stat().st_mode & 0o777
