@@ -97,7 +97,7 @@ def heads_tree(segment: Segment) -> HeadsTree:
 async def test_a_bundle_holds_everything_of_its_tenant(
     world: AuditWorld, tmp_path: Path, tenant: str, *, salted: bool
 ) -> None:
-    """Every entry of the tenant, from the first to the last; with salts, which are for its reader alone, each can be opened."""
+    """Every entry of the tenant, from the first to the last; with salts each can be opened, by the file's owner."""
     path, taken = tmp_path / "bundle", []
     salts = SALTS if salted else None
     log = DirectoryLog(world.files)
