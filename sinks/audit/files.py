@@ -90,7 +90,7 @@ class LogFiles:
         """A tile's or bundle's bytes, cut from the full one when the partial one is gone; raises IntegrityError."""
         try:
             with disk(self.directory):
-                return read_bounded(self.directory / tile.path, tile_bytes_max(tile))
+                return read_bounded(self.directory / tile.path, tile_bytes_max(tile), tile.path)
         except FileNotFoundError:
             if tile.width == TILE_WIDTH:
                 raise IntegrityError(f"{tile.path} is missing") from None
@@ -172,7 +172,7 @@ class LogFiles:
         path = self.directory / MINIMUM_INDEX
         try:
             with disk(path):
-                return read_bounded(path, KEPT_BYTES_MAX)
+                return read_bounded(path, KEPT_BYTES_MAX, path.name)
         except FileNotFoundError:
             return None
 
@@ -213,12 +213,12 @@ def tile_bytes_max(tile: TileId) -> int:
     return BUNDLE_BYTES_MAX if tile.level == BUNDLE_LEVEL else TILE_BYTES_MAX
 
 
-def read_bounded(path: Path, bytes_max: int) -> bytes:
+def read_bounded(path: Path, bytes_max: int, name: str) -> bytes:
     """A file's bytes; raises IntegrityError, and reads nothing, when it has more than it may. Raises OSError."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > bytes_max:
-            raise IntegrityError(f"{path.name} has more than {bytes_max} bytes")
+            raise IntegrityError(f"{name} has more than {bytes_max} bytes")
         return file.read(size)
 
 
@@ -226,7 +226,7 @@ def read_note(path: Path) -> str | None:
     """A signed note from a file, None when there is none; raises StoreUnavailableError and IntegrityError."""
     try:
         with disk(path):
-            data = read_bounded(path, NOTE_BYTES_MAX)
+            data = read_bounded(path, NOTE_BYTES_MAX, path.name)
     except FileNotFoundError:
         return None
     try:
