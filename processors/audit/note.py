@@ -29,6 +29,19 @@ SIGNATURES_MAX = 100
 NOTE_BYTES_MAX = 1_000_000
 _DASH = "\u2014 "
 _CONTROL_END = 0x20
+#: Points of an order of 8 and below as Ed25519 keys, without the bit of their sign: anybody can sign under them.
+_SMALL_ORDER = frozenset(
+    map(
+        bytes.fromhex,
+        (
+            "00" * 32,
+            "01" + "00" * 31,
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            *(f"{first}{'ff' * 30}7f" for first in ("ec", "ed", "ee")),
+        ),
+    )
+)
 
 
 class NoteError(IntegrityError):
@@ -149,6 +162,8 @@ def parse_vkey(vkey: str) -> Verifier:
         raise NoteError("the key's base64 can't be read") from None
     if not is_key_name(name) or len(key) != 33 or key[0] not in ALGORITHMS:  # noqa: PLR2004 - algorithm and key
         raise NoteError("the key is not name+hash+base64 of an Ed25519 key")
+    if key[1:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER:
+        raise NoteError("the key is one under which anybody can sign")
     verifier = Verifier(name, key[1:], key[0])
     if verifier.key_id.hex() != digest:
         raise NoteError("the key's hash does not fit its name and bytes")

@@ -173,3 +173,26 @@ def test_a_flipped_signature_bit_is_refused() -> None:
     """The signature is checked, not only read."""
     public = Verifier(SIGNER.name, SIGNER.verifier.public_key)
     assert public.verify(b"x", bytes(64)) is False
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize(
+    "key",
+    [
+        bytes(32),
+        b"\1" + bytes(31),
+        bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+        b"\xec" + b"\xff" * 30 + b"\x7f",
+    ],
+    ids=["order 4", "order 1", "order 8", "order 8 too", "order 2"],
+)
+def test_a_key_under_which_anybody_can_sign_is_refused(key: bytes, sign: int) -> None:
+    """A point of small order has signatures that nobody with a secret made: they would prove nothing."""
+    verifier = Verifier("log.example", key[:-1] + bytes([key[-1] | sign]))
+    nobodys = b"\1" + bytes(63)
+
+    if not (sign and key[0] in {0x01, 0xEC}):  # no point is written so, and none is read
+        assert any(verifier.verify(b"%d\n" % number, nobodys) for number in range(200))
+    with pytest.raises(NoteError, match="anybody can sign"):
+        parse_vkey(verifier.vkey)
