@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,7 +29,9 @@ TIME_SECONDS_MAX = 2**63 - 1
 SIGNATURES_MAX = 100
 NOTE_BYTES_MAX = 1_000_000
 _DASH = "\u2014 "
-_CONTROL_END = 0x20
+#: Control characters but the newline; and what no key name has: control characters, white space and plus signs.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_NO_NAME = re.compile(r"[\x00-\x1f\s+]")
 #: Points of an order of 8 and below as Ed25519 keys, without the bit of their sign: anybody can sign under them.
 _SMALL_ORDER = frozenset(
     map(
@@ -142,11 +145,7 @@ def key_id(name: str, algorithm: int, public_key: bytes) -> bytes:
 
 def is_key_name(name: str) -> bool:
     """Whether a text may name a key: not empty, no white space, no plus sign, no control character."""
-    return (
-        bool(name)
-        and "+" not in name
-        and not any(character.isspace() or ord(character) < _CONTROL_END for character in name)
-    )
+    return bool(name) and _NO_NAME.search(name) is None
 
 
 def parse_vkey(vkey: str) -> Verifier:
@@ -172,7 +171,7 @@ def parse_vkey(vkey: str) -> Verifier:
 
 def parse_note(note: str) -> tuple[str, list[SignatureLine]]:
     """Text and signature lines of a note, nothing verified; raises NoteError when it is malformed."""
-    if len(note) > NOTE_BYTES_MAX or any(ord(character) < _CONTROL_END and character != "\n" for character in note):
+    if len(note) > NOTE_BYTES_MAX or _CONTROL.search(note) is not None:
         raise NoteError("the note is too large or has control characters")
     split = note.rfind("\n\n")
     if split < 0 or not note.endswith("\n"):
