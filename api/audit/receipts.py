@@ -6,16 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from api.audit.local import layout_of, trust_of
 from api.settings import Settings
 from api.verify.log_scan import LogScan
 from processors.audit.commitment import Salts
 from processors.audit.entry import Entry
 from processors.audit.opening import Opening, write_opening
-from processors.audit.trust import Trust
 from sinks.audit.files import LogFiles
-from sinks.audit.key_ring import KeyRing
 from sinks.audit.keys import load_salts
-from sinks.audit.layout import AuditLayout
 from sinks.audit.reader import DirectoryLog
 from sinks.audit.receipts import BuiltReceipt, OnWait, build_receipts, published_past
 from sinks.postgres.audit import PostgresAuditStore
@@ -34,17 +32,6 @@ class RequestReceipts:
     checkpoint_size: int
     #: By the entry's position; empty when they were not asked for.
     openings: dict[int, bytes]
-
-
-def layout_of(settings: Settings) -> AuditLayout:
-    """Where this product's log is."""
-    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
-
-
-def trust_of(layout: AuditLayout) -> Trust:
-    """The log's own keys, the retired ones too; raises ConfigurationError when there are none."""
-    chain = KeyRing(layout).load().chain
-    return Trust(chain.keys, hand_overs=chain.hand_overs)
 
 
 async def request_receipts(

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from api.audit.receipts import layout_of
+from api.audit.local import layout_of
 from api.cli import (
     audit_anchors,
     audit_erasure,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import typer
 
 from api.anchors.uri import make_plans
+from api.audit.local import layout_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
 from api.cli.times import MICROS_PER_SECOND, now_micros, time_text
 from api.settings import Settings, load_settings
@@ -64,7 +65,7 @@ def verify(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 
 async def _with_plans(settings: Settings, work: Work[Result]) -> Result:
-    layout = AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
+    layout = layout_of(settings)
     plans = make_plans(settings.audit_anchors, layout)
     try:
         return await work(layout, plans, AnchorStates(layout.anchor_directory))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from api.audit.receipts import layout_of
+from api.audit.local import layout_of
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.erasing import DataSubject, Destroyed, destroy

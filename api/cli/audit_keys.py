@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.audit.local import layout_of
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import ControlSession, control_session
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
@@ -19,7 +20,6 @@ from processors.control import AuditKey, ControlState, Origin, Refusal
 from schemas.errors import ConfigurationError
 from schemas.events import ControlEvent
 from sinks.audit.key_ring import KeyRing
-from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.rotation import Rotated, Rotation
 
@@ -122,7 +122,7 @@ def _finished(session: ControlSession, rotation: Rotation) -> Rotated | None:
 
 
 def _rotation(settings: Settings) -> Rotation:
-    layout = AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
+    layout = layout_of(settings)
     return Rotation(KeyRing(layout), FileLockStore(layout.lock_file))
 
 

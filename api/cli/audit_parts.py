@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from api.audit.receipts import layout_of
+from api.audit.local import layout_of
 from api.settings import Settings
 from api.why.tell import SeenOf
 from processors.audit.commitment import Salts

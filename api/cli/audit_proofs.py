@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from api.audit.local import layout_of, trust_of
 from api.audit.offline import opening_path
-from api.audit.receipts import RequestReceipts, layout_of, request_receipts, trust_of
+from api.audit.receipts import RequestReceipts, request_receipts
 from api.cli.audit_verify import entry_facts, signed_facts
-from api.cli.terminal import DataOption, JsonOption, fail, print_json, progress, table, terminal
+from api.cli.terminal import DataOption, JsonOption, fail, print_json, progress, require_request_id, table, terminal
 from api.settings import load_settings
-from schemas.ids import is_uuid
 from sinks.audit.export import export_tenant
 from sinks.audit.files import LogFiles, write_durable
 from sinks.audit.keys import OWNER_ONLY, load_salts
@@ -39,8 +39,7 @@ def receipt(
     as_json: JsonOption = False,
 ) -> None:
     """Write a .tlog-proof file per event of a request: proof that it is in the signed log."""
-    if not is_uuid(request_id):
-        fail(f"{request_id!r} is not a request id; answers carry it as x-quaestor-request-id")
+    require_request_id(request_id)
     settings = load_settings(data)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("under a checkpoint", total=None, note="")

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from api.audit.receipts import layout_of, trust_of
+from api.audit.local import layout_of, trust_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from api.verify.log_scan import LogScan

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.audit.local import layout_of
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import ControlSession, control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
@@ -21,7 +22,6 @@ from api.settings import Settings, load_settings
 from processors import control
 from processors.control import RETENTION_CLASSES, ControlState, Retention
 from sinks.audit.files import LogFiles
-from sinks.audit.layout import AuditLayout
 from sinks.audit.lock import FileLockStore
 from sinks.audit.process import published
 from sinks.audit.retention import OnProgress
@@ -135,7 +135,7 @@ async def _carried_out(
 ) -> tuple[Plan, list[str]]:
     async with _retained(settings, name, moved) as retained:
         return await apply_retention(
-            session, retained, now_micros(), lambda: published(_layout(settings))[1], confirmed, moved, reason
+            session, retained, now_micros(), lambda: published(layout_of(settings))[1], confirmed, moved, reason
         )
 
 
@@ -150,7 +150,7 @@ async def _plans(settings: Settings, state: ControlState, names: Sequence[str]) 
 @asynccontextmanager
 async def _retained(settings: Settings, name: str, moved: OnProgress | None = None) -> AsyncIterator[RetainedClass]:
     """The class over its stores; `moved` hears how far the log is verified."""
-    layout = _layout(settings)
+    layout = layout_of(settings)
     dropping = PostgresRetention(settings.postgres_dsn, layout.log)
     if name == EventsRetention.name:
         made: RetainedClass = EventsRetention([dropping, ClickHouseRetention(ClickHouse(settings.clickhouse_url))])
@@ -171,10 +171,6 @@ async def _retained(settings: Settings, name: str, moved: OnProgress | None = No
         await made.close()
         if store is not None:
             await store.close()
-
-
-def _layout(settings: Settings) -> AuditLayout:
-    return AuditLayout(settings.data, settings.audit_log, settings.audit_origin)
 
 
 def _chosen(name: str | None) -> list[str]:

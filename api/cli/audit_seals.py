@@ -12,14 +12,23 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.control_session import control_session
-from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
+from api.cli.terminal import (
+    DataOption,
+    JsonOption,
+    fail,
+    note,
+    print_json,
+    progress,
+    require_request_id,
+    table,
+    terminal,
+)
 from api.cli.times import time_text
 from api.gateway.subjects import COMMITMENT_PREFIX, TENANT_ITSELF
 from api.gateway.vault_keys import open_vault, ring_file
 from api.settings import Settings, load_settings
 from processors.control import Erasure
 from processors.subjects.sealing import Sealer
-from schemas.ids import is_uuid
 from sinks.postgres.reads import PostgresReads, StoredEvent
 from sinks.postgres.vault import SubjectVault
 
@@ -39,8 +48,7 @@ def unseal(
     as_json: JsonOption = False,
 ) -> None:
     """Open what a request's events seal: tags off the allow-list, and the salt that its body is committed to with."""
-    if not is_uuid(request_id):
-        fail(f"{request_id!r} is not a request id; answers carry it as x-quaestor-request-id")
+    require_request_id(request_id)
     settings = load_settings(data)
     with control_session(settings) as session:
         erasures = session.state.erasures

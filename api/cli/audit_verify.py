@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from api.audit.http_reader import HttpLog
+from api.audit.local import layout_of, trust_of
 from api.audit.offline import CheckedReceipt, check_file
-from api.audit.receipts import layout_of, trust_of
 from api.cli.audit_witness import when
 from api.cli.terminal import DataOption, JsonOption, fail, note, plain, print_json, progress, table, terminal
 from api.settings import Settings, load_settings

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from api.audit.receipts import layout_of, request_receipts, trust_of
+from api.audit.local import layout_of, trust_of
+from api.audit.receipts import request_receipts
 from api.cli import ledger, stack
 from api.cli.audit_proofs import WAIT_SECONDS, write_receipts
 from api.cli.audit_verify import show_files

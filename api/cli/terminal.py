@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from schemas.ids import is_uuid
+
 BAR_CHARACTERS = 10
 COLOURS = {"plain": "cyan", "good": "green", "warning": "yellow", "bad": "red"}
 DataOption = Annotated[
@@ -59,6 +61,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     return made
+
+
+def require_request_id(text: str) -> None:
+    """End the command unless the text is the id of a request."""
+    if not is_uuid(text):
+        fail(f"{text!r} is not a request id; answers carry it as x-quaestor-request-id")
 
 
 def plain(text: object) -> str:

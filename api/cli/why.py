@@ -11,11 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from api.cli.audit_parts import open_trail, seen_in_kafka
-from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, terminal
+from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, require_request_id, terminal
 from api.settings import Settings, load_settings
 from api.why.tell import Story, tell
 from processors.audit.marks import Mark, MarkState
-from schemas.ids import is_uuid
 from sinks.postgres.reads import PostgresReads
 
 STYLES = {
@@ -55,8 +54,7 @@ def why(
     the same without the bytes (Kafka away, or no salt secret here). pending: not yet sequenced or published.
     unchecked: the log's key is not here. differs: something contradicts; then the exit code is 1.
     """
-    if not is_uuid(request_id):
-        fail(f"{request_id!r} is not a request id; answers carry it as x-quaestor-request-id")
+    require_request_id(request_id)
     story = read_story(load_settings(data), request_id)
     if not story.steps and not story.missing:
         fail(f"no event of request {request_id} is in Postgres (yet): `quaestor status` shows how far its sink is")

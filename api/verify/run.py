@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from api.audit.local import layout_of
 from api.settings import Settings
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
@@ -21,7 +22,7 @@ from schemas.topics import TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
 from sinks.audit.keys import load_salts
-from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
+from sinks.audit.layout import AUDITED_TOPICS
 from sinks.audit.lock import FileLockStore
 from sinks.audit.reads import AuditReads
 from sinks.audit.verify import verify_audit
@@ -126,7 +127,7 @@ class Verification:
     @asynccontextmanager
     async def _stores(self, since: int) -> AsyncIterator[tuple[PostgresReads, ClickHouseReads, list[NamedStore]]]:
         dsn = self._settings.postgres_dsn
-        layout = self._layout()
+        layout = layout_of(self._settings)
         kept = await asyncio.to_thread(LogFiles(layout.directory).kept)
         postgres = PostgresReads(dsn, since)
         plans = PostgresPlanStore(dsn, "verify")
@@ -185,7 +186,7 @@ class Verification:
 
     async def audit(self) -> list[Check]:
         """Every entry, chain, tile, row and signature of the audit log, derived again."""
-        layout = self._layout()
+        layout = layout_of(self._settings)
         store = PostgresAuditStore(self._settings.postgres_dsn, layout.log)
         keys = KeyRing(layout).load().chain
         await store.open()
@@ -204,6 +205,3 @@ class Verification:
             Check(f"audit: {each.name}{since}", each.ok, each.expected, each.actual, each.first_difference)
             for each in report.checks
         ]
-
-    def _layout(self) -> AuditLayout:
-        return AuditLayout(self._settings.data, self._settings.audit_log, self._settings.audit_origin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -177,3 +177,19 @@ class AuditWorld:
         keys = KeyRing(self.layout).load().chain
         files, lock = LogFiles(self.layout.directory), FileLockStore(self.layout.lock_file)
         return await verify_audit(self.store, files, lock, keys)
+
+
+class Failing:
+    """A probe that raises at one of the points it passes, once."""
+
+    def __init__(self, at: int, error: Callable[[str], Exception]) -> None:
+        """Let `at` points pass first."""
+        self.points: list[str] = []
+        self._at = at
+        self._error = error
+
+    def __call__(self, point: str) -> None:
+        """Pass a point or raise."""
+        self.points.append(point)
+        if len(self.points) == self._at + 1:
+            raise self._error(point)

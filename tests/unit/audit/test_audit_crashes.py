@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import StoreUnavailableError
 from sinks.audit.layout import Probe
-from tests.support.audit import AuditWorld
+from tests.support.audit import AuditWorld, Failing
 
 #: Records of each of two partitions per step: partial tiles, and the border of 256 within one step.
 STEPS = (3, 120, 10)
@@ -27,22 +26,6 @@ async def story(world: AuditWorld) -> None:
     for end in ends:
         world.offset = max((await world.store.cursors()).values())
         await world.grow(max(end - world.offset, 0))
-
-
-class Failing:
-    """A probe that raises at one of the points it passes, once."""
-
-    def __init__(self, at: int, error: Callable[[str], Exception]) -> None:
-        """Let `at` points pass first."""
-        self.points: list[str] = []
-        self._at = at
-        self._error = error
-
-    def __call__(self, point: str) -> None:
-        """Pass a point or raise."""
-        self.points.append(point)
-        if len(self.points) == self._at + 1:
-            raise self._error(point)
 
 
 async def points_of_story(folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ from sinks.audit.memory import MemoryAuditStore
 from sinks.audit.process import make_sink
 from sinks.audit.rotation import Rotated, Rotation
 from sinks.runner.seam import Batch
-from tests.support.audit import ORIGIN, PARTITIONS, TOPIC, TOPIC_ID, AuditWorld, spans_of
+from tests.support.audit import ORIGIN, PARTITIONS, TOPIC, TOPIC_ID, AuditWorld, Failing, spans_of
 
 NOW, OVERLAP = 1_700_000_000_000_000, 30_000_000
 
@@ -220,22 +220,6 @@ async def test_changed_public_hand_overs_are_found(world: AuditWorld, tmp_path: 
         "junk": "keys/1: the note has no signatures",
     }
     assert ((await world.verify()).first_difference or "").startswith(words[case])
-
-
-class Failing:
-    """A probe that raises at one of the points it passes, once."""
-
-    def __init__(self, at: int, error: Callable[[str], Exception]) -> None:
-        """Let `at` points pass first."""
-        self.points: list[str] = []
-        self._at = at
-        self._error = error
-
-    def __call__(self, point: str) -> None:
-        """Pass a point or raise."""
-        self.points.append(point)
-        if len(self.points) == self._at + 1:
-            raise self._error(point)
 
 
 async def rotated(folder: Path, probe: Failing, *, restarted: bool) -> tuple[AuditWorld, bytes]:

@@ -25,7 +25,7 @@ from sinks.audit.rotation import Rotation
 from sinks.audit.sequencer import Sequencer
 from sinks.audit.witnesses import MemoryWitnesses, PolicyCosigners, WitnessTimes
 from streams.monitor import Monitor
-from tests.support.audit import NOW_SECONDS, ORIGIN, PARTITIONS, SALTS, TOPIC_ID, AuditWorld, spans_of
+from tests.support.audit import NOW_SECONDS, ORIGIN, PARTITIONS, SALTS, TOPIC_ID, AuditWorld, Failing, spans_of
 from tests.support.witnesses import cosigner, seed
 
 NAMES = ("one", "two", "three")
@@ -497,21 +497,6 @@ async def story(world: WitnessedWorld) -> None:
         await world.feed(max(end - world.offset, 0))
         await world.publish()
         await world.publish()
-
-
-class Failing:
-    """A probe that raises at one of the points it passes, once."""
-
-    def __init__(self, at: int, error: Callable[[str], Exception]) -> None:
-        """Let `at` points pass first."""
-        self.points: list[str] = []
-        self._at, self._error = at, error
-
-    def __call__(self, point: str) -> None:
-        """Pass a point or raise."""
-        self.points.append(point)
-        if len(self.points) == self._at + 1:
-            raise self._error(point)
 
 
 async def outcome(folder: Path, probe: Probe, error: type[Exception] | None) -> tuple[int, bytes]:
