@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import disable_socket, enable_socket
+from xdist.remote import Producer
 
 from tests.support.databases import ClickHouseDatabases, clickhouse_databases
 from tests.support.scratch import use_own_folder
+from tests.support.side_by_side import ByWhatTestsShare
 
 TESTS = Path(__file__).parent
 #: Folders whose tests are pure: opening a network socket there is a mistake.
@@ -23,6 +25,13 @@ def pytest_configure() -> None:
     use_own_folder()
     settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatTestsShare:
+    """With `-n 2`: tests that share servers stay together, and the longest parts begin."""
+    config.option.loadscopereorder = False
+    return ByWhatTestsShare(config, log)
 
 
 @pytest.fixture(autouse=True)
