@@ -13,7 +13,7 @@ demo: .venv/.ready ## Bring everything up, send real traffic, show the story (AR
 	@$(BIN)/quaestor demo $(ARGS)
 
 test: .venv/.ready check ## Run every check and every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: .venv/.ready ## Lint, types, layers and generated files, without running tests
 	@$(MAKE) --no-print-directory --jobs=2 types rules

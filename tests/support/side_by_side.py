@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-#: Folders by what their tests share: one process runs all of these, in order. Of other folders it takes a file at a time.
+#: Folders by what their tests share: one process runs all of these, in order; of other folders, a file at a time.
 SHARING = {
     "contract": "shared servers",
     "integration": "shared servers",
