@@ -13,11 +13,9 @@ from xdist.remote import Producer
 
 from tests.support.databases import ClickHouseDatabases, clickhouse_databases
 from tests.support.scratch import use_own_folder
-from tests.support.side_by_side import ByWhatTestsShare
+from tests.support.side_by_side import SHARING, ByWhatTestsShare
 
 TESTS = Path(__file__).parent
-#: Folders whose tests are pure: opening a network socket there is a mistake.
-SOCKETLESS = ("unit", "property")
 
 
 def pytest_configure() -> None:
@@ -37,8 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatT
 @pytest.fixture(autouse=True)
 def no_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse network sockets in pure tests; Unix sockets stay, the event loop needs them."""
-    folder = request.path.relative_to(TESTS).parts[0]
-    if folder not in SOCKETLESS:
+    if request.path.relative_to(TESTS).parts[0] in SHARING:
         yield
         return
     disable_socket(allow_unix_socket=True)

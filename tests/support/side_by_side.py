@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-#: Folders by what their tests share: one process runs all of these, in order; of other folders, a file at a time.
+#: Folders with servers, by what their tests share: one process runs all of these, in order. Tests of other folders are
+#: pure: sockets are off there, and a process takes them file by file.
 SHARING = {
     "contract": "shared servers",
     "integration": "shared servers",
@@ -14,7 +15,7 @@ SHARING = {
 
 
 def part_of(nodeid: str) -> str:
-    """What has to stay in the process that runs this test: `tests/<folder>/.../<file>::<test>`."""
+    """What has to stay in one process with this test: `tests/<folder>/.../<file>::<test>`."""
     file = nodeid.partition("::")[0]
     return SHARING.get(file.split("/")[1], file)
 
