@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from pytest_socket import disable_socket, enable_socket
+from xdist.remote import Producer
 
 from tests.support.databases import ClickHouseDatabases, clickhouse_databases
 from tests.support.scratch import use_own_folder
+from tests.support.side_by_side import SHARING, ByWhatTestsShare
 
 TESTS = Path(__file__).parent
-#: Folders whose tests are pure: opening a network socket there is a mistake.
-SOCKETLESS = ("unit", "property")
 
 
 def pytest_configure() -> None:
@@ -25,11 +25,17 @@ def pytest_configure() -> None:
     settings.load_profile("busy")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatTestsShare:
+    """With `-n 2`: tests that share servers stay together, and the longest parts begin."""
+    config.option.loadscopereorder = False
+    return ByWhatTestsShare(config, log)
+
+
 @pytest.fixture(autouse=True)
 def no_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse network sockets in pure tests; Unix sockets stay, the event loop needs them."""
-    folder = request.path.relative_to(TESTS).parts[0]
-    if folder not in SOCKETLESS:
+    if request.path.relative_to(TESTS).parts[0] in SHARING:
         yield
         return
     disable_socket(allow_unix_socket=True)

@@ -17,7 +17,7 @@ from schemas.topics import TOPICS, topic_of
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
 from streams.columns import Column, ColumnReader, Columns
 from tests.support import stories
-from tests.support.avro_values import values
+from tests.support.avro_values import EXAMPLES, values
 
 NAMES = [topic.name for topic in TOPICS]
 SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
@@ -70,11 +70,11 @@ def record(columns: Columns, row: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_sound_records_say_what_the_decoder_says(name: str, data: st.DataObject) -> None:
     """Every field of every sound record is the decoder's, also after taking some of the records in another order."""
-    given_fields = data.draw(st.lists(VALUES[name], min_size=1, max_size=6))
+    given_fields = data.draw(st.lists(VALUES[name], min_size=1, max_size=4))
     given_values = [framed(name, fields) for fields in given_fields]
     columns = READERS[name].read(given_values, given_values[0][: HEADER.size])
     rows = data.draw(st.permutations(range(len(given_values))))
@@ -85,7 +85,7 @@ def test_sound_records_say_what_the_decoder_says(name: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_what_the_decoder_refuses_is_not_sound(name: str, data: st.DataObject) -> None:
     """Cut, longer or changed values between whole ones are unsound or doubtful; their neighbours stay as they are."""

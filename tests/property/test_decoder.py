@@ -7,7 +7,7 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import UndecodableError
@@ -15,7 +15,7 @@ from schemas.topics import TOPICS
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
 from streams.decoder import read_varint
 from streams.encoder import encode_long
-from tests.support.avro_values import LONGS, values
+from tests.support.avro_values import EXAMPLES, LONGS, values
 
 NAMES = [topic.name for topic in TOPICS]
 SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
@@ -34,6 +34,7 @@ def framed(name: str, fields: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_decodes_what_fastavro_writes(name: str, data: st.DataObject) -> None:
     """Any record of any topic comes back field by field."""
@@ -42,6 +43,7 @@ def test_decodes_what_fastavro_writes(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_cut_or_longer_bytes_are_undecodable(name: str, data: st.DataObject) -> None:
     """A body that ends early or late is never taken for a shorter one."""

@@ -8,7 +8,7 @@ from typing import Any
 import fastavro
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import CodecError, UndecodableError
@@ -16,7 +16,7 @@ from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPICS
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
 from streams.encoder import LONG_MAX, LONG_MIN, TEXTS_MAX, Texts, encode_long, encode_text
-from tests.support.avro_values import LONGS, values
+from tests.support.avro_values import EXAMPLES, LONGS, values
 from tests.support.events import alert, attempt
 
 NAMES = [topic.name for topic in TOPICS]
@@ -40,6 +40,7 @@ def body_of(name: str, fields: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_encodes_as_fastavro_behind_the_frame(name: str, data: st.DataObject) -> None:
     """A zero byte, four bytes of schema id, and exactly fastavro's body."""
@@ -49,6 +50,7 @@ def test_encodes_as_fastavro_behind_the_frame(name: str, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_an_event_comes_back(name: str, data: st.DataObject) -> None:
     """Encoding then decoding changes nothing."""

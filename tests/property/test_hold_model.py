@@ -14,7 +14,7 @@ and once (what may be in the log already is not asked for again).
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -118,22 +118,21 @@ def folded(log: Log) -> BudgetFold:
 
 
 class Live:
-    """The real store in the state of a `Server`."""
+    """The real store in the state of a `Server` that has applied these entries."""
 
-    def __init__(self, world: World) -> None:
-        """Bring a fresh store into that state."""
-        server = world.server
+    def __init__(self, server: Server, applied: Log, limit: int) -> None:
+        """Bring a fresh store into that state; `limit` is what each limit allows."""
         self.generation, self.cursor = server.generation, server.cursor
         self.store = MemoryHoldStore(lambda: NOW_MILLIS)
         self.store.open_tenant(TENANT, f"run:{server.generation}")
         self.slot = self.store._slots[TENANT]
-        self._applied = world.log[: server.cursor]
-        self.slot.fold = folded(self._applied)
+        self._applied = applied
+        self.slot.fold = folded(applied)
         self.slot.is_open = server.is_open
         for number, status in server.overlay:
             self.slot.overlay[HOLDS[number]] = memory._Entry(BODIES[number], memory._Status(status), NOW_MILLIS + 1)
         self.slot.growth = {HOLDS[number]: BODIES[number] for number in server.growth}
-        self.limit = world.limit
+        self.limit = limit
 
     def server(self) -> Server:
         """The state it is in now."""
@@ -172,6 +171,28 @@ class Live:
         self.store._sweep(self.slot)
 
 
+class Protocol:
+    """The protocol with one rule left out, or none; the real store is asked once per state that it can tell apart.
+
+    Most worlds differ only in what the store does not see: how far gateways are, and what stands behind its cursor.
+    """
+
+    def __init__(self, without: str) -> None:
+        """Nothing was asked yet."""
+        self.without = without
+        self._known: dict[tuple[Hashable, ...], tuple[Any, Server]] = {}
+
+    def ask(self, world: World, act: Callable[..., Any], *arguments: Hashable) -> tuple[Any, Server]:
+        """What a method of `Live` answers in this world, and the server after it."""
+        server = world.server
+        state = (server, world.log[: server.cursor], world.limit)
+        asked = (act, arguments, state)
+        if asked not in self._known:
+            live = Live(*state)
+            self._known[asked] = (act(live, *arguments), live.server())
+        return self._known[asked]
+
+
 def with_gateway(world: World, number: int, phase: str, known: int) -> World:
     """The world after one gateway's step."""
     gateways = (*world.gateways[:number], (phase, known), *world.gateways[number + 1 :])
@@ -185,77 +206,80 @@ def ending(world: World, number: int) -> World:
     return with_gateway(world, number, "done", known)._replace(log=log)
 
 
-def gateway_steps(world: World, number: int, without: str) -> Iterator[World]:
+def gateway_steps(world: World, number: int, protocol: Protocol) -> Iterator[World]:
     """What one gateway may do next."""
     phase, known = world.gateways[number]
     if phase in {"done", "refused", "dead"}:
         return
-    live = Live(world)
     if phase == "new" and world.server.is_open:
-        placed = live.place(number)
+        placed, server = protocol.ask(world, Live.place, number)
         after = with_gateway(world, number, "placed" if placed else "refused", world.server.generation)
-        yield after._replace(server=live.server())
+        yield after._replace(server=server)
     elif phase == "placed":
         yield with_gateway(world, number, "acked", known)._replace(log=(*world.log, ("PLACED", number, 1)))
     elif phase == "acked":
-        if live.confirm(number, known):
-            yield with_gateway(world, number, "called", known)._replace(server=live.server())
+        confirmed, server = protocol.ask(world, Live.confirm, number, known)
+        if confirmed:
+            yield with_gateway(world, number, "called", known)._replace(server=server)
         else:
             yield with_gateway(world, number, "done", known)._replace(log=(*world.log, ("RELEASED", number, 1)))
     if phase in USED:
         # Of a dead one, its spool is claimed by another process, before or after the lease ran out.
         yield ending(world, number)
     if number < world.growing:
-        yield from extension_steps(world, number, without)
+        yield from extension_steps(world, number, protocol)
     if world.faults and phase in {"placed", "acked", *USED} and not phase.startswith("dead"):
         dead = {0: "dead", 1: "dead called", 2: "dead grown"}[USED.get(phase, 0)]
         yield with_gateway(world, number, dead, known)._replace(faults=world.faults - 1)
 
 
-def extension_steps(world: World, number: int, without: str) -> Iterator[World]:
+def extension_steps(world: World, number: int, protocol: Protocol) -> Iterator[World]:
     """What a gateway may do next to let its call use two."""
     phase, known = world.gateways[number]
-    live = Live(world)
     if phase in {"called", "recorded"}:
-        granted = world.server.is_open and live.extend(number)
+        granted, server = protocol.ask(world, Live.extend, number)
         then = ("asked" if phase == "called" else "raised") if granted else "stopped"
-        yield with_gateway(world, number, then, world.server.generation)._replace(server=live.server())
+        yield with_gateway(world, number, then, world.server.generation)._replace(server=server)
     elif phase == "asked":
         yield with_gateway(world, number, "raised", known)._replace(log=(*world.log, ("EXTENDED", number, 2)))
     elif phase == "raised":
-        confirmed = live.confirm(number, known)
-        in_time = not world.late[number] or without == "lease"
+        confirmed, server = protocol.ask(world, Live.confirm, number, known)
+        in_time = not world.late[number] or protocol.without == "lease"
         if confirmed and in_time:
-            yield with_gateway(world, number, "grown", known)._replace(server=live.server())
+            yield with_gateway(world, number, "grown", known)._replace(server=server)
         else:
-            yield with_gateway(world, number, "recorded" if without == "once" else "stopped", known)
+            yield with_gateway(world, number, "recorded" if protocol.without == "once" else "stopped", known)
 
 
-def sink_steps(world: World, without: str) -> Iterator[World]:
+def sink_steps(world: World, protocol: Protocol) -> Iterator[World]:
     """What the sink, time and the reaper may do next."""
     server = world.server
     if server.cursor < len(world.log):
-        live = Live(world)
-        live.apply(world.log[server.cursor])
-        yield world._replace(server=live.server())
-    if not server.is_open and (server.cursor == len(world.log) or without == "barrier"):
+        yield world._replace(server=protocol.ask(world, Live.apply, world.log[server.cursor])[1])
+    if not server.is_open and (server.cursor == len(world.log) or protocol.without == "barrier"):
         yield world._replace(server=server._replace(is_open=True))
     for number, status in server.overlay:
         if status == "open":
-            live = Live(world)
-            live.outlive(number)
-            yield world._replace(server=live.server())
+            yield world._replace(server=protocol.ask(world, Live.outlive, number)[1])
     yield from reaper_steps(world)
 
 
-def reaper_steps(world: World) -> Iterator[World]:
-    """The end of a lease, and EXPIRED for any hold that the real reaper, caught up, finds open after it."""
+@lru_cache(maxsize=100_000)
+def overdue(log: Log) -> tuple[tuple[int, int], ...]:
+    """The holds that the real reaper, caught up, finds open after their lease, and what it would charge."""
     reaper = Reaper()
     state = reaper.initial(0)
-    state.fold = folded(world.log)
+    state.fold = folded(log)
+    found = []
     for event in reaper.tick(state, MUCH_LATER_MICROS, caught_up=True):
         assert isinstance(event, BudgetEvent)
-        number, amount = HOLDS.index(event.hold_id), event.legs[0].amount_nano
+        found.append((HOLDS.index(event.hold_id), event.legs[0].amount_nano))
+    return tuple(found)
+
+
+def reaper_steps(world: World) -> Iterator[World]:
+    """The end of a lease, and EXPIRED for any hold that is open after it."""
+    for number, amount in overdue(world.log):
         late = world.late[number]
         if world.growing and not late:
             yield world._replace(late=(*world.late[:number], amount, *world.late[number + 1 :]))
@@ -273,11 +297,11 @@ def faults(world: World) -> Iterator[World]:
             yield world._replace(server=server, faults=world.faults - 1)
 
 
-def steps(world: World, without: str) -> Iterator[World]:
+def steps(world: World, protocol: Protocol) -> Iterator[World]:
     """Everything that may happen next."""
     for number in range(GATEWAYS):
-        yield from gateway_steps(world, number, without)
-    yield from sink_steps(world, without)
+        yield from gateway_steps(world, number, protocol)
+    yield from sink_steps(world, protocol)
     yield from faults(world)
 
 
@@ -321,10 +345,11 @@ def search(faults_max: int, without: str = "", *, limit: int = 1, growing: int =
     """The first broken promise, empty when none is, and how many states were seen."""
     nothing = Server(0, is_open=True, cursor=0, overlay=frozenset())
     start = World((("new", 0),) * GATEWAYS, (), nothing, faults_max, limit, growing)
+    protocol = Protocol(without)
     seen, queue = {start}, deque([start])
     while queue:
         world = queue.popleft()
-        following = list(steps(world, without))
+        following = list(steps(world, protocol))
         ended = all(after.faults < world.faults for after in following)
         problem = broken_now(world) or (broken_at_the_end(world) if ended else "")
         if problem:

@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+#: Per topic and claim: drawing a record is what takes the time, and every claim is tried on all topics.
+EXAMPLES = 40
 LONGS = st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-200, 20_000), st.integers(1 << 41, 1 << 56))
 PLAIN = {
     "string": st.text(max_size=200),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sinks.audit.receipts import build_receipts
 from sinks.audit.retention import Gone, carry_out, plan_cut
 from sinks.audit.verify import AuditReport
 from sinks.audit.verify_public import verify_public
-from tests.support.audit import AuditWorld
+from tests.support.audit import AuditWorld, spans_of
 from tests.unit.audit.test_audit_crashes import CrashError, Failing
 
 #: 2 partitions of 100, 200 and 100 records, heads after each; then the entry of the cut, and its heads.
@@ -283,25 +284,37 @@ def test_the_file_says_what_it_was_told() -> None:
     assert EVERYTHING == parse_kept(encode_kept(EVERYTHING))
 
 
-@pytest.mark.parametrize(
-    ("batches", "size", "end"), [((32_767,), 65_535, 0), ((32_766, 1), 65_536, 0), ((32_768,), 65_537, 65_536)]
-)
-async def test_the_true_border(tmp_path: Path, batches: tuple[int, ...], size: int, end: int) -> None:
+async def test_the_true_border(tmp_path: Path) -> None:
     """Of 65,537 entries the first 65,536 may go, and the log goes on from what is left; of fewer none may."""
-    world = AuditWorld(tmp_path)
-    await world.claim()
-    await world.grow(*batches)
+    whole = AuditWorld(tmp_path / "whole")
+    await whole.claim()
+    await whole.grow(32_766)
 
-    plan = plan_cut(world.files, size, LATER_MICROS, ())
-    assert ((await world.store.state()).next_seq, plan.end) == (size, end)
-    if end:
-        await cut(world, 0, end)
-        for _ in range(2):
-            world.begin()
-            await world.claim()
-            await world.grow(3)
-        report = await world.verify()
-        assert (True, 65_536) == (report.ok, report.minimum_index), report.first_difference
+    for records, size, end in ((1, 65_535, 0), (2, 65_536, 0), (3, 65_537, 65_536)):
+        world = await grown_by(whole, tmp_path / str(size), records)
+        plan = plan_cut(world.files, size, LATER_MICROS, ())
+        assert ((await world.store.state()).next_seq, plan.end) == (size, end)
+    await cut(world, 0, end)
+    for _ in range(2):
+        world.begin()
+        await world.claim()
+        await world.grow(3)
+    report = await world.verify()
+    assert (True, 65_536) == (report.ok, report.minimum_index), report.first_difference
+
+
+async def grown_by(whole: AuditWorld, folder: Path, records: int) -> AuditWorld:
+    """A copy of a log, continued by so many records of one partition and their heads."""
+    shutil.copytree(whole.layout.data, folder)
+    world = AuditWorld(folder)
+    entries = store_of(whole).stored
+    # The entries themselves never change.
+    world.store, world.offset = deepcopy(whole.store, {id(entries): [*entries]}), whole.offset
+    world.begin()
+    await world.claim()
+    await world.sequencer.append(spans_of(world.offset, records)[:1])
+    await world.publish()
+    return world
 
 
 async def test_the_public_files_of_a_cut_log(tmp_path: Path) -> None:
