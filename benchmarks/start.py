@@ -3,8 +3,8 @@
     python -m benchmarks.start [--rounds 5]
 
 Each round starts the whole product in a new folder, stops it, and starts it again in the same one: the first makes
-databases, topics and schemas, the second finds them. CPU is what each process, and children of it that ended, took until
-all was ready.
+databases, topics and schemas, the second finds them. CPU is what each process and the children of it that ended took
+until all was ready.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from statistics import median
 
 import psutil
 
-from benchmarks.measure import loop_seconds, machine
+from benchmarks.measure import loop_seconds, machine, resident_mebibytes
 from benchmarks.product import QUAESTOR
 
 #: What is no part of the stack: the command, gone when all is ready, and what starts everything.
@@ -71,7 +71,7 @@ def start(data: Path) -> Start:
         seconds = time.monotonic() - began
         pids = processes(data)
         cpu = {COMMAND: _command_cpu() - before, **{name: family_cpu_seconds(pid) for name, pid in pids.items()}}
-        memory = {name: own_mebibytes(pid) for name, pid in pids.items()}
+        memory = {name: mebibytes(name, pid) for name, pid in pids.items()}
         return Start(seconds, cpu, memory, ready_seconds(data, at))
     finally:
         _quaestor("down", environment)
@@ -90,9 +90,11 @@ def family_cpu_seconds(pid: int) -> float:
     return sum(psutil.Process(pid).cpu_times()[:4])
 
 
-def own_mebibytes(pid: int) -> float:
-    """Memory of a process alone; what it shares with others is divided by their number."""
-    return float(psutil.Process(pid).memory_full_info().pss) / 2**20
+def mebibytes(name: str, pid: int) -> float:
+    """Memory of a part with all its processes; what several parts share is divided by their number."""
+    if name in {SUPERVISOR, FORK_SERVER}:  # whose children are parts of their own
+        return float(psutil.Process(pid).memory_full_info().pss) / 2**20
+    return resident_mebibytes(pid)
 
 
 def ready_seconds(data: Path, since: float) -> Mapping[str, float]:

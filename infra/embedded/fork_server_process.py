@@ -1,9 +1,9 @@
 """The fork server's own process: imports once what our processes share, then forks each of them from that.
 
-`python -P -m infra.embedded.fork_server_process DESCRIPTOR MODULE...`. The descriptor is a socket; a request is one message
-on it, a JSON object with the descriptor of a log beside it, and is answered by `{"pid": …}`. A forked process that ends
-is told by `{"ended": …, "code": …}`. Nothing is begun before a fork but imports: no thread, no event loop, no client. A
-forked process goes on as `python -P -m` would.
+`python -P -m infra.embedded.fork_server_process DESCRIPTOR MODULE...`. The descriptor is a socket. A request is one
+message on it, a JSON object with the descriptor of a log beside it, and is answered by `{"pid": …}`; a forked process
+that ends is told by `{"ended": …, "code": …}`. Nothing is begun before a fork but imports: no thread, no event loop, no
+client. A forked process goes on as `python -P -m` would.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def main() -> None:
     for module in sys.argv[2:]:
         import_module(module)
     if (threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
-        sys.exit(f"{threads} threads run after the imports: a process with threads can't be forked")
+        sys.stderr.write(f"{threads} threads run after the imports: a process with threads can't be forked\n")
+        os._exit(1)  # without waiting for them
     gc.freeze()  # so that no collection of a forked process copies what it shares
     order = ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
     if order is not None:
