@@ -50,7 +50,8 @@ time.sleep(600)
 def forks(tmp_path: Path) -> Iterator[ForkServer]:
     """A fork server that has imported json and finds modules in the test's folder."""
     with Spawner() as spawner:
-        server = ForkServer(spawner, tmp_path / "server.log", ("json",), {"PYTHONPATH": python_path(tmp_path)})
+        variables = {"PYTHONPATH": python_path(tmp_path), "OF_THE_SERVER": "alone"}
+        server = ForkServer(spawner, tmp_path / "server.log", ("json",), variables)
         yield server
         server.close()
 
