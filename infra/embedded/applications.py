@@ -55,6 +55,7 @@ SHARED_MODULES = (
     "sinks.audit.process",
     "sinks.clickhouse.process",
     "sinks.postgres.process",
+    "sinks.postgres.snapshots",
     "sinks.redis.run",
     "streams.agents.run",
     "streams.budgets",
