@@ -13,7 +13,6 @@ from infra.embedded.process import Launch, Spawner
 from infra.embedded.progress import Progress, ProgressCallback
 from infra.embedded.servers.base import Server, ServerContext
 from infra.embedded.servers.probes import http_answers
-from streams.registry import register_all
 
 COMPATIBLE_API = "/apis/ccompat/v7"
 #: It answers a few hundred requests in its life: the quick compiler alone is enough.
@@ -28,8 +27,6 @@ JAVA_OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
 )
-#: What a training run does; another lesson needs another name, or the cache of the earlier one would be taken.
-LESSON = "registers our schemas"
 
 
 class RegistryServer(Server):
@@ -60,7 +57,7 @@ class RegistryServer(Server):
         progress(Progress(self.name, "preparing"))
         if not self._options:
             java = JavaRuntime(self.context.artifacts.root)
-            key = "\n".join((str(home), *JAVA_OPTIONS, LESSON))
+            key = "\n".join((str(home), *JAVA_OPTIONS))
             self._options = java.trained(self.name, key, lambda options: self._train(options, progress))
 
     def launch(self) -> Launch:
@@ -103,5 +100,4 @@ class _Trainee(RegistryServer):
     def train(self, options: tuple[str, ...]) -> None:
         self._options = options
         self.start()
-        register_all(self.settings()["registry_url"])
         self.stop()
