@@ -43,6 +43,25 @@ APPLICATIONS: tuple[Application, ...] = (
     Application("sink-audit", ("sink", "audit")),
     Application("console", ("console",)),
 )
+#: What they import, all together: loaded once and forked (infra/embedded/fork_server.py).
+SHARED_MODULES = (
+    "api.cli.serve",
+    "api.cli.migrate",
+    "api.alerts.process",
+    "api.anchors.uri",
+    "api.cli.console_parts",
+    "api.gateway.server",
+    "api.providers.simulator.server",
+    "sinks.audit.process",
+    "sinks.clickhouse.process",
+    "sinks.postgres.process",
+    "sinks.postgres.snapshots",
+    "sinks.redis.run",
+    "streams.agents.run",
+    "streams.budgets",
+    "streams.runtime",
+    "uvloop",
+)
 #: Those that others reach on a port of the plan.
 LISTENING = ("gateway", "console", "simulator")
 
@@ -66,13 +85,22 @@ def application_settings(ports: PortPlan) -> Mapping[str, str]:
     }
 
 
-def environment(data: Path, ports: PortPlan, monitor_port: int) -> Mapping[str, str]:
-    """What every application is told beyond the environment of `quaestor up`."""
+def shared_environment() -> Mapping[str, str]:
+    """What Python itself is told in each of them, and in what they are forked from."""
     return {
         "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         # A dozen processes that compile every module anew take twice as long to start.
         "PYTHONDONTWRITEBYTECODE": "",
+        # Numpy's linear algebra, which nobody uses, would begin its threads at import.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def environment(data: Path, ports: PortPlan, monitor_port: int) -> Mapping[str, str]:
+    """What every application is told beyond the environment of `quaestor up`."""
+    return {
+        **shared_environment(),
         "QUAESTOR_DATA": str(data),
         # One process of each kind: a killed one takes its partitions back at once.
         "QUAESTOR_INSTANCE": "local",

@@ -12,7 +12,7 @@ import structlog
 
 from infra.embedded.applications import Application, environment, launch, readiness
 from infra.embedded.ports import PortPlan
-from infra.embedded.process import Child, Spawner, last_line, started_at
+from infra.embedded.process import Child, Starter, last_line, started_at
 from infra.embedded.progress import Progress, ProgressCallback
 from infra.embedded.stack import Stack
 from infra.embedded.state import PartState
@@ -149,13 +149,13 @@ class ServerPart:
 class ApplicationPart:
     """One of our own processes."""
 
-    def __init__(self, spawner: Spawner, application: Application, data: Path, ports: PortPlan, port: int) -> None:
+    def __init__(self, starter: Starter, application: Application, data: Path, ports: PortPlan, port: int) -> None:
         """Not started yet; `port` is where it is monitored."""
         self.name = application.name
         self.stop_order = application.stop_order
         self.monitor_port = port
         self.is_ready = False
-        self._spawner = spawner
+        self._starter = starter
         self._application = application
         self._data = data
         self._ports = ports
@@ -188,7 +188,7 @@ class ApplicationPart:
         self.is_ready = False
         self._deaths.starts()
         told = environment(self._data, self._ports, self.monitor_port)
-        self._child = self._spawner.spawn(launch(self._application, self._data, {**variables, **told}))
+        self._child = self._starter.spawn(launch(self._application, self._data, {**variables, **told}))
         tell(Progress(self.name, "starting"))
 
     def became_ready(self, tell: ProgressCallback) -> bool:

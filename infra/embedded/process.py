@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psutil
 
@@ -36,6 +36,7 @@ class Launch:
     """How to start one process. `death_signal` is what it gets when its parent is gone.
 
     `death_signal` None leaves that to the command itself (a wrapper that changes the user clears the signal).
+    `descriptors` are those it inherits.
     """
 
     name: str
@@ -44,12 +45,27 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     death_signal: signal.Signals | None = signal.SIGKILL
+    descriptors: tuple[int, ...] = ()
+
+
+class Process(Protocol):
+    """What subprocess.Popen offers of a process, however it was started."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; raises subprocess.TimeoutExpired when it still runs after so many seconds."""
 
 
 class Child:
     """A started process: the leader of its own process group."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, name: str, process: Process) -> None:
         """Take over a process that was started with its own session."""
         self.name = name
         self.pid = process.pid
@@ -91,6 +107,13 @@ class Child:
         self.wait(KILL_WAIT_SECONDS)
 
 
+class Starter(Protocol):
+    """Starts processes that die with this one; Spawner and ForkServer do."""
+
+    def spawn(self, launch: Launch) -> Child:
+        """Start a process; raises OSError when its command can't be run or its log not written."""
+
+
 class Spawner:
     """Starts children from one thread that lives until `close`; closing kills what still runs."""
 
@@ -114,6 +137,7 @@ class Spawner:
                 env={**os.environ, **launch.environment},
                 cwd=launch.directory,
                 start_new_session=True,
+                pass_fds=launch.descriptors,
                 preexec_fn=_dies_with_parent(launch.death_signal),  # noqa: PLW1509 - prctl only, see there
             )
         child = Child(launch.name, process)

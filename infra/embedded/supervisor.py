@@ -1,7 +1,8 @@
 """Runs one data directory's stack: servers, migration, applications; restarts what dies; stops all of it in order.
 
 One thread decides (the one in `run`); the control socket's thread only hands requests over. Every process is started by
-the stack's spawner thread with a parent-death signal, so nothing outlives the supervisor, however it ends.
+the stack's spawner thread, or forked from one that was, with a parent-death signal: nothing outlives the supervisor,
+however it ends.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from infra.embedded import applications
 from infra.embedded.control import ControlServer, Listener, Listeners, Request
 from infra.embedded.endpoints import Endpoints, ProcessEntry
 from infra.embedded.environment import Change, compare
+from infra.embedded.fork_server import ForkServer
 from infra.embedded.migration import migrate
 from infra.embedded.parts import ApplicationPart, Part, ServerPart
 from infra.embedded.ports import PortPlan, check_free, free_ports
@@ -65,6 +67,7 @@ class Supervisor:
         self._parts: dict[str, Part] = {}
         self._environment = dict(os.environ)
         self._stack = Stack(plan.data, plan.ports, cache=plan.cache, progress=self._tell)
+        self._fork_server: ForkServer | None = None
         self._versions: Mapping[str, str] = {}
         self._logs_checked_at = time.monotonic()
 
@@ -97,6 +100,8 @@ class Supervisor:
 
     def _start(self) -> None:
         self._save()
+        if not self._plan.servers_only:
+            self._forks()  # its imports go on while the servers start
         self._stack.start()
         self._parts = {name: ServerPart(self._stack, name) for name in self._stack.servers}
         self._versions = all_versions(self._stack)
@@ -112,18 +117,27 @@ class Supervisor:
         self._check_application_ports()
         self._plan = replace(self._plan, servers_only=False)
         self._endpoints().write(self._plan.data)
-        migrate(self._plan.data, self._environment, self._tell)
+        migrate(self._forks(), self._plan.data, self._environment, self._tell)
         if not applications.exists("serve"):
             log.warning("applications_missing")
             return
         monitor_ports = free_ports(len(applications.APPLICATIONS))
         for application, monitor_port in zip(applications.APPLICATIONS, monitor_ports, strict=True):
-            part = ApplicationPart(self._stack.spawner, application, self._plan.data, self._plan.ports, monitor_port)
+            part = ApplicationPart(self._forks(), application, self._plan.data, self._plan.ports, monitor_port)
             self._parts[application.name] = part
         for part in self._applications():
             part.start(self._environment, self._tell)
         self._save()
         self._wait_ready(self._applications())
+
+    def _forks(self) -> ForkServer:
+        """What starts our own processes, started itself when it is first needed."""
+        if self._fork_server is None:
+            data = self._plan.data
+            variables = {**self._environment, **applications.shared_environment()}
+            log_path = data / "logs" / "fork-server.log"
+            self._fork_server = ForkServer(self._stack.spawner, log_path, applications.SHARED_MODULES, variables)
+        return self._fork_server
 
     def _wait_ready(self, parts: Sequence[ApplicationPart]) -> None:
         """Wait until the applications do their work; those that don't within the bound are told of and kept."""
@@ -214,6 +228,8 @@ class Supervisor:
                 part.ask_to_stop(self._tell)
             for part in together:
                 part.stop(self._tell)
+        if self._fork_server is not None:
+            self._fork_server.close()
         self._stack.close()
         (self._plan.data / STATE_FILE).unlink(missing_ok=True)
         self._listeners.end({"event": "stopped"})

@@ -10,7 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import faust
+from faust import App
 
 from streams.agents.consumer import Transport
 
@@ -22,7 +22,7 @@ def faust_application(name: str, bootstrap: str, data: Path) -> Any:
     """An application `stream-<name>` in the running loop: creates no topics, serves no page, keeps nothing on disk."""
     folder = data / "faust"
     folder.mkdir(parents=True, exist_ok=True)
-    application = faust.App(
+    application = App(
         f"stream-{name}",
         broker=[f"aiokafka://{server}" for server in bootstrap.split(",")],
         loop=asyncio.get_running_loop(),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from infra.embedded.applications import Application
+from infra.embedded.fork_server import PYTHON, ForkServer
 from infra.embedded.parts import ApplicationPart
 from infra.embedded.ports import PortPlan, free_ports
 from infra.embedded.process import Launch, Spawner, started_at
@@ -236,3 +237,29 @@ def test_an_application_that_dies_is_started_again(tmp_path: Path, monkeypatch: 
         assert first != part.pid
         part.stop(ignore)
         assert not part.alive
+
+
+def test_an_application_comes_back_when_its_fork_server_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was forked dies with the fork server and starts again by itself, ready again."""
+    (tmp_path / "monitor_program.py").write_text(MONITOR, encoding="utf-8")
+    variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    def launch(application: Application, data: Path, told: dict[str, str]) -> Launch:
+        command = (*PYTHON, "monitor_program")
+        return Launch(application.name, command, data / "logs" / "app.log", environment={**told, **variables})
+
+    monkeypatch.setattr("infra.embedded.parts.launch", launch)
+    with Spawner() as spawner:
+        forks = ForkServer(spawner, tmp_path / "logs" / "fork-server.log", ("http.server",), variables)
+        part = ApplicationPart(forks, Application("sink-x", ()), tmp_path, PortPlan(), free_ports(1)[0])
+        part.start({}, ignore)
+        assert until(lambda: part.became_ready(ignore))
+        os.kill(forks.pid, signal.SIGKILL)
+
+        assert until(lambda: not part.alive)
+        assert until(lambda: part.revive({}, ignore) and part.alive)
+        assert until(lambda: part.became_ready(ignore))
+        part.stop(ignore)
+        forks.close()
