@@ -19,7 +19,7 @@ from streams.metrics import BUCKETS_SECONDS, COUNTERS, HISTOGRAMS, CounterName, 
 #: Combinations of labels of all metrics together; beyond it the rest counts under OTHER.
 COMBINATIONS_MAX = 1_000
 OTHER = "other"
-BOUNDS = [floatToGoString(bound) for bound in (*BUCKETS_SECONDS, float("inf"))]
+BOUNDS = [floatToGoString(bound) for bound in (*BUCKETS_SECONDS, float("inf"))]  # type: ignore[no-untyped-call]
 Combination = tuple[str, ...]
 
 
@@ -64,10 +64,10 @@ class Tally(Collector):
                 if counted == name:
                     counter.add_metric(labels, count)
             yield counter
-        for name in self._histograms:
-            histogram = HistogramMetricFamily(name, HISTOGRAMS[name].meaning, labels=HISTOGRAMS[name].labels)
+        for timed in self._histograms:
+            histogram = HistogramMetricFamily(timed, HISTOGRAMS[timed].meaning, labels=HISTOGRAMS[timed].labels)
             for (observed, *labels), (buckets, total) in seconds.items():
-                if observed == name:
+                if observed == timed:
                     histogram.add_metric(labels, list(zip(BOUNDS, accumulate(buckets), strict=True)), total[0])
             yield histogram
 
