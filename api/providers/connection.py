@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
         self._answer: HttpAnswer | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._headers: dict[str, str] = {}
-        self._head_bytes = 0
+        #: Bytes that have come since the last of a body, and whether there was a body in what is being read.
+        self._head_bytes, self._has_body = 0, False
         #: Whether the body ends with the connection, and whether the connection is good for another call.
         self._until_closed = self._reusable = False
         self._paused = False
@@ -191,6 +192,7 @@ class Connection(asyncio.Protocol):
         if answer is None:
             self.close()
             return
+        self._has_body = False
         try:
             self._parser.feed_data(data)
         except PARSER_FAULTS as error:
@@ -198,10 +200,10 @@ class Connection(asyncio.Protocol):
             return
         if self._answer is None:
             self._free()
-        elif not answer.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
-                self._broken(answer, "a head over its limit")
+            return
+        self._head_bytes = 0 if self._has_body else self._head_bytes + len(data)
+        if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
+            self._broken(answer, "a head over its limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever has not come yet will not come."""
@@ -227,8 +229,9 @@ class Connection(asyncio.Protocol):
             self._reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; of a repeated one the last stands."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """One header; of a repeated one the last stands, and what follows a body is none."""
+        if self._answer is not None and not self._answer.status:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The head is whole; that of an interim answer is passed over."""
@@ -242,6 +245,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body."""
+        self._has_body = True
         if self._answer is not None:
             self._answer.came(data)
 
@@ -253,9 +257,9 @@ class Connection(asyncio.Protocol):
             answer.ends()
 
     def _free(self) -> None:
-        """The answer has all come: wait for the next call, or end."""
+        """The answer has all come: wait for the next call, or end. A request that was answered half sent is no good."""
         self._stop_timer()
-        if self._reusable:
+        if self._reusable and self._transport is not None and not self._transport.get_write_buffer_size():
             self.resume()
             self.idle_since = self._loop.time()
             self._on_free(self)

@@ -47,6 +47,7 @@ class HttpUpstream:
         """Connects nothing yet; a call that finds `connections_max` of them busy is refused."""
         self._connections_max = connections_max
         self._open: dict[Connection, Place] = {}
+        self._connecting = 0
         #: Connections without a call, the last used one last.
         self._idle: dict[Place, list[Connection]] = {}
         self._heads: dict[Hashable, Head] = {}
@@ -92,8 +93,9 @@ class HttpUpstream:
         return None
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, place: Place, until: float) -> Connection:
-        if len(self._open) >= self._connections_max and not self._drop_idle():
+        if len(self._open) + self._connecting >= self._connections_max and not self._drop_idle():
             raise UpstreamUnreachableError("every connection is busy")
+        self._connecting += 1
         try:
             async with asyncio.timeout(min(limits.CONNECT_TIMEOUT_SECONDS, until - loop.time())):
                 connection = await self._connected(loop, place)
@@ -101,6 +103,8 @@ class HttpUpstream:
             raise UpstreamUnreachableError("no connection in time") from error
         except (OSError, ValueError) as error:  # a host name that is none is a ValueError
             raise UpstreamUnreachableError(f"no answer: {type(error).__name__}") from error
+        finally:
+            self._connecting -= 1
         if not connection.usable:
             raise UpstreamUnreachableError("no answer: the connection was closed")
         self._open[connection] = place

@@ -228,6 +228,16 @@ async def test_a_head_without_end_is_garbage(upstream: HttpUpstream, url_of: Ser
         await upstream.send(call(url))
 
 
+async def test_an_end_without_end_is_no_answer(upstream: HttpUpstream, url_of: Serving) -> None:
+    """What follows the last chunk is bounded like a head."""
+    last = OK + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    server = Server([last] + [b"x-filler: " + b"x" * 1_000 + b"\r\n"] * (RESPONSE_HEAD_BYTES_MAX // 500))
+    answer = await upstream.send(call(await url_of(server)))
+
+    with pytest.raises(UpstreamTruncatedError):
+        await answer.body()
+
+
 async def test_more_calls_than_connections_are_refused(upstream: HttpUpstream, url_of: Serving) -> None:
     """At once: a queue here would hide that a provider is slow."""
     server = Server([WHOLE])
@@ -285,3 +295,14 @@ async def test_a_server_must_show_a_trusted_certificate(
             await body_of(upstream, url)
 
     assert server.connections == int(trusted)
+
+
+async def test_a_request_answered_half_sent_ends_its_connection(upstream: HttpUpstream, url_of: Serving) -> None:
+    """Its rest would stand before the next request."""
+    server = Server([WHOLE])
+    url = await url_of(server)
+    large = Call(url, None, bytes(50_000_000), False, CALL_SECONDS)
+    for _ in range(2):
+        await (await upstream.send(large)).body()
+
+    assert server.connections == 2
