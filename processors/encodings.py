@@ -6,6 +6,8 @@ read more than the text of the request (audio, search, a prompt of their own), w
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 CL100K = "cl100k_base"
 O200K = "o200k_base"
 ENCODINGS = (CL100K, O200K)
@@ -26,10 +28,12 @@ FAMILIES = {
     "text-embedding-3-small": CL100K,
     "text-embedding-3-large": CL100K,
 }
+MODELS_CACHED_MAX = 1_024
 #: Words in the names of models that read more than their request says.
 MORE_THAN_TEXT = ("audio", "realtime", "search", "transcribe", "tts", "image", "deep-research")
 
 
+@lru_cache(maxsize=MODELS_CACHED_MAX)
 def encoding_of(model: str) -> str | None:
     """The encoding of a model by its provider's name of it, dated, fine-tuned or resold; None when unknown."""
     name = model.removeprefix("openai/").removeprefix("azure/").removeprefix("ft:").partition(":")[0]

@@ -22,8 +22,19 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
 def uuid7(now_micros: int, random_bytes: bytes) -> str:
     """A uuid7 of the given time (microseconds since the epoch) and ten random bytes, in canonical text."""
-    time, random = f"{now_micros // MICROS_PER_MILLI & 0xFFFF_FFFF_FFFF:012x}", random_bytes.hex()
-    return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[4]]}{random[5:8]}-{random[8:]}"
+    return uuid7_begin(now_micros // MICROS_PER_MILLI) + uuid7_end(random_bytes)
+
+
+def uuid7_begin(now_millis: int) -> str:
+    """What the uuid7s of a millisecond since the epoch begin with."""
+    time = f"{now_millis & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{time[:8]}-{time[8:]}-"
+
+
+def uuid7_end(random_bytes: bytes) -> str:
+    """What a uuid7 of ten random bytes ends with."""
+    random = random_bytes.hex()
+    return f"7{random[:3]}-{_VARIANT[random[4]]}{random[5:8]}-{random[8:]}"
 
 
 def uuid7_millis(value: str) -> int:

@@ -21,7 +21,7 @@ from schemas.errors import CodecError, SchemaUnknownError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
 from streams.decoder import FAULTS, Decoder, compile_decoder
-from streams.encoder import Texts, compile_encoder
+from streams.encoder import Numbers, Texts, compile_encoder
 
 if TYPE_CHECKING:
     from streams.columns import ColumnReader, Columns
@@ -85,8 +85,8 @@ class Codec:
         """Nothing is asked of the source before it is needed."""
         self._source = source
         self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
-        texts = Texts()
-        self._encoders = {topic: compile_encoder(schema, texts) for topic, schema in self._local.items()}
+        texts, numbers = Texts(), Numbers()
+        self._encoders = {topic: compile_encoder(schema, texts, numbers) for topic, schema in self._local.items()}
         self._prefixes: dict[str, bytes] = {}
         self._readers: dict[str, ColumnReader] = {}
         self._writers: dict[tuple[str, int], tuple[Decoder | None, Any, Any]] = {}

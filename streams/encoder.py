@@ -23,10 +23,11 @@ LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
 DOUBLE = struct.Struct("<d")
 
 
-#: Texts remembered, and the longest of them; about a megabyte.
+#: Texts remembered, and the longest of them; about a megabyte. Large numbers remembered; half of one.
 TEXTS_MAX, TEXT_BYTES_MAX = 4_096, 64
+NUMBERS_MAX = 4_096
 #: Source text per plain type. Small numbers are most: a table has their bytes.
-INTEGER = f"(LAST[v << 1] if 0 <= (v := {{value}}) < {SMALL} else long(v))"
+INTEGER = f"(LAST[v << 1] if 0 <= (v := {{value}}) < {SMALL} else seen(v) or number(v))"
 SCALARS = {
     "int": INTEGER,
     "long": INTEGER,
@@ -91,6 +92,23 @@ class Texts:
         return encoded
 
 
+class Numbers:
+    """Encoded large numbers, remembered: the events of a group happened at one time, windows and leases come again."""
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self._known: dict[int, bytes] = {}
+        self.get = self._known.get
+
+    def learn(self, value: int) -> bytes:
+        """Encode a number, and remember it; forgets everything when there is too much to remember."""
+        encoded = encode_long(value)
+        if len(self._known) >= NUMBERS_MAX:
+            self._known.clear()
+        self._known[value] = encoded
+        return encoded
+
+
 def encode_bytes(value: bytes) -> bytes:
     """The length, then the bytes."""
     return encode_long(len(value)) + value
@@ -99,11 +117,13 @@ def encode_bytes(value: bytes) -> bytes:
 class _Compiler:
     """Writes the source of an encoder; nested records and enums become names it may use."""
 
-    def __init__(self, texts: Texts) -> None:
-        self.texts = texts
+    def __init__(self, texts: Texts, numbers: Numbers) -> None:
+        self.texts, self.numbers = texts, numbers
         self.names: dict[str, Any] = {
             "known": texts.get,
             "text": texts.learn,
+            "seen": numbers.get,
+            "number": numbers.learn,
             "LAST": LAST,
             "long": encode_long,
             "data": encode_bytes,
@@ -155,7 +175,7 @@ class _Compiler:
 
     def _nested(self, avro: Any) -> str:
         name = f"record_{avro['name'].replace('.', '_')}"
-        self.names[name] = compile_encoder(avro, self.texts)
+        self.names[name] = compile_encoder(avro, self.texts, self.numbers)
         return name
 
 
@@ -163,9 +183,9 @@ def _attribute(field: Any) -> str:
     return f"event.{field['name']}"
 
 
-def compile_encoder(schema: Any, texts: Texts) -> Encoder:
+def compile_encoder(schema: Any, texts: Texts, numbers: Numbers) -> Encoder:
     """The encoder of a record schema as `codec.parse_schema` gives it: an event in, its Avro body out.
 
     The encoder raises TypeError, AttributeError, KeyError, ValueError or OverflowError for an event that does not fit.
     """
-    return _Compiler(texts).function(schema)
+    return _Compiler(texts, numbers).function(schema)

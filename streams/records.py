@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.errors import UndecodableError
 from schemas.events import Event, QuarantinedRecord
-from schemas.topics import TOPIC_BY_NAME, TOPIC_BY_TYPE
+from schemas.topics import TOPIC_BY_NAME, TOPIC_BY_TYPE, TOPICS
 from streams.codec import Codec
 from streams.log import Headers, LogRecord, OutgoingRecord
 
@@ -21,6 +21,8 @@ SPECIFICATION = ("ce_specversion", b"1.0")
 CONTENT_TYPE = ("content-type", b"application/avro")
 TRACEPARENT = "traceparent"
 NAMES_CACHED_MAX = 1_024
+#: Events that have a kind, which is part of the name of their type.
+KINDED = frozenset(topic.event_type for topic in TOPICS if "kind" in topic.event_type.__struct_fields__)
 
 
 class MisplacedError(UndecodableError):
@@ -31,15 +33,18 @@ def outgoing(codec: Codec, event: Event, traceparent: bytes | None = None) -> Ou
     """The record of an event; raises CodecError when the event does not fit its schema."""
     topic = TOPIC_BY_TYPE[type(event)]
     key = topic.key_of(event).encode() if topic.key_of else original_key(event)
-    seconds, micros = divmod(event.occurred_at, MICROS_PER_SECOND)
     headers = (
-        *_constant_headers(topic.name, str(getattr(event, "kind", "")), event.actor),
+        *_constant_headers(topic.name, _kind(event) if type(event) in KINDED else "", event.actor),
         ("ce_id", event.event_id.encode()),
-        ("ce_time", b"%b.%06dZ" % (_second(seconds), micros)),
+        _time_header(event.occurred_at),
     )
     if traceparent is not None:
         headers = (*headers, (TRACEPARENT, traceparent))
     return OutgoingRecord(topic.name, key, codec.encode(event), headers)
+
+
+def _kind(event: Any) -> str:
+    return event.kind._value_  # type: ignore[no-any-return]  # its enum's text, without the property's detour
 
 
 def original_key(event: Any) -> bytes:
@@ -68,6 +73,13 @@ def event_of(codec: Codec, record: LogRecord) -> Event:
 def _constant_headers(topic: str, kind: str, actor: str) -> Headers:
     name = f"{topic}.{kind}" if kind else topic
     return (SPECIFICATION, CONTENT_TYPE, ("ce_type", name.encode()), ("ce_source", b"/" + actor.encode()))
+
+
+@lru_cache(maxsize=NAMES_CACHED_MAX)
+def _time_header(micros: int) -> tuple[str, bytes]:
+    """Remembered: the events of a group happened at one or two times."""
+    seconds, rest = divmod(micros, MICROS_PER_SECOND)
+    return ("ce_time", b"%b.%06dZ" % (_second(seconds), rest))
 
 
 @lru_cache(maxsize=NAMES_CACHED_MAX)

@@ -30,11 +30,13 @@ SCHEMA = b"quaestor.RequestEvent"
 class Sealer:
     """Seals and opens under one data key of 32 bytes."""
 
-    __slots__ = ("_cipher", "_data_key")
+    __slots__ = ("_cipher", "_commitments")
 
     def __init__(self, data_key: bytes) -> None:
         """Keep the key in this process."""
-        self._data_key, self._cipher = data_key, AESGCM(data_key)
+        self._cipher = AESGCM(data_key)
+        #: Where every commitment begins; a copy takes a third of the time of another HMAC.
+        self._commitments = hmac.new(data_key, KEY_TAG, hashlib.sha256)
 
     def __repr__(self) -> str:
         """Never the key."""
@@ -51,7 +53,9 @@ class Sealer:
         return self._decrypted(sealed, event_id.encode())
 
     def _commitment(self, event_id: str) -> bytes:
-        return hmac.digest(self._data_key, KEY_TAG + event_id.encode(), hashlib.sha256)
+        commitment = self._commitments.copy()
+        commitment.update(event_id.encode())
+        return commitment.digest()
 
     def _decrypted(self, boxed: bytes, bound: bytes) -> bytes:
         try:

@@ -15,7 +15,7 @@ from schemas.errors import CodecError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPICS
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
-from streams.encoder import LONG_MAX, LONG_MIN, TEXTS_MAX, Texts, encode_long, encode_text
+from streams.encoder import LONG_MAX, LONG_MIN, NUMBERS_MAX, TEXTS_MAX, Numbers, Texts, encode_long, encode_text
 from tests.support.avro_values import EXAMPLES, LONGS, values
 from tests.support.events import alert, attempt
 
@@ -90,6 +90,23 @@ def test_remembered_texts_are_bounded() -> None:
         known.learn(str(number))
 
     assert sum(known.get(str(number)) is not None for number in range(2 * TEXTS_MAX + 5)) <= TEXTS_MAX
+
+
+@given(numbers=st.lists(LONGS, max_size=50))
+def test_remembered_numbers_are_the_same_bytes(numbers: list[int]) -> None:
+    """Whether a number was met before or not."""
+    known = Numbers()
+
+    assert [encode_long(number) for number in numbers] == [known.get(one) or known.learn(one) for one in numbers]
+
+
+def test_remembered_numbers_are_bounded() -> None:
+    """Too many are forgotten at once."""
+    known = Numbers()
+    for number in range(2 * NUMBERS_MAX + 5):
+        known.learn(number)
+
+    assert sum(known.get(number) is not None for number in range(2 * NUMBERS_MAX + 5)) <= NUMBERS_MAX
 
 
 @pytest.mark.parametrize(

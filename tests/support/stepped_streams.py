@@ -79,8 +79,8 @@ def last_chunk(response: Response) -> Any:
 
 def counts(world: World) -> dict[str, float]:
     """The metric of extensions, by outcome."""
-    metric = world.parts.meters.metrics.counter("quaestor_extensions_total").collect()[0]
-    return {one.labels["outcome"]: one.value for one in metric.samples if one.name.endswith("_total")}
+    samples = [one for metric in world.parts.meters.metrics.registry.collect() for one in metric.samples]
+    return {one.labels["outcome"]: one.value for one in samples if one.name == "quaestor_extensions_total"}
 
 
 def assert_settled(world: World, posted_nano: int) -> None:
