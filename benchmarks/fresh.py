@@ -9,10 +9,13 @@ how old events were when their rows could be read (benchmarks/freshness.py).
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,13 +23,16 @@ from benchmarks.events import EventMaker
 from benchmarks.freshness import FreshnessWatch
 from benchmarks.measure import cpu_seconds, machine
 from benchmarks.sinks import QUAESTOR, Bench, Filler
-from infra.embedded.ports import PortPlan
+from infra.embedded.ports import PortPlan, free_ports
 from infra.embedded.stack import Stack
 
 SINKS = ("postgres", "clickhouse", "redis", "audit")
 #: The broker compiles what it serves meanwhile, and the sinks start.
 WARM_UP_SECONDS = 30
 GROUPS_PER_SECOND = 20
+METRICS_SECONDS_MAX = 10.0
+#: A batch's steps, and the whole write.
+NAME = "quaestor_batch_(?:step_)?seconds"
 FRESH_SECONDS_MAX = 1.5
 
 
@@ -45,29 +51,53 @@ def main() -> int:
         stack = held.enter_context(Stack(data, PortPlan.auto()))
         bench = Bench(stack, data, lambda _: None)
         bench.prepare(0)
-        pids = {f"sink-{sink}": start_sink(bench, sink, held) for sink in SINKS}
+        ports = dict(zip([f"sink-{sink}" for sink in SINKS], free_ports(len(SINKS)), strict=True))
+        pids = {f"sink-{sink}": start_sink(bench, sink, ports[f"sink-{sink}"], held) for sink in SINKS}
         pids |= {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
         record(bench, given.rate, WARM_UP_SECONDS, seed=1)
         with FreshnessWatch(bench.settings) as watch:
             before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+            told = {name: steps_told(port) for name, port in ports.items()}
             record(bench, given.rate, given.seconds, seed=2)
             cores = {name: (cpu_seconds(pid) - before[name]) / given.seconds for name, pid in pids.items()}
+            steps = {name: {step: _since(told[name], step, now) for step, now in steps_told(port).items()} for name, port in ports.items()}
         print("| store | events | fresh p50 | p99 | max | missing | |\n|---|---|---|---|---|---|---|")
         for each in watch.results:
             ages = (f"{at:.2f} s" for at in (each.p50_seconds, each.p99_seconds, each.max_seconds))
             met = "met" if each.p99_seconds <= FRESH_SECONDS_MAX else "missed"
             print(f"| {each.store} | {each.events:,} | {' | '.join(ages)} | {each.missing} | {met} |")
+        print("\n| sink | batches | a batch's mean seconds |\n|---|---|---|")
+        for name, taken in steps.items():
+            means = ", ".join(f"{step} {seconds / count:.3f}" for step, (seconds, count) in taken.items() if count)
+            print(f"| {name} | {max((count for _, count in taken.values()), default=0):.0f} | {means} |")
         print(f"\nCores used: {', '.join(f'{name} {used:.2f}' for name, used in cores.items())}")
         return 1 if any(each.missing for each in watch.results) else 0
 
 
-def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
-    """Run a sink until the end of the block; answers its process id."""
+def start_sink(bench: Bench, sink: str, port: int, held: ExitStack) -> int:
+    """Run a sink until the end of the block, its metrics on a port; answers its process id."""
     log = held.enter_context((bench.data / f"sink-{sink}.bench.log").open("wb"))
     command = [str(QUAESTOR), "sink", sink]
-    process = held.enter_context(subprocess.Popen(command, env=bench.environment, stdout=log, stderr=log))
+    environment = bench.environment | {"QUAESTOR_MONITOR_PORT": str(port)}
+    process = held.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     held.callback(process.terminate)
     return process.pid
+
+
+def steps_told(port: int) -> dict[str, tuple[float, float]]:
+    """What a sink's metrics say of its batches: seconds and batches, by step."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_SECONDS_MAX) as answer:
+        text = answer.read().decode()
+    sums, counts = (
+        {step or "write": float(value) for step, value in re.findall(rf"{pattern} (\S+)", text)}
+        for pattern in (rf'{NAME}_{kind}{{[^}}]*?(?:step="(\w+)")?}}' for kind in ("sum", "count"))
+    )
+    return {step: (sums[step], counts[step]) for step in sums}
+
+
+def _since(told: Mapping[str, tuple[float, float]], step: str, now: tuple[float, float]) -> tuple[float, float]:
+    seconds, count = told.get(step, (0.0, 0.0))
+    return now[0] - seconds, now[1] - count
 
 
 def record(bench: Bench, rate: int, seconds: int, seed: int) -> None:

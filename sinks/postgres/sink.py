@@ -98,9 +98,11 @@ class PostgresSink(Sink):
     async def write(self, batch: Batch) -> None:
         """As the seam says."""
         spans = batch.spans
+        self.steps = steps = Steps()
         for _ in range(TRIMS_MAX):
-            tables = table_rows(spans, self._prepared)
-            _refuse(tables)
+            with steps.step("rows"):
+                tables = table_rows(spans, self._prepared)
+                _refuse(tables)
             try:
                 applied = await self._apply(spans, tables)
             except asyncpg.CheckViolationError as error:
@@ -164,9 +166,11 @@ class PostgresSink(Sink):
 
     async def _commit(self, spans: Sequence[Span], tables: Sequence[TableRows]) -> None:
         async with self._transaction() as connection:
-            await self._advance(connection, spans)
-            for each in tables:
-                await self._insert(connection, each)
+            with self.steps.step("cursor"):
+                await self._advance(connection, spans)
+            with self.steps.step("copy"):
+                for each in tables:
+                    await self._insert(connection, each)
             poison = [each.event for span in spans for each in span.poison]
             if poison:
                 await quarantine.keep(connection, poison)

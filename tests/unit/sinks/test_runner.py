@@ -53,7 +53,7 @@ class Seen(Progress):
         """As the seam says."""
         self.lag_events = dict(lag_events)
 
-    def batch(self, records: int, write_seconds: float) -> None:
+    def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
         """As the seam says."""
         self.largest = max(self.largest, records)
 
