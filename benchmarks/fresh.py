@@ -19,11 +19,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
+
 from benchmarks.events import EventMaker
 from benchmarks.freshness import FreshnessWatch
 from benchmarks.measure import cpu_seconds, machine
 from benchmarks.sinks import QUAESTOR, Bench, Filler
-from infra.embedded.ports import PortPlan, free_ports
+from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
 
 SINKS = ("postgres", "clickhouse", "redis", "audit")
@@ -31,6 +33,7 @@ SINKS = ("postgres", "clickhouse", "redis", "audit")
 WARM_UP_SECONDS = 30
 GROUPS_PER_SECOND = 20
 METRICS_SECONDS_MAX = 10.0
+Steps = Mapping[str, tuple[float, float]]
 #: A batch's steps, and the whole write.
 NAME = "quaestor_batch_(?:step_)?seconds"
 FRESH_SECONDS_MAX = 1.5
@@ -51,16 +54,15 @@ def main() -> int:
         stack = held.enter_context(Stack(data, PortPlan.auto()))
         bench = Bench(stack, data, lambda _: None)
         bench.prepare(0)
-        ports = dict(zip([f"sink-{sink}" for sink in SINKS], free_ports(len(SINKS)), strict=True))
-        pids = {f"sink-{sink}": start_sink(bench, sink, ports[f"sink-{sink}"], held) for sink in SINKS}
-        pids |= {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
+        sinks = pids = {f"sink-{sink}": start_sink(bench, sink, held) for sink in SINKS}
+        pids = pids | {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
         record(bench, given.rate, WARM_UP_SECONDS, seed=1)
         with FreshnessWatch(bench.settings) as watch:
             before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-            told = {name: steps_told(port) for name, port in ports.items()}
+            told = {name: steps_told(pid) for name, pid in sinks.items()}
             record(bench, given.rate, given.seconds, seed=2)
             cores = {name: (cpu_seconds(pid) - before[name]) / given.seconds for name, pid in pids.items()}
-            steps = {name: {step: _since(told[name], step, now) for step, now in steps_told(port).items()} for name, port in ports.items()}
+            steps = {name: since(told[name], steps_told(pid)) for name, pid in sinks.items()}
         print("| store | events | fresh p50 | p99 | max | missing | |\n|---|---|---|---|---|---|---|")
         for each in watch.results:
             ages = (f"{at:.2f} s" for at in (each.p50_seconds, each.p99_seconds, each.max_seconds))
@@ -74,18 +76,19 @@ def main() -> int:
         return 1 if any(each.missing for each in watch.results) else 0
 
 
-def start_sink(bench: Bench, sink: str, port: int, held: ExitStack) -> int:
-    """Run a sink until the end of the block, its metrics on a port; answers its process id."""
+def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
+    """Run a sink until the end of the block; answers its process id."""
     log = held.enter_context((bench.data / f"sink-{sink}.bench.log").open("wb"))
     command = [str(QUAESTOR), "sink", sink]
-    environment = bench.environment | {"QUAESTOR_MONITOR_PORT": str(port)}
-    process = held.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    process = held.enter_context(subprocess.Popen(command, env=bench.environment, stdout=log, stderr=log))
     held.callback(process.terminate)
     return process.pid
 
 
-def steps_told(port: int) -> dict[str, tuple[float, float]]:
+def steps_told(pid: int) -> Steps:
     """What a sink's metrics say of its batches: seconds and batches, by step."""
+    listening = (each for each in psutil.Process(pid).net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    port = next(listening).laddr.port
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_SECONDS_MAX) as answer:
         text = answer.read().decode()
     sums, counts = (
@@ -95,9 +98,10 @@ def steps_told(port: int) -> dict[str, tuple[float, float]]:
     return {step: (sums[step], counts[step]) for step in sums}
 
 
-def _since(told: Mapping[str, tuple[float, float]], step: str, now: tuple[float, float]) -> tuple[float, float]:
-    seconds, count = told.get(step, (0.0, 0.0))
-    return now[0] - seconds, now[1] - count
+def since(told: Steps, now: Steps) -> Steps:
+    """Seconds and batches that came meanwhile."""
+    before = {step: told.get(step, (0.0, 0.0)) for step in now}
+    return {step: (now[step][0] - before[step][0], now[step][1] - before[step][1]) for step in now}
 
 
 def record(bench: Bench, rate: int, seconds: int, seed: int) -> None:

@@ -109,7 +109,7 @@ HISTOGRAMS: dict[HistogramName, Metric] = {
         "One batch of a sink, begin to applied, waiting for a store that is away included, seconds.", ("projection",)
     ),
     "quaestor_batch_step_seconds": Metric(
-        "One step on the way of a batch, seconds: wait (its oldest record made to the batch cut), then those of its sink.",
+        "One step of a batch, seconds: wait (its oldest record made to the batch cut), then those of its sink.",
         ("projection", "step"),
     ),
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),

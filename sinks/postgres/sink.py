@@ -35,6 +35,7 @@ from sinks.postgres.months import has_month
 from sinks.postgres.rows import TableRows, table_rows
 from sinks.postgres.tables import PROJECTION, SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
+from sinks.runner.steps import Steps
 from streams.log import Partition
 from streams.pieces import UnusualError
 
