@@ -74,6 +74,7 @@ class PostgresSink(Sink):
         self._months: dict[str, set[Any]] = {name: set() for name in TABLES}
         #: What the next batch most likely has, by topic; set by the consuming thread, as a whole.
         self._prepared: dict[str, TableRows] = {}
+        self.steps: Steps = Steps()
 
     async def open(self) -> None:
         """As the seam says."""
