@@ -8,9 +8,8 @@ table that leaves it out; balances and entities move with them; then one commit.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -31,7 +30,7 @@ from schemas.topics import CONTROL, LEDGER, TOPICS
 from sinks.postgres import quarantine, queries
 from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of
 from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors, use_log_types
-from sinks.postgres.months import has_month
+from sinks.postgres.refusals import refuse
 from sinks.postgres.rows import TableRows, table_rows
 from sinks.postgres.tables import PROJECTION, SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
@@ -106,7 +105,7 @@ class PostgresSink(Sink):
         for _ in range(TRIMS_MAX):
             with steps.step("rows"):
                 tables = table_rows(spans, self._prepared)
-                _refuse(tables)
+                refuse(tables)
             try:
                 applied = await self._apply(spans, tables)
             except asyncpg.CheckViolationError as error:
@@ -132,7 +131,7 @@ class PostgresSink(Sink):
     async def redrive(self, span: Span) -> None:
         """As the seam says: an event whose id is there already is left out, so a repetition changes nothing."""
         tables = table_rows([span])
-        _refuse(tables)
+        refuse(tables)
         await self._ensure_months(tables)
         try:
             async with self._transaction() as connection:
@@ -373,38 +372,11 @@ def _count(status: str) -> int:
     return int(status.rsplit(" ", 1)[1])
 
 
-def _refuse(tables: Sequence[TableRows]) -> None:
-    """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
-    refused = [rejection for each in tables for rejection in _refusals(each)]
-    if refused:
-        raise RejectedError(tuple(refused))
-
-
-def _refusals(given: TableRows) -> Iterator[Rejection]:
-    topic = given.table.topic
-    for record in given.without_month():
-        detail = "occurred_at is outside of the years 2020 to 2099"
-        yield Rejection(topic, record.record.partition, record.offset, detail, semantic=True)
-    if topic == CONTROL.name:
-        for record in given.plain:
-            if has_month(record.fields["occurred_at"]) and not _has_json(record.fields):
-                yield Rejection(topic, record.record.partition, record.offset, "the entity is not JSON", semantic=True)
-
-
 async def _chunks(copy: bytearray) -> AsyncIterator[bytes]:
     """What asyncpg sends at once."""
     view = memoryview(copy)
     for first in range(0, len(copy), CHUNK_BYTES):
         yield bytes(view[first : first + CHUNK_BYTES])
-
-
-def _has_json(fields: Mapping[str, Any]) -> bool:
-    try:
-        for name in ("before", "after"):
-            json.loads(fields[name] or "null")
-    except ValueError:
-        return False
-    return True
 
 
 def _worded(fault: BaseException) -> str:
