@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         description="This process's name among those of its kind, the same after a restart (a pod's name): it takes "
         "its partitions back at once, instead of after session_seconds.",
     )
+    yield_behind_seconds: float = Field(
+        limits.YIELD_BEHIND_SECONDS,
+        ge=0,
+        description="From this age of its oldest unapplied event on, a sink that catches up (Postgres, ClickHouse, "
+        "audit) lets other processes have the CPU first, as long as it catches up all the same; 0: never.",
+    )
     audit_log: str = Field("main", pattern="^[a-z0-9_-]{1,64}$", description="Name of the audit log and its folder.")
     audit_origin: str = Field("quaestor.local/audit/main", description="Origin of the audit log: its key's name.")
     audit_log_public: bool = Field(

@@ -9,12 +9,17 @@ how old events were when their rows could be read (benchmarks/freshness.py).
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+
+import psutil
 
 from benchmarks.events import EventMaker
 from benchmarks.freshness import FreshnessWatch
@@ -27,6 +32,10 @@ SINKS = ("postgres", "clickhouse", "redis", "audit")
 #: The broker compiles what it serves meanwhile, and the sinks start.
 WARM_UP_SECONDS = 30
 GROUPS_PER_SECOND = 20
+METRICS_SECONDS_MAX = 10.0
+Steps = Mapping[str, tuple[float, float]]
+#: A batch's steps, and the whole write.
+NAME = "quaestor_batch_(?:step_)?seconds"
 FRESH_SECONDS_MAX = 1.5
 
 
@@ -45,18 +54,24 @@ def main() -> int:
         stack = held.enter_context(Stack(data, PortPlan.auto()))
         bench = Bench(stack, data, lambda _: None)
         bench.prepare(0)
-        pids = {f"sink-{sink}": start_sink(bench, sink, held) for sink in SINKS}
-        pids |= {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
+        sinks = pids = {f"sink-{sink}": start_sink(bench, sink, held) for sink in SINKS}
+        pids = pids | {name: entry.pid for name, entry in stack.endpoints().processes.items() if entry.pid}
         record(bench, given.rate, WARM_UP_SECONDS, seed=1)
         with FreshnessWatch(bench.settings) as watch:
             before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+            told = {name: steps_told(pid) for name, pid in sinks.items()}
             record(bench, given.rate, given.seconds, seed=2)
             cores = {name: (cpu_seconds(pid) - before[name]) / given.seconds for name, pid in pids.items()}
+            steps = {name: since(told[name], steps_told(pid)) for name, pid in sinks.items()}
         print("| store | events | fresh p50 | p99 | max | missing | |\n|---|---|---|---|---|---|---|")
         for each in watch.results:
             ages = (f"{at:.2f} s" for at in (each.p50_seconds, each.p99_seconds, each.max_seconds))
             met = "met" if each.p99_seconds <= FRESH_SECONDS_MAX else "missed"
             print(f"| {each.store} | {each.events:,} | {' | '.join(ages)} | {each.missing} | {met} |")
+        print("\n| sink | batches | a batch's mean seconds |\n|---|---|---|")
+        for name, taken in steps.items():
+            means = ", ".join(f"{step} {seconds / count:.3f}" for step, (seconds, count) in taken.items() if count)
+            print(f"| {name} | {max((count for _, count in taken.values()), default=0):.0f} | {means} |")
         print(f"\nCores used: {', '.join(f'{name} {used:.2f}' for name, used in cores.items())}")
         return 1 if any(each.missing for each in watch.results) else 0
 
@@ -68,6 +83,25 @@ def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
     process = held.enter_context(subprocess.Popen(command, env=bench.environment, stdout=log, stderr=log))
     held.callback(process.terminate)
     return process.pid
+
+
+def steps_told(pid: int) -> Steps:
+    """What a sink's metrics say of its batches: seconds and batches, by step."""
+    listening = (each for each in psutil.Process(pid).net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    port = next(listening).laddr.port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_SECONDS_MAX) as answer:
+        text = answer.read().decode()
+    sums, counts = (
+        {step or "write": float(value) for step, value in re.findall(rf"{pattern} (\S+)", text)}
+        for pattern in (rf'{NAME}_{kind}{{[^}}]*?(?:step="(\w+)")?}}' for kind in ("sum", "count"))
+    )
+    return {step: (sums[step], counts[step]) for step in sums}
+
+
+def since(told: Steps, now: Steps) -> Steps:
+    """Seconds and batches that came meanwhile."""
+    before = {step: told.get(step, (0.0, 0.0)) for step in now}
+    return {step: (now[step][0] - before[step][0], now[step][1] - before[step][1]) for step in now}
 
 
 def record(bench: Bench, rate: int, seconds: int, seed: int) -> None:

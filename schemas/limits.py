@@ -53,6 +53,8 @@ BATCH_RECORDS_MAX = 5_000
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
+# A sink this far behind lets others have the CPU first (docs/decisions/0138).
+YIELD_BEHIND_SECONDS = 10
 ID_HORIZON_DAYS = 7
 
 # Rebuilding live budgets (docs/decisions/0118).

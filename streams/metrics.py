@@ -43,6 +43,7 @@ HistogramName = Literal[
     "quaestor_record_seconds",  # events handed over to all acknowledged
     "quaestor_batch_records",  # records of one batch of a sink
     "quaestor_batch_seconds",  # one batch of a sink, begin to applied
+    "quaestor_batch_step_seconds",  # one step on the way of a batch
     "quaestor_request_seconds",  # a request's arrival to its end
     "quaestor_attempt_seconds",  # a provider call, sent to its end
     "quaestor_budget_snapshot_seconds",  # one snapshot of a budgets partition
@@ -106,6 +107,10 @@ HISTOGRAMS: dict[HistogramName, Metric] = {
     "quaestor_batch_records": Metric("Records of one batch of a sink, poison included.", ("projection",)),
     "quaestor_batch_seconds": Metric(
         "One batch of a sink, begin to applied, waiting for a store that is away included, seconds.", ("projection",)
+    ),
+    "quaestor_batch_step_seconds": Metric(
+        "One step of a batch, seconds: wait (its oldest record made to the batch cut), then those of its sink.",
+        ("projection", "step"),
     ),
     "quaestor_request_seconds": Metric("A request's arrival to its end, seconds.", ("operation",)),
     "quaestor_attempt_seconds": Metric("A provider call, sent to its end, seconds.", ("provider",)),

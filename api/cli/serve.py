@@ -163,8 +163,15 @@ def _membership(settings: Settings) -> Membership:
 def _postgres(settings: Settings, monitor: Monitor) -> Work:
     from sinks.postgres.process import run  # noqa: PLC0415
 
-    dsn, bootstrap, registry_url = settings.postgres_dsn, settings.kafka_bootstrap, settings.registry_url
-    return lambda stop: run(dsn, bootstrap, registry_url, monitor, stop, _membership(settings))
+    return lambda stop: run(
+        settings.postgres_dsn,
+        settings.kafka_bootstrap,
+        settings.registry_url,
+        monitor,
+        stop,
+        _membership(settings),
+        settings.yield_behind_seconds,
+    )
 
 
 def _redis(settings: Settings, monitor: Monitor) -> Work:
@@ -198,6 +205,7 @@ def _clickhouse(settings: Settings, monitor: Monitor) -> Work:
         monitor,
         stop,
         _membership(settings),
+        settings.yield_behind_seconds,
     )
 
 
@@ -218,6 +226,7 @@ def _audit(settings: Settings, monitor: Monitor) -> Work:
         _membership(settings),
         witnessing,
         lambda layout: make_plans(settings.audit_anchors, layout),
+        settings.yield_behind_seconds,
     )
 
 

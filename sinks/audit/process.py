@@ -55,6 +55,7 @@ async def run(
     membership: Membership | None = None,
     witnessing: Witnessing | None = None,
     anchors: MakePlans = no_anchors,
+    yield_behind_seconds: float = 0.0,
 ) -> None:
     """Enter every audited record and publish checkpoints until `stop`, under a key made at the first start.
 
@@ -68,7 +69,8 @@ async def run(
     plans = anchors(layout)
     cosigners = make_cosigners(layout, monitor, witnessing)
     sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log), cosigners=cosigners)
-    driving = asyncio.create_task(drive(sink, bootstrap, registry_url, monitor, stop, membership=membership))
+    driven = drive(sink, bootstrap, registry_url, monitor, stop, None, membership, yield_behind_seconds)
+    driving = asyncio.create_task(driven)
     failing = asyncio.create_task(sink.failure())
     keeper = AnchorKeeper(plans, LogFiles(layout.directory), AnchorStates(layout.anchor_directory), now_micros)
     keeping = asyncio.create_task(keeper.run())

@@ -28,6 +28,7 @@ async def run(
     monitor: Monitor,
     stop: asyncio.Event,
     membership: Membership | None = None,
+    yield_behind_seconds: float = 0.0,
 ) -> None:
     """Project the fact topics into ClickHouse until `stop`; plans and quarantine stand in Postgres (`dsn`).
 
@@ -40,7 +41,7 @@ async def run(
     )
     sink = ClickHouseSink(ClickHouse(clickhouse_url), PostgresPlanStore(dsn, owner()), ranges)
     try:
-        await drive(sink, bootstrap, registry_url, monitor, stop, quarantine, membership)
+        await drive(sink, bootstrap, registry_url, monitor, stop, quarantine, membership, yield_behind_seconds)
     finally:
         await quarantine.close()
 

@@ -35,6 +35,7 @@ from sinks.clickhouse.tables import TABLES
 from sinks.postgres.tables import content_hash
 from sinks.runner.columns import Rows, selections
 from sinks.runner.seam import Batch, BatchPolicy, Decoded, Sink, Span, between
+from sinks.runner.steps import Steps
 from streams.log import Partition
 
 log = structlog.get_logger()
@@ -108,7 +109,8 @@ class ClickHouseSink(Sink):
         left_open = await self._plans.left_open(self.projection, partitions)
         if left_open:
             log.info("plans_recovered", sink=self.projection, plans=len(left_open))
-            await self._complete(left_open, AtHand(), epochs)
+            await self._insert_all(left_open, AtHand())
+            await self._plans.settle(self.projection, left_open, epochs)
         for plan in left_open:
             cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
         self._epochs |= epochs
@@ -117,16 +119,22 @@ class ClickHouseSink(Sink):
     async def write(self, batch: Batch) -> None:
         """As the seam says."""
         _refuse(batch)
+        self.steps = steps = Steps()
         spans = [span for span in batch.spans if span.next_offset > span.first_offset]
         for _ in range(TRIMS_MAX):
             if not spans:
                 return
-            at_hand = self._ready(spans)
-            planned = await self._plans.plan(self.projection, at_hand.drafts, self._epochs)
+            with steps.step("rows"):
+                at_hand = self._ready(spans)
+            with steps.step("plan"):
+                planned = await self._plans.plan(self.projection, at_hand.drafts, self._epochs)
             if isinstance(planned, Misplaced):
                 spans = _trimmed(spans, planned.held)
                 continue
-            await self._complete(planned.plans, at_hand, self._epochs)
+            with steps.step("insert"):
+                await self._insert_all(planned.plans, at_hand)
+            with steps.step("settle"):
+                await self._plans.settle(self.projection, planned.plans, self._epochs)
             settled = {piece.partition: piece.next_offset for plan in planned.plans for piece in plan.pieces}
             spans = _trimmed(spans, settled)
         if spans:
@@ -190,8 +198,8 @@ class ClickHouseSink(Sink):
         block = WRITERS[topic].block(pieces) if count else None
         return Prepared(count, block, TABLES[topic].columns_of(pieces) if count and block is None else [])
 
-    async def _complete(self, plans: Sequence[Plan], at_hand: AtHand, epochs: Mapping[Partition, int]) -> None:
-        """Insert plans and move the cursors of the partitions we own; raises as `write` does."""
+    async def _insert_all(self, plans: Sequence[Plan], at_hand: AtHand) -> None:
+        """Insert plans beside each other; raises as `write` does."""
         outcomes = await asyncio.gather(*(self._insert_once(plan, at_hand) for plan in plans), return_exceptions=True)
         for plan, outcome in zip(plans, outcomes, strict=True):
             if isinstance(outcome, Exception) and not isinstance(outcome, QuaestorError):
@@ -199,7 +207,6 @@ class ClickHouseSink(Sink):
                 raise IntegrityError(f"the plan {plan.token} can't be inserted: {type(outcome).__name__}") from outcome
             if isinstance(outcome, BaseException):
                 raise outcome
-        await self._plans.settle(self.projection, plans, epochs)
 
     async def _insert_once(self, plan: Plan, at_hand: AtHand) -> None:
         if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):

@@ -27,6 +27,7 @@ async def run(
     monitor: Monitor,
     stop: asyncio.Event,
     membership: Membership | None = None,
+    yield_behind_seconds: float = 0.0,
 ) -> None:
     """Project every topic into Postgres until `stop`; raises what ends the process for good (start it again)."""
     outbox = PostgresQuarantine(dsn)
@@ -34,7 +35,8 @@ async def run(
     recorder = Recorder(publisher, Codec(RegistrySchemas(registry_url)))
     relay = asyncio.create_task(relay_quarantine(outbox, recorder, stop, SystemRandom()))
     try:
-        await drive(PostgresSink(dsn, owner()), bootstrap, registry_url, monitor, stop, outbox, membership)
+        sink = PostgresSink(dsn, owner())
+        await drive(sink, bootstrap, registry_url, monitor, stop, outbox, membership, yield_behind_seconds)
         await relay
     finally:
         relay.cancel()

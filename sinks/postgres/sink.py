@@ -8,9 +8,8 @@ table that leaves it out; balances and entities move with them; then one commit.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -31,10 +30,11 @@ from schemas.topics import CONTROL, LEDGER, TOPICS
 from sinks.postgres import quarantine, queries
 from sinks.postgres.balances import Net, Pair, Transfer, pendings_needed, pendings_of
 from sinks.postgres.connect import APP_ROLE, connect, freeing_locks, passing_errors, use_log_types
-from sinks.postgres.months import has_month
+from sinks.postgres.refusals import refuse
 from sinks.postgres.rows import TableRows, table_rows
 from sinks.postgres.tables import PROJECTION, SCHEMA, TABLES, EventTable, Row
 from sinks.runner.seam import Batch, BatchPolicy, Sink, Span
+from sinks.runner.steps import Steps
 from streams.log import Partition
 from streams.pieces import UnusualError
 
@@ -44,6 +44,8 @@ POLICY = BatchPolicy(records_max=10_000, keeps_poison=True, takes_columns=True)
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 3
 CHUNK_BYTES = 256 * 1024
+#: Puts the rows of one table there, within a transaction.
+Put = Callable[[asyncpg.Connection, TableRows], Awaitable[None]]
 #: What a record's own values cause: in Postgres, or in the client while it encodes them.
 RECORD_FAULTS = (
     asyncpg.DataError,
@@ -71,6 +73,7 @@ class PostgresSink(Sink):
         self._months: dict[str, set[Any]] = {name: set() for name in TABLES}
         #: What the next batch most likely has, by topic; set by the consuming thread, as a whole.
         self._prepared: dict[str, TableRows] = {}
+        self.steps: Steps = Steps()
 
     async def open(self) -> None:
         """As the seam says."""
@@ -98,9 +101,11 @@ class PostgresSink(Sink):
     async def write(self, batch: Batch) -> None:
         """As the seam says."""
         spans = batch.spans
+        self.steps = steps = Steps()
         for _ in range(TRIMS_MAX):
-            tables = table_rows(spans, self._prepared)
-            _refuse(tables)
+            with steps.step("rows"):
+                tables = table_rows(spans, self._prepared)
+                refuse(tables)
             try:
                 applied = await self._apply(spans, tables)
             except asyncpg.CheckViolationError as error:
@@ -126,7 +131,7 @@ class PostgresSink(Sink):
     async def redrive(self, span: Span) -> None:
         """As the seam says: an event whose id is there already is left out, so a repetition changes nothing."""
         tables = table_rows([span])
-        _refuse(tables)
+        refuse(tables)
         await self._ensure_months(tables)
         try:
             async with self._transaction() as connection:
@@ -154,19 +159,28 @@ class PostgresSink(Sink):
             self._epochs.pop(partition, None)
 
     async def _apply(self, spans: Sequence[Span], tables: Sequence[TableRows]) -> bool:
-        """Apply spans in one transaction; False when a cursor is not where its span begins, or not ours."""
+        """Apply spans in one transaction; False when a cursor is not where its span begins, or not ours.
+
+        Nearly always every row is new: then it is copied straight into its table, in half the time of staging.
+        """
         await self._ensure_months(tables)
         try:
-            await self._commit(spans, tables)
+            try:
+                await self._commit(spans, tables, self._copy)
+            except (asyncpg.UniqueViolationError, UnusualError):
+                # An id is there already, or a value needs the slow way; nothing of the batch stayed.
+                await self._commit(spans, tables, self._insert)
         except _MisplacedError:
             return False
         return True
 
-    async def _commit(self, spans: Sequence[Span], tables: Sequence[TableRows]) -> None:
+    async def _commit(self, spans: Sequence[Span], tables: Sequence[TableRows], put: Put) -> None:
         async with self._transaction() as connection:
-            await self._advance(connection, spans)
-            for each in tables:
-                await self._insert(connection, each)
+            with self.steps.step("cursor"):
+                await self._advance(connection, spans)
+            with self.steps.step("put"):
+                for each in tables:
+                    await put(connection, each)
             poison = [each.event for span in spans for each in span.poison]
             if poison:
                 await quarantine.keep(connection, poison)
@@ -186,34 +200,34 @@ class PostgresSink(Sink):
             raise _MisplacedError
 
     async def _insert(self, connection: asyncpg.Connection, given: TableRows) -> None:
-        """Insert rows into their table; raises IntegrityError when an id is there with other bytes.
+        """Insert rows into their table, each if it is new; raises IntegrityError when an id is there with other bytes.
 
-        Nearly always every row is new, and copying straight into the table takes half the time of staging. Control
-        events are staged always: few, and their entities follow from them.
+        What can be copied is, up to a savepoint.
         """
-        if not given.chosen and not given.plain:
-            return
-        if given.table.topic != CONTROL.name and await self._copied(connection, given):
-            if given.table.topic == LEDGER.name:
-                await _move_balances(connection, given.transfers())
-            return
-        await self._stage(connection, given.table, given.rows())
-
-    async def _copied(self, connection: asyncpg.Connection, given: TableRows) -> bool:
-        """Copy rows into their table; False, and nothing of it stays, when they must go the slow way."""
-        table = given.table
-        into = partial(connection.copy_to_table, table.name, schema_name=SCHEMA, columns=table.columns, format="binary")
         try:
             async with connection.transaction():
-                for copy in given.copies():
-                    await into(source=_chunks(copy))
-                if given.plain:
-                    await connection.copy_records_to_table(
-                        table.name, schema_name=SCHEMA, records=given.plain_rows(), columns=table.columns
-                    )
+                await self._copy(connection, given)
         except (asyncpg.UniqueViolationError, UnusualError):
-            return False
-        return True
+            await self._stage(connection, given.table, given.rows())
+
+    async def _copy(self, connection: asyncpg.Connection, given: TableRows) -> None:
+        """Copy rows straight into their table; raises UniqueViolationError or UnusualError when they must be staged.
+
+        Control events are staged always: few, and their entities follow from them.
+        """
+        table = given.table
+        if table.topic == CONTROL.name and given.plain:
+            await self._stage(connection, table, given.rows())
+            return
+        into = partial(connection.copy_to_table, table.name, schema_name=SCHEMA, columns=table.columns, format="binary")
+        for copy in given.copies():
+            await into(source=_chunks(copy))
+        if given.plain:
+            await connection.copy_records_to_table(
+                table.name, schema_name=SCHEMA, records=given.plain_rows(), columns=table.columns
+            )
+        if table.topic == LEDGER.name:
+            await _move_balances(connection, given.transfers())
 
     async def _stage(self, connection: asyncpg.Connection, table: EventTable, rows: list[Row]) -> None:
         """Insert through the staging table, leaving out what is there."""
@@ -319,7 +333,7 @@ class PostgresSink(Sink):
                 with passing_errors():
                     async with connection.transaction():
                         yield connection
-        except (QuaestorError, _MisplacedError, *RECORD_FAULTS) as error:
+        except (QuaestorError, _MisplacedError, UnusualError, *RECORD_FAULTS) as error:
             if isinstance(error, StoreUnavailableError):
                 self._drop()
                 self._forget_months()
@@ -358,38 +372,11 @@ def _count(status: str) -> int:
     return int(status.rsplit(" ", 1)[1])
 
 
-def _refuse(tables: Sequence[TableRows]) -> None:
-    """Raise RejectedError for what breaks our own rules: times without a month, entities that are no JSON."""
-    refused = [rejection for each in tables for rejection in _refusals(each)]
-    if refused:
-        raise RejectedError(tuple(refused))
-
-
-def _refusals(given: TableRows) -> Iterator[Rejection]:
-    topic = given.table.topic
-    for record in given.without_month():
-        detail = "occurred_at is outside of the years 2020 to 2099"
-        yield Rejection(topic, record.record.partition, record.offset, detail, semantic=True)
-    if topic == CONTROL.name:
-        for record in given.plain:
-            if has_month(record.fields["occurred_at"]) and not _has_json(record.fields):
-                yield Rejection(topic, record.record.partition, record.offset, "the entity is not JSON", semantic=True)
-
-
 async def _chunks(copy: bytearray) -> AsyncIterator[bytes]:
     """What asyncpg sends at once."""
     view = memoryview(copy)
     for first in range(0, len(copy), CHUNK_BYTES):
         yield bytes(view[first : first + CHUNK_BYTES])
-
-
-def _has_json(fields: Mapping[str, Any]) -> bool:
-    try:
-        for name in ("before", "after"):
-            json.loads(fields[name] or "null")
-    except ValueError:
-        return False
-    return True
 
 
 def _worded(fault: BaseException) -> str:

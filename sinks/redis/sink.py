@@ -33,7 +33,7 @@ from sinks.redis.owned import Applied, Owned, Rebuild, loss, start_of
 from sinks.redis.recall import Recall, Recalled
 from sinks.redis.restore import AppliedState, Restorer, state_of
 from sinks.redis.slots import Ownership, Slot, Slots
-from sinks.runner.seam import Batch, BatchPolicy, Decoded, Span
+from sinks.runner.seam import NO_STEPS, Batch, BatchPolicy, Decoded, Span
 from streams.log import Partition
 from streams.partitioner import partition_of
 
@@ -59,6 +59,7 @@ class RedisSink:
         self.projection = PROJECTION
         self.topics: tuple[str, ...] = (BUDGETS.name, HEALTH.name)
         self.policy = POLICY
+        self.steps = NO_STEPS
         self._client = RedisClient(url, name="quaestor-sink", call_timeout_seconds=10.0)
         self._slots = Slots(self._client, tombstone_seconds)
         self._gates = Gates(self._client)

@@ -7,6 +7,7 @@ import gc
 import sys
 from random import SystemRandom
 
+from sinks.runner.priority import Courtesy, SessionPriority
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink
 from sinks.runner.seam import QuarantineStore, Sink
@@ -38,10 +39,15 @@ async def drive(
     stop: asyncio.Event,
     quarantine: QuarantineStore | None = None,
     membership: Membership | None = None,
+    yield_behind_seconds: float = 0.0,
 ) -> None:
-    """Drive a sink over Kafka until `stop`; the group is named after its projection. Raises as run_sink does."""
+    """Drive a sink over Kafka until `stop`; the group is named after its projection. Raises as run_sink does.
+
+    From `yield_behind_seconds` of age of its oldest unapplied event on it gives way to others; 0: never.
+    """
     prepare_process()
     reader = KafkaGroupReader(bootstrap, sink.projection, f"sink-{sink.projection}", membership)
     codec = Codec(RegistrySchemas(registry_url))
     progress = MonitorProgress(monitor, sink.projection)
-    await run_sink(sink, reader, codec, progress, stop, SystemRandom(), quarantine)
+    courtesy = Courtesy(SessionPriority(), yield_behind_seconds) if yield_behind_seconds else None
+    await run_sink(sink, reader, codec, progress, stop, SystemRandom(), quarantine, courtesy)

@@ -60,12 +60,14 @@ class MonitorProgress(Progress):
         for partition, events in lag_events.items():
             gauge.labels(partition.topic, str(partition.number)).set(events)
 
-    def batch(self, records: int, write_seconds: float) -> None:
+    def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
         """As the seam says."""
         metrics = self._monitor.metrics
         metrics.counter("quaestor_batches_written_total").labels(self._projection).inc()
         metrics.histogram("quaestor_batch_records").labels(self._projection).observe(records)
         metrics.histogram("quaestor_batch_seconds").labels(self._projection).observe(write_seconds)
+        for step, seconds in steps.items():
+            metrics.histogram("quaestor_batch_step_seconds").labels(self._projection, step).observe(seconds)
 
     def retry(self) -> None:
         """As the seam says."""

@@ -12,6 +12,7 @@ from schemas.errors import LogUnavailableError
 from sinks.runner.ages import Ages
 from sinks.runner.assembler import Assembler
 from sinks.runner.backoff import Backoff
+from sinks.runner.priority import Courtesy
 from sinks.runner.seam import Progress, Sink
 from sinks.runner.tending import Tending
 from streams.log import GroupReader, Partition
@@ -36,6 +37,7 @@ class Reading:
         tending: Tending,
         progress: Progress,
         random: Random,
+        courtesy: Courtesy | None = None,
     ) -> None:
         """Nothing is owned."""
         self._sink = sink
@@ -44,6 +46,7 @@ class Reading:
         self._tending = tending
         self._progress = progress
         self._random = random
+        self._courtesy = courtesy
         self._stopping = threading.Event()
         #: Partitions assigned since the last step.
         self._given: set[Partition] = set()
@@ -137,10 +140,20 @@ class Reading:
             self._trouble(str(error))
             return None
         lag_events = {each: max(0, ends[each] - cursor) for each, cursor in stands.items()}
-        oldest_millis = self._ages.oldest_millis(stands, ends)
-        waited_seconds = 0.0 if oldest_millis is None else max(0.0, time.time() - oldest_millis / 1_000)
+        waited_seconds = self._waited_seconds(stands, ends)
         self._progress.lag(lag_events, waited_seconds)
+        self._give_way(ends)
         return ends
+
+    def _waited_seconds(self, stands: Mapping[Partition, int], ends: Mapping[Partition, int]) -> float:
+        oldest_millis = self._ages.oldest_millis(stands, ends)
+        return 0.0 if oldest_millis is None else max(0.0, time.time() - oldest_millis / 1_000)
+
+    def _give_way(self, ends: Mapping[Partition, int]) -> None:
+        """Let others go first while we are far behind; what stands still for other reasons does not count."""
+        if self._courtesy is not None:
+            lag_events = sum(max(0, ends[each] - cursor) for each, cursor in self._applied.items())
+            self._courtesy.look(time.monotonic(), lag_events, self._waited_seconds(self._applied, ends))
 
 
 def now_micros() -> int:

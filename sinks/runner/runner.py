@@ -21,6 +21,7 @@ import structlog
 
 from schemas.errors import FencedError, GapError, LogUnavailableError, StoreUnavailableError
 from sinks.runner.assembler import Assembler, cursors_after
+from sinks.runner.priority import Courtesy
 from sinks.runner.reading import LOG_RETRY_SECONDS, METADATA_SECONDS, Reading, now_micros
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Batch, Progress, QuarantineStore, Sink
@@ -51,15 +52,18 @@ async def run_sink(
     stop: asyncio.Event,
     random: Random,
     quarantine: QuarantineStore | None = None,
+    courtesy: Courtesy | None = None,
 ) -> None:
     """Drive a sink until `stop` is set; then finish the batch, close the reader and the sink, and return.
+
+    Without `courtesy` it never gives way to others, however far behind it is.
 
     Raises what can't be mended here (IntegrityError of the log, faults of the code): the process should end and be
     started again. Cancelling it abandons the batch, which is harmless: it is read again.
     """
     screen = Screen(codec, sink.projection, takes_everything=sink.policy.takes_everything)
     writer = Writer(sink, screen, progress, quarantine, random)
-    runner = _Runner(sink, reader, screen, writer, progress, random)
+    runner = _Runner(sink, reader, screen, writer, progress, random, courtesy)
     await runner.run(stop)
 
 
@@ -67,11 +71,17 @@ class _Runner(Reading):
     """The consuming thread's half, and the run that holds both together."""
 
     def __init__(
-        self, sink: Sink, reader: GroupReader, screen: Screen, writer: Writer, progress: Progress, random: Random
+        self,
+        sink: Sink,
+        reader: GroupReader,
+        screen: Screen,
+        writer: Writer,
+        progress: Progress,
+        random: Random,
+        courtesy: Courtesy | None,
     ) -> None:
-        super().__init__(
-            sink, reader, Assembler(screen, sink.policy), Tending(sink, writer, progress), progress, random
-        )
+        tending = Tending(sink, writer, progress)
+        super().__init__(sink, reader, Assembler(screen, sink.policy), tending, progress, random, courtesy)
         self._writer = writer
         self._topic_ids: Mapping[str, str] = {}
         self._writing: Future[Outcome] | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from processors.quarantine.order import Waiting
@@ -150,6 +151,9 @@ class BatchPolicy:
     takes_columns: bool = False
 
 
+NO_STEPS: Mapping[str, float] = MappingProxyType({})
+
+
 class Sink(Protocol):
     """A store's side of a projection. All methods run on one event loop; the runner never overlaps two writes."""
 
@@ -159,6 +163,8 @@ class Sink(Protocol):
     topics: tuple[str, ...]
     #: When batches are cut; a sink may give another one for a while, of which only size and age may differ.
     policy: BatchPolicy
+    #: Seconds that each step of the last write took, by name, for metrics; empty where a write is one step.
+    steps: Mapping[str, float] = NO_STEPS
 
     async def open(self) -> None:
         """Connect. Raises StoreUnavailableError; is called again then."""
@@ -309,8 +315,8 @@ class Progress(Protocol):
     def lag(self, lag_events: Mapping[Partition, int], oldest_seconds: float) -> None:
         """Events not yet applied of each owned partition, and the age of the oldest of them (0 when none waits)."""
 
-    def batch(self, records: int, write_seconds: float) -> None:
-        """A batch was applied."""
+    def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
+        """A batch was applied; `steps` says what of the time went where, and how old it was when it was cut."""
 
     def retry(self) -> None:
         """A write is repeated."""

@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 #: A record is called the cause only after so many writes with it failed, the last of them with it alone.
 TRIES_MIN = 2
+#: The step before a write: from when a batch's oldest record was made to when the batch was cut.
+WAIT = "wait"
 #: Longest stretch of redriving before other work goes on, seconds: well below what a group allows between two polls.
 REDRIVE_SECONDS = 30.0
 
@@ -221,7 +223,8 @@ class Writer:
                 log.error("write_failed", sink=self._sink.projection, records=arranged.record_count, detail=detail)  # noqa: TRY400
                 raise _BlamedError(QuarantineReason.BUG, detail) from fault
         if arranged.spans:
-            self._progress.batch(arranged.record_count, time.monotonic() - started)
+            steps = {WAIT: _waited_seconds(arranged), **self._sink.steps}
+            self._progress.batch(arranged.record_count, time.monotonic() - started, steps)
             self._note_applied(arranged, outcome)
         for partition, pause in pauses.items():
             await self._pause(partition, pause, batch)
@@ -284,3 +287,9 @@ class Writer:
             outcome.seek[partition] = error.cursor
         else:
             outcome.broken[partition] = str(error)
+
+
+def _waited_seconds(batch: Batch) -> float:
+    """How old the oldest record of a batch was when the batch was cut."""
+    oldest_millis = min((span.records[0].record.timestamp_millis for span in batch.spans if span.records), default=None)
+    return 0.0 if oldest_millis is None else max(0.0, batch.now_micros / 1e6 - oldest_millis / 1e3)

@@ -39,7 +39,7 @@ class Silent(Progress):
     def lag(self, lag_events: Mapping[Partition, int], freshness_seconds: float) -> None:
         """As the seam says."""
 
-    def batch(self, records: int, write_seconds: float) -> None:
+    def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
         """As the seam says."""
 
     def retry(self) -> None:

@@ -15,6 +15,7 @@ from schemas.events import QuarantinedRecord, QuarantineReason, RequestEvent, Re
 from schemas.topics import TOPICS
 from sinks.fake import MemorySink, MemoryStore
 from sinks.runner import BatchPolicy, run_sink
+from sinks.runner.priority import Courtesy, MemoryPriority
 from sinks.runner.seam import Progress
 from sinks.totals import totals_of
 from streams.codec import Codec, LocalSchemas
@@ -34,6 +35,7 @@ class Seen(Progress):
         self.waits: list[str] = []
         self.retries = 0
         self.largest = 0
+        self.steps: dict[str, float] = {}
         self.broken_now: dict[Partition, str] = {}
         self.quarantines: list[QuarantinedRecord] = []
         self.lag_events: dict[Partition, int] = {}
@@ -53,9 +55,10 @@ class Seen(Progress):
         """As the seam says."""
         self.lag_events = dict(lag_events)
 
-    def batch(self, records: int, write_seconds: float) -> None:
+    def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
         """As the seam says."""
         self.largest = max(self.largest, records)
+        self.steps = dict(steps)
 
     def retry(self) -> None:
         """As the seam says."""
@@ -94,12 +97,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def running(
-    log: MemoryLog, store: MemoryStore, owner: str = "one", policy: BatchPolicy | None = None, decoder: Codec = ENCODER
+    log: MemoryLog,
+    store: MemoryStore,
+    owner: str = "one",
+    policy: BatchPolicy | None = None,
+    decoder: Codec = ENCODER,
+    courtesy: Courtesy | None = None,
 ) -> AsyncIterator[Seen]:
     """A runner on the log, stopped gracefully at the end."""
     seen, stop = Seen(), asyncio.Event()
     sink, reader = MemorySink(store, owner, policy), log.group_reader("memory@v1")
-    task = asyncio.create_task(run_sink(sink, reader, decoder, seen, stop, Random(1), store.quarantine))
+    task = asyncio.create_task(run_sink(sink, reader, decoder, seen, stop, Random(1), store.quarantine, courtesy))
     try:
         yield seen
     finally:
@@ -162,6 +170,27 @@ async def test_a_store_that_is_away_is_waited_for() -> None:
         await until(lambda: at_end(log, store))
     assert seen.waits
     assert_all_there(log, store)
+
+
+async def test_a_sink_gives_way_while_it_is_behind() -> None:
+    """Its priority is down while old events wait, and as everybody's once all of them are applied."""
+    log, store, priority = MemoryLog(), MemoryStore(), MemoryPriority()
+    publish(log, stories(5))
+    async with running(log, store, courtesy=Courtesy(priority, 0.001)):
+        await until(lambda: at_end(log, store))
+        store.away = True
+        publish(log, stories(5, 5))
+        await until(lambda: priority.gives_way)
+        store.away = False
+        await until(lambda: at_end(log, store) and not priority.gives_way)
+
+
+async def test_the_steps_of_a_batch_are_told() -> None:
+    """With every batch it is told how old its oldest record was when it was cut."""
+    log, store = MemoryLog(), MemoryStore()
+    publish(log, stories(5))
+    async with running(log, store) as seen:
+        await until(lambda: at_end(log, store) and "wait" in seen.steps)
 
 
 async def test_a_lost_answer_is_repeated_without_doubling() -> None:

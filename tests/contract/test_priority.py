@@ -1,0 +1,67 @@
+"""What every Priority keeps, on the fake and on the session of a real process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sinks.runner.priority import GROUP, NICENESS, MemoryPriority
+
+ROOT = Path(__file__).parent.parent.parent
+#: Linux takes a change each tenth of a second, whoever asks: it is asked until it is so.
+PROGRAM = f"""
+from pathlib import Path
+from sinks.runner.priority import SessionPriority
+
+priority = SessionPriority()
+
+def ask(wanted, times):
+    for _ in range(times):
+        priority.give_way(wanted)
+        if priority.gives_way == wanted:
+            break
+    print(priority.gives_way, Path("{GROUP}").read_text().split()[-1])
+
+ask(False, 1)
+ask(True, 10_000_000)
+ask(True, 1)
+ask(False, 10_000_000)
+"""
+needs_sessions = pytest.mark.skipif(not GROUP.exists(), reason="this Linux has no groups of sessions")
+
+
+def told(*, own_session: bool) -> list[str]:
+    """What a process says after each call: whether it gives way, and its session's niceness."""
+    command = [sys.executable, "-c", PROGRAM if own_session else PROGRAM.replace("10_000_000", "1")]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT, start_new_session=own_session, timeout=60
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_fake_steps_back_and_forward() -> None:
+    """It says what was asked for last."""
+    priority = MemoryPriority()
+    said = [priority.gives_way]
+    for wanted in (True, True, False):
+        priority.give_way(wanted)
+        said.append(priority.gives_way)
+
+    assert said == [False, True, True, False]
+
+
+@needs_sessions
+def test_a_session_steps_back_and_forward() -> None:
+    """Its niceness is what was asked for, in both directions."""
+    assert told(own_session=True) == ["False 0", f"True {NICENESS}", f"True {NICENESS}", "False 0"]
+
+
+@needs_sessions
+def test_a_session_that_somebody_else_leads_is_left_alone() -> None:
+    """A sink started in a terminal, or by this test, does not slow what was started there beside it."""
+    niceness = GROUP.read_text(encoding="ascii").split()[-1]
+
+    assert told(own_session=False) == [f"False {niceness}"] * 4
