@@ -120,9 +120,16 @@ class LiveFold:
         newest_millis = _end_of(self._newest) if self._newest else 0
         return _end_of(minute) < min(now_millis, newest_millis) - self._remembered_millis - 2 * MILLIS_PER_HOUR
 
+    def adopt(self, tenant_id: str, live: LiveTenant) -> None:
+        """Go on from a tenant's state as another fold had it."""
+        known = self.tenants.get(tenant_id)
+        self._standing += live.size - (known.size if known is not None else 0)
+        self.tenants[tenant_id] = live
+
     def load(self, minute: str, ended: Ended) -> None:
         """Remember how holds of a minute ended that is not in memory."""
         self.unload([minute])
+        self._newest = max(self._newest, minute)
         self.ended[minute] = ended
         self.remembered += sum(map(len, ended.values()))
 

@@ -15,8 +15,9 @@ from schemas.errors import Rejection
 from schemas.ids import is_name
 from sinks.redis.slots import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
-from sinks.runner.seam import Decoded
+from sinks.runner.seam import Decoded, Span
 from streams.columns import Columns, Flags, texts_of
+from streams.log import Partition
 from streams.pieces import UnusualError, uuids
 
 COUNTERS_CACHED_MAX = 10_000
@@ -59,6 +60,37 @@ def movements(partition: int, topic: str, records: Sequence[Decoded]) -> Movemen
         for events in found.values():
             events.sort(key=lambda event: event.offset)
     return Movements(refused, found)
+
+
+class Foreseen:
+    """Movements of the batch being written, and of the one that most likely follows, by partition."""
+
+    def __init__(self) -> None:
+        """Nothing is foreseen."""
+        self._writing: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+        #: Set as a whole by the consuming thread.
+        self._prepared: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """Find those of the next batch, beside a write."""
+        self._prepared = {each.partition: (each.records, _of_span(each)) for each in spans}
+
+    def begin(self, spans: Sequence[Span]) -> list[Rejection]:
+        """Keep those of the batch to be written; answers what of it can't be counted."""
+        self._writing = {each.partition: (each.records, self.of(each)) for each in spans}
+        return [rejection for _, made in self._writing.values() for rejection in made.refused]
+
+    def of(self, span: Span) -> Movements:
+        """Of a span, or of a part of it."""
+        for known in (self._writing, self._prepared):
+            records, made = known.get(span.partition, (None, None))
+            if made is not None and records is span.records:
+                return made
+        return _of_span(span)
+
+
+def _of_span(span: Span) -> Movements:
+    return movements(span.partition.number, span.partition.topic, span.records)
 
 
 class _Legs:
