@@ -87,6 +87,15 @@ class Columns:
     doubtful: Flags
     #: Of columns of uuids that were asked for, by identity: rules and writers ask for the same ones.
     _uuids: dict[int, tuple[Column, NDArray[np.void]]] = field(default_factory=dict, repr=False, compare=False)
+    #: The buffer as text of one character per byte, once somebody asked.
+    _characters: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def characters(self) -> str:
+        """The buffer, a character per byte: cutting ASCII out of it is cheaper than decoding each text."""
+        if not self._characters:
+            self._characters.append(self.buffer.decode("latin-1"))
+        return self._characters[0]
 
     def uuids(self, column: Column) -> NDArray[np.void]:
         """The bytes of the uuids in one of these columns, of every record that has one; raises UnusualError."""
@@ -392,9 +401,12 @@ def texts_of(
     if column.lengths is None:
         found = [column.symbols[place] for place in column.values.tolist()]
     else:
-        buffer = columns.buffer
-        ends = (column.values + column.lengths).tolist()
-        found = [buffer[begin:end].decode() for begin, end in zip(column.values.tolist(), ends, strict=True)]
+        begins, ends = column.values.tolist(), (column.values + column.lengths).tolist()
+        characters = columns.characters
+        cut = [characters[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        if not "".join(cut).isascii():
+            cut = [columns.buffer[begin:end].decode() for begin, end in zip(begins, ends, strict=True)]
+        found = cut
     if column.present is None:
         return list(found)
     return [text if there else None for text, there in zip(found, column.present.tolist(), strict=True)]

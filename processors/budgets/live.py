@@ -161,14 +161,17 @@ def pairs_of(words: Words) -> Iterator[tuple[str, str]]:
 
 
 def _add(sums: dict[str, int], words: Words, sign: int = 1) -> None:
-    for counter, amount in pairs_of(words):
-        if amount != "0":
-            sums[counter] = sums.get(counter, 0) + sign * int(amount)
+    for place in range(0, len(words), 2):
+        amount = int(words[place + 1])
+        if amount:
+            counter = words[place]
+            sums[counter] = sums.get(counter, 0) + sign * amount
 
 
 def _free(held: dict[str, int], words: Words) -> None:
-    for counter, amount in pairs_of(words):
-        left = held.get(counter, 0) - int(amount)
+    for place in range(0, len(words), 2):
+        counter = words[place]
+        left = held.get(counter, 0) - int(words[place + 1])
         if left:
             held[counter] = left
         else:

@@ -20,7 +20,7 @@ from schemas.errors import QuaestorError, StoreUnavailableError
 from schemas.topics import BUDGETS
 from sinks.redis.errands import Errand, OfMinute, OfTenant, Over, ReadUpTo, Word, run_errands
 from sinks.redis.slices import Slices
-from sinks.redis.slots import SlotEvent
+from sinks.redis.slot_event import SlotEvent
 from sinks.runner.seam import QuarantineStore
 from streams.codec import Codec
 from streams.log import LogReader, Partition

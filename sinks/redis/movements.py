@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from processors.budgets.sound import AMOUNT_NANO_MAX, MOVING, UUID_VERSION_AT, p
 from schemas import limits
 from schemas.errors import Rejection
 from schemas.ids import is_name
-from sinks.redis.slots import SlotEvent, slot_event
+from sinks.redis.slot_event import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
 from streams.columns import Columns, Flags, texts_of
@@ -46,16 +47,15 @@ def movements(partition: int, topic: str, records: Sequence[Decoded]) -> Movemen
         problem = problem_of_fields(record.fields)
         if problem is not None:
             refused.append(Rejection(topic, partition, record.offset, problem, semantic=True))
-    found: dict[str, list[SlotEvent]] = {}
+    found: defaultdict[str, list[SlotEvent]] = defaultdict(list)
     if refused:
         return Movements(refused, found)
     for each, of_each in zip(chosen, legs, strict=True):
-        for tenant_id, event in _moving(each, of_each):
-            found.setdefault(tenant_id, []).append(event)
+        _moving(each, of_each, found)
     for record in plain:
         movement = slot_event(record.offset, record.fields)
         if movement is not None:
-            found.setdefault(record.fields["tenant_id"], []).append(movement)
+            found[record.fields["tenant_id"]].append(movement)
     if len(chosen) + bool(plain) > 1:
         for events in found.values():
             events.sort(key=lambda event: event.offset)
@@ -115,16 +115,20 @@ class _Legs:
         amounts = map(str, self.items["amount_nano"].values.tolist())
         self.words = list(chain.from_iterable(zip(counters, amounts, strict=True)))
 
+    def of_each(self) -> list[list[str]]:
+        """The words of each record."""
+        ends = accumulate(2 * count for count in self.counts)
+        return [self.words[end - 2 * count : end] for count, end in zip(self.counts, ends, strict=True)]
 
-def _moving(selection: Selection, legs: _Legs) -> Iterator[tuple[str, SlotEvent]]:
-    columns, words, at = selection.columns, legs.words, 0
+
+def _moving(selection: Selection, legs: _Legs, found: defaultdict[str, list[SlotEvent]]) -> None:
+    """Put slot events where they belong, in the order of offsets."""
+    columns = selection.columns
     tenants, kinds, holds = (texts_of(columns, name) for name in ("tenant_id", "kind", "hold_id"))
-    offsets = selection.offsets.tolist()
-    for offset, tenant_id, kind, hold_id, count in zip(offsets, tenants, kinds, holds, legs.counts, strict=True):
-        mine = words[at : at + 2 * count]
-        at += 2 * count
-        if kind in MOVING and tenant_id is not None and hold_id is not None:
-            yield tenant_id, SlotEvent(offset, kind, hold_id, mine)
+    events = map(SlotEvent._make, zip(selection.offsets.tolist(), kinds, holds, legs.of_each(), strict=True))
+    for tenant_id, kind, event in zip(tenants, kinds, events, strict=True):
+        if kind in MOVING and tenant_id is not None:
+            found[tenant_id].append(event)
 
 
 @lru_cache(maxsize=COUNTERS_CACHED_MAX)

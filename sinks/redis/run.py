@@ -15,11 +15,11 @@ from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
 from sinks.redis.apart import Aparts, Folder
 from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.processes import ProcessFolder
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
 from sinks.redis.snapshots import SnapshotStore
 from sinks.redis.snapshotter import Snapshotter
-from sinks.redis.worker import ProcessFolder
 from sinks.runner.process import prepare_process
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink

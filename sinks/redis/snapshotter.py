@@ -22,7 +22,7 @@ from sinks.redis.movements import Movements
 from sinks.redis.owned import Applied
 from sinks.redis.recall import Recall
 from sinks.redis.slices import Slices
-from sinks.redis.slots import SlotEvent
+from sinks.redis.slot_event import SlotEvent
 from sinks.redis.snapshots import Minute, Snapshot, SnapshotStore, pack_minute, pack_tenants
 from streams.codec import Codec
 from streams.log import LogReader, LogRecord, Partition
