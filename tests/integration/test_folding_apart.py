@@ -20,7 +20,7 @@ ENTRIES_MAX = 10_000
 
 
 class Held(Folder):
-    """Folds, and says so when it is told to."""
+    """Has read all of it at once, and says what came of it when it is told to."""
 
     def __init__(self, inner: Folder) -> None:
         """Let `inner` do it."""
@@ -30,6 +30,8 @@ class Held(Folder):
     def begin(self, errands: Sequence[Errand]) -> list[Apart]:
         """As the seam says."""
         outer = begun(errands)
+        for each in outer:
+            each.read = each.errand.end
         self.begun += zip(outer, self._inner.begin(errands), strict=True)
         return outer
 
@@ -81,6 +83,15 @@ class Apartness(World):
 
         await until(is_begun, "folding apart")
 
+    async def taken_behind(self, events_min: int) -> None:
+        """Wait until the sink has taken so many events behind what is folded."""
+        ((outer, _),) = self.folder.waiting
+
+        async def are_taken() -> bool:
+            return sum(len(events) for _, events, _ in outer.behind) >= events_min
+
+        await until(are_taken, "events behind")
+
 
 @pytest.fixture
 async def world(valkey: Valkey) -> AsyncIterator[Apartness]:
@@ -115,6 +126,7 @@ async def test_nothing_is_admitted_while_others_fold(world: Apartness) -> None:
     """Opened only when what they folded is in the slots, with what came behind it."""
     await world.lose()
     await world.spend(20)
+    await world.taken_behind(2)
     assert not await world.admits()
     assert (await world.reads.tenant_state(TENANT)).holds == {}
     await world.folder.tell()
@@ -130,12 +142,7 @@ async def test_too_much_behind_waits_for_what_is_in_front(world: Apartness, monk
     await world.lose()
     for _ in range(6):
         await world.spend(1)
-    ((outer, _),) = world.folder.waiting
-
-    async def is_full() -> bool:
-        return sum(len(events) for _, events, _ in outer.behind) > limits.REBUILD_BEHIND_MAX
-
-    await until(is_full, "too much behind")
+    await world.taken_behind(3)
     await world.folder.tell()
     await world.settled()
 
