@@ -17,9 +17,10 @@ from schemas.ids import is_name
 from sinks.redis.slot_event import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
-from streams.columns import Columns, Flags, texts_of
+from streams.columns import Columns, Flags
 from streams.log import Partition
 from streams.pieces import UnusualError, uuids
+from streams.texts import texts_of
 
 COUNTERS_CACHED_MAX = 10_000
 CURRENCY_LETTERS = 3

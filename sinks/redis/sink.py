@@ -111,7 +111,7 @@ class RedisSink:
             else:
                 await self._claim(partition.number, topic_id)
         budgets = [each for each in partitions if each.topic == BUDGETS.name]
-        await self._go_apart([self._owned[each.number] for each in budgets])
+        await self._go_apart([self._owned[each.number] for each in budgets], topic_ids.get(BUDGETS.name, ""))
         return cursors | {each: self._owned[each.number].cursor for each in budgets}
 
     async def write(self, batch: Batch) -> None:
@@ -264,7 +264,7 @@ class RedisSink:
             log.warning("budgets_state_lost", partition=number, detail=str(error))
             met = {record.fields["tenant_id"] for record in span.records}
             owned = await self._claim(number, span.topic_id, met)
-            await self._go_apart([owned])
+            await self._go_apart([owned], span.topic_id)
             raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
 
     async def _apply(self, owned: Owned, span: Span) -> None:
@@ -330,23 +330,23 @@ class RedisSink:
         self._tell()
         return owned
 
-    async def _go_apart(self, owned: Sequence[Owned]) -> None:
+    async def _go_apart(self, owned: Sequence[Owned], topic_id: str) -> None:
         """Have others fold what is new to these, where it is long: they are closed until it is done."""
         fresh = {each.number: each for each in owned if each.may_go_apart}
-        if self.aparts is None or not fresh:
-            return
-        topic_id = next(iter(fresh.values())).owner.topic_id
-        firsts = {number: each.cursor for number, each in fresh.items()}
-        for apart in await self.aparts.begin(firsts, topic_id, self._tombstone_seconds):
-            fresh[apart.errand.partition].go_apart(apart)
-        self._tell()
+        if self.aparts is not None and fresh:
+            firsts = {number: each.cursor for number, each in fresh.items()}
+            for apart in await self.aparts.begin(firsts, topic_id, self._tombstone_seconds):
+                fresh[apart.errand.partition].go_apart(apart)
+            self._tell()
 
     async def _begin(
         self, number: int, gate: GateState, owner: Ownership, slots: Mapping[str, Slot], why: str
     ) -> Owned:
         """A new generation, closed: restored from a snapshot, folded from the log, or applied from where slots are."""
         start = start_of(gate, slots)
-        recalled = await self._recalled(number, owner.topic_id, start)
+        recalled = Recalled(None, "snapshots are not kept")
+        if self.recall is not None:
+            recalled = await self.recall.newest(number, owner.topic_id, start)
         is_anew = recalled.state is not None or start == 0
         generation = await self._gates.begin(number, owner.epoch, start, owner.topic_id, rebuilding=is_anew)
         owner = owner._replace(generation=generation, is_open=False)
@@ -362,11 +362,6 @@ class RedisSink:
         self._owned[number] = owned
         self._tell()
         return owned
-
-    async def _recalled(self, number: int, topic_id: str, start: int) -> Recalled:
-        if self.recall is None:
-            return Recalled(None, "snapshots are not kept")
-        return await self.recall.newest(number, topic_id, start)
 
     async def _restore(self, owned: Owned, state: AppliedState) -> None:
         """Make the slots of a snapshot's tenants; the gate says so once all are there."""
