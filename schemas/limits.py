@@ -68,6 +68,8 @@ REBUILD_PROCESSES_MAX = 8
 #: Movements that came behind what is folded apart, and wait for it in memory.
 REBUILD_BEHIND_MAX = 100_000
 REBUILD_WORD_BYTES_MAX = 256 * 1024 * 1024
+#: A process that folds apart says something every second, once it has started.
+REBUILD_SILENCE_SECONDS = 60
 
 # Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).
 POISON_IN_A_ROW_MAX = 100

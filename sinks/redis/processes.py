@@ -1,6 +1,6 @@
 """ProcessFolder: processes that fold apart, begun for the time of a rebuild, told their errands once, heard by a pipe.
 
-A process that is gone, or whose words can't be read, leaves its errands where they began.
+A process that is gone or silent, or whose words can't be read, leaves its errands where they began.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def _send(job: Job, gathering: Gathering) -> None:
             sys.executable, "-P", "-m", worker.__name__, stdin=PIPE, stdout=PIPE
         )
         await _converse(process, job, gathering)
-    except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError, IntegrityError) as error:
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError, IntegrityError) as error:
         log.warning("fold_apart_failed", detail=f"{type(error).__name__}: {error}")
     finally:
         gathering.end()
@@ -89,7 +89,8 @@ async def _converse(process: Process, job: Job, gathering: Gathering) -> None:
     process.stdin.write(encode(job))
     process.stdin.close()
     while not gathering.is_over:
-        size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
-        if size > limits.REBUILD_WORD_BYTES_MAX:
-            raise IntegrityError(f"a word of {size} bytes")
-        gathering.take(word_of(await process.stdout.readexactly(size)))
+        async with asyncio.timeout(limits.REBUILD_SILENCE_SECONDS):
+            size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "big")
+            if size > limits.REBUILD_WORD_BYTES_MAX:
+                raise IntegrityError(f"a word of {size} bytes")
+            gathering.take(word_of(await process.stdout.readexactly(size)))

@@ -154,30 +154,35 @@ def thread_world() -> World:
     return World(codec, log.publisher(), log.reader, make)
 
 
-@pytest.fixture
-async def processes(kafka: str, registry: str) -> AsyncIterator[World]:
+def process_world(kafka: str, registry: str) -> World:
     """In two processes."""
-    publisher = KafkaPublisher(kafka)
-    world = World(
+    return World(
         Codec(RegistrySchemas(registry)),
-        publisher,
+        KafkaPublisher(kafka),
         lambda: KafkaReader(kafka),
         lambda entries_max: ProcessFolder(kafka, registry, PROJECTION, 2, entries_max),
     )
+
+
+@pytest.fixture
+async def processes(kafka: str, registry: str) -> AsyncIterator[World]:
+    """In two processes."""
+    world = process_world(kafka, registry)
     yield world
     await world.folder.close()
-    publisher.close()
+    world.publisher.close()
 
 
 @pytest.fixture(params=["thread", pytest.param("processes", marks=pytest.mark.stack)])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """One of them."""
-    if request.param == "processes":
-        yield request.getfixturevalue("processes")
-        return
-    world = thread_world()
+    if request.param == "thread":
+        world = thread_world()
+    else:
+        world = process_world(request.getfixturevalue("kafka"), request.getfixturevalue("registry"))
     yield world
     await world.folder.close()
+    world.publisher.close()
 
 
 async def test_what_is_folded_apart_is_the_fold_of_the_log(world: World) -> None:
@@ -282,6 +287,18 @@ async def test_a_process_that_is_killed_leaves_its_errands_where_they_began(proc
 
     assert (folded.cursor, folded.fold.tenants) == (endless.first, {})
     assert {number: each.cursor for number, each in done.items()} == {each.partition: each.end for each in errands[1:]}
+
+
+@pytest.mark.stack
+async def test_a_process_that_says_nothing_is_not_waited_for(processes: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended, whatever it does."""
+    monkeypatch.setattr(limits, "REBUILD_SILENCE_SECONDS", 0.01)
+    await processes.spend(4)
+    errand = processes.errands()[0]
+    (folded,) = (await processes.folded([errand])).values()
+    await processes.folder.close()
+
+    assert (folded.cursor, folded.fold.tenants, workers()) == (errand.first, {}, [])
 
 
 @pytest.mark.stack
