@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -320,4 +321,10 @@ async def test_a_process_whose_sink_was_killed_ends(kafka: str, registry: str, p
 
 def workers() -> list[psutil.Process]:
     """Processes of this one that fold."""
-    return [each for each in psutil.Process().children() if each.is_running() and worker.__name__ in each.cmdline()]
+    found = []
+    for each in psutil.Process().children():
+        # One that is over while we look.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if worker.__name__ in each.cmdline():
+                found.append(each)
+    return found
