@@ -64,6 +64,15 @@ SNAPSHOT_BYTES_MAX = 64 * 1024 * 1024
 SNAPSHOT_SLICE_RECORDS = 2_000
 SNAPSHOT_ENDED_MAX = 250_000
 REBUILD_ENTRIES_MAX = 1_000_000
+#: Folding apart (docs/decisions/0136): a shorter log is folded before another process has started.
+REBUILD_APART_RECORDS_MIN = 20_000
+REBUILD_SLICE_RECORDS = 5_000
+REBUILD_PROCESSES_MAX = 8
+#: Movements that came behind what is folded apart, and wait for it in memory.
+REBUILD_BEHIND_MAX = 100_000
+REBUILD_WORD_BYTES_MAX = 256 * 1024 * 1024
+#: A process that folds apart says something every second, once it has started.
+REBUILD_SILENCE_SECONDS = 60
 
 # Poison, per sink and partition: more than this pauses the partition (docs/decisions/0091).
 POISON_IN_A_ROW_MAX = 100

@@ -87,6 +87,15 @@ class Columns:
     doubtful: Flags
     #: Of columns of uuids that were asked for, by identity: rules and writers ask for the same ones.
     _uuids: dict[int, tuple[Column, NDArray[np.void]]] = field(default_factory=dict, repr=False, compare=False)
+    #: The buffer as text of one character per byte, once somebody asked.
+    _characters: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def characters(self) -> str:
+        """The buffer, a character per byte: cutting ASCII out of it is cheaper than decoding each text."""
+        if not self._characters:
+            self._characters.append(self.buffer.decode("latin-1"))
+        return self._characters[0]
 
     def uuids(self, column: Column) -> NDArray[np.void]:
         """The bytes of the uuids in one of these columns, of every record that has one; raises UnusualError."""
@@ -379,22 +388,3 @@ def _joined(columns: Sequence[Column], order: NDArray[np.intp] | None) -> Column
         lengths=np.concatenate(lengths)[order] if lengths else None,
         present=None if present.all() else present,
     )
-
-
-def texts_of(
-    columns: Columns, name: str, among: Mapping[str, Column] | None = None, rows: NDArray[np.intp] | None = None
-) -> list[str | None]:
-    """One text, enum or uuid field as Python has it; of an array's items, or of some records, when these are given."""
-    column = (columns.fields if among is None else among)[name]
-    if rows is not None:
-        column = column.take(rows)
-    found: Sequence[str | None]
-    if column.lengths is None:
-        found = [column.symbols[place] for place in column.values.tolist()]
-    else:
-        buffer = columns.buffer
-        ends = (column.values + column.lengths).tolist()
-        found = [buffer[begin:end].decode() for begin, end in zip(column.values.tolist(), ends, strict=True)]
-    if column.present is None:
-        return list(found)
-    return [text if there else None for text, there in zip(found, column.present.tolist(), strict=True)]

@@ -89,6 +89,9 @@ class LogReader(Protocol):
         assigned offset no longer exists (retention or re-created topic): never skips silently.
         """
 
+    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
+        """`consume`, by partition, with nothing made per record; runs of one partition stand in order."""
+
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Stop fetching these until resumed; what was fetched already is dropped and read again."""
 
@@ -143,9 +146,6 @@ class GroupReader(LogReader, Protocol):
         silent then, and the next consume asks again. `on_revoke` is called before partitions leave: drain first, fence
         second. Lost partitions are revoked too, and work under way for them must fail at its fence.
         """
-
-    def consume_runs(self, records_max: int, timeout_seconds: float) -> list[Run]:
-        """`consume`, by partition, with nothing made per record; runs of one partition stand in order."""
 
     def commit_hint(self, cursors: Mapping[Partition, int]) -> None:
         """Tell Kafka where we stand; does not block, and close makes the last one stick when Kafka can be reached.

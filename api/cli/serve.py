@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -182,7 +183,8 @@ def _redis(settings: Settings, monitor: Monitor) -> Work:
     return lambda stop: run(
         bootstrap=settings.kafka_bootstrap,
         redis_url=settings.redis_url,
-        codec=_codec(settings),
+        registry_url=settings.registry_url,
+        processes_max=os.cpu_count() or 1,
         monitor=monitor,
         stop=stop,
         random=SystemRandom(),

@@ -120,9 +120,16 @@ class LiveFold:
         newest_millis = _end_of(self._newest) if self._newest else 0
         return _end_of(minute) < min(now_millis, newest_millis) - self._remembered_millis - 2 * MILLIS_PER_HOUR
 
+    def adopt(self, tenant_id: str, live: LiveTenant) -> None:
+        """Go on from a tenant's state as another fold had it."""
+        known = self.tenants.get(tenant_id)
+        self._standing += live.size - (known.size if known is not None else 0)
+        self.tenants[tenant_id] = live
+
     def load(self, minute: str, ended: Ended) -> None:
         """Remember how holds of a minute ended that is not in memory."""
         self.unload([minute])
+        self._newest = max(self._newest, minute)
         self.ended[minute] = ended
         self.remembered += sum(map(len, ended.values()))
 
@@ -154,14 +161,17 @@ def pairs_of(words: Words) -> Iterator[tuple[str, str]]:
 
 
 def _add(sums: dict[str, int], words: Words, sign: int = 1) -> None:
-    for counter, amount in pairs_of(words):
-        if amount != "0":
-            sums[counter] = sums.get(counter, 0) + sign * int(amount)
+    for place in range(0, len(words), 2):
+        amount = int(words[place + 1])
+        if amount:
+            counter = words[place]
+            sums[counter] = sums.get(counter, 0) + sign * amount
 
 
 def _free(held: dict[str, int], words: Words) -> None:
-    for counter, amount in pairs_of(words):
-        left = held.get(counter, 0) - int(amount)
+    for place in range(0, len(words), 2):
+        counter = words[place]
+        left = held.get(counter, 0) - int(words[place + 1])
         if left:
             held[counter] = left
         else:

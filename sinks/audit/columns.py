@@ -15,8 +15,9 @@ from schemas.ids import is_name
 from sinks.runner.columns import Rows, Selection, joined, selections
 from sinks.runner.seam import Decoded, Span
 from streams.codec import HEADER
-from streams.columns import Column, Columns, texts_of
+from streams.columns import Column, Columns
 from streams.pieces import UnusualError
+from streams.texts import texts_of
 
 
 def sources_together(spans: Sequence[Span], salts: Salts) -> list[Source]:

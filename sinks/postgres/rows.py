@@ -17,7 +17,7 @@ from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_DAY
 from sinks.postgres.tables import TABLES, EventTable, Row, body_hash
 from sinks.runner.columns import Selection, joined, selections
 from sinks.runner.seam import Batch, Decoded, Span
-from streams.columns import texts_of
+from streams.texts import texts_of
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
 from schemas.errors import FencedError, IntegrityError, LogUnavailableError, StoreUnavailableError
+from sinks.redis.apart import EndsOf
 from sinks.redis.owned import Applied, Rebuild
 from sinks.redis.snapshotter import Snapshotter
 from streams.log import LogReader, Partition
@@ -75,19 +76,32 @@ def _shown(rebuild: Rebuild) -> dict[str, int | str | None]:
     }
 
 
-def end_offsets(make_reader: Callable[[], LogReader]) -> Callable[[Partition], Awaitable[int]]:
-    """Asks the log where a partition ends, by a reader made for the question."""
+def end_offsets(
+    make_reader: Callable[[], LogReader],
+) -> EndsOf:
+    """Asks the log where partitions end, by a reader made for the question."""
 
-    def ask(partition: Partition) -> int:
+    def ask(partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         reader = make_reader()
         try:
-            return reader.end_offsets([partition], METADATA_SECONDS)[partition]
+            return reader.end_offsets(partitions, METADATA_SECONDS)
         except LogUnavailableError as error:
             raise StoreUnavailableError(f"the log is away: {error}") from error
         finally:
             reader.close()
 
+    async def ends_of(partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return await asyncio.to_thread(ask, partitions)
+
+    return ends_of
+
+
+def end_offset(
+    ends_of: EndsOf,
+) -> Callable[[Partition], Awaitable[int]]:
+    """The same for one partition at a time."""
+
     async def end_of(partition: Partition) -> int:
-        return await asyncio.to_thread(ask, partition)
+        return (await ends_of([partition]))[partition]
 
     return end_of

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,13 @@ from processors.budgets.sound import AMOUNT_NANO_MAX, MOVING, UUID_VERSION_AT, p
 from schemas import limits
 from schemas.errors import Rejection
 from schemas.ids import is_name
-from sinks.redis.slots import SlotEvent, slot_event
+from sinks.redis.slot_event import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
-from sinks.runner.seam import Decoded
-from streams.columns import Columns, Flags, texts_of
+from sinks.runner.seam import Decoded, Span
+from streams.columns import Columns, Flags
+from streams.log import Partition
 from streams.pieces import UnusualError, uuids
+from streams.texts import texts_of
 
 COUNTERS_CACHED_MAX = 10_000
 CURRENCY_LETTERS = 3
@@ -45,20 +48,50 @@ def movements(partition: int, topic: str, records: Sequence[Decoded]) -> Movemen
         problem = problem_of_fields(record.fields)
         if problem is not None:
             refused.append(Rejection(topic, partition, record.offset, problem, semantic=True))
-    found: dict[str, list[SlotEvent]] = {}
+    found: defaultdict[str, list[SlotEvent]] = defaultdict(list)
     if refused:
         return Movements(refused, found)
     for each, of_each in zip(chosen, legs, strict=True):
-        for tenant_id, event in _moving(each, of_each):
-            found.setdefault(tenant_id, []).append(event)
+        _moving(each, of_each, found)
     for record in plain:
         movement = slot_event(record.offset, record.fields)
         if movement is not None:
-            found.setdefault(record.fields["tenant_id"], []).append(movement)
+            found[record.fields["tenant_id"]].append(movement)
     if len(chosen) + bool(plain) > 1:
         for events in found.values():
             events.sort(key=lambda event: event.offset)
     return Movements(refused, found)
+
+
+class Foreseen:
+    """Movements of the batch being written, and of the one that most likely follows, by partition."""
+
+    def __init__(self) -> None:
+        """Nothing is foreseen."""
+        self._writing: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+        #: Set as a whole by the consuming thread.
+        self._prepared: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+
+    def prepare(self, spans: Sequence[Span]) -> None:
+        """Find those of the next batch, beside a write."""
+        self._prepared = {each.partition: (each.records, _of_span(each)) for each in spans}
+
+    def begin(self, spans: Sequence[Span]) -> list[Rejection]:
+        """Keep those of the batch to be written; answers what of it can't be counted."""
+        self._writing = {each.partition: (each.records, self.of(each)) for each in spans}
+        return [rejection for _, made in self._writing.values() for rejection in made.refused]
+
+    def of(self, span: Span) -> Movements:
+        """Of a span, or of a part of it."""
+        for known in (self._writing, self._prepared):
+            records, made = known.get(span.partition, (None, None))
+            if made is not None and records is span.records:
+                return made
+        return _of_span(span)
+
+
+def _of_span(span: Span) -> Movements:
+    return movements(span.partition.number, span.partition.topic, span.records)
 
 
 class _Legs:
@@ -83,16 +116,20 @@ class _Legs:
         amounts = map(str, self.items["amount_nano"].values.tolist())
         self.words = list(chain.from_iterable(zip(counters, amounts, strict=True)))
 
+    def of_each(self) -> list[list[str]]:
+        """The words of each record."""
+        ends = accumulate(2 * count for count in self.counts)
+        return [self.words[end - 2 * count : end] for count, end in zip(self.counts, ends, strict=True)]
 
-def _moving(selection: Selection, legs: _Legs) -> Iterator[tuple[str, SlotEvent]]:
-    columns, words, at = selection.columns, legs.words, 0
+
+def _moving(selection: Selection, legs: _Legs, found: defaultdict[str, list[SlotEvent]]) -> None:
+    """Put slot events where they belong, in the order of offsets."""
+    columns = selection.columns
     tenants, kinds, holds = (texts_of(columns, name) for name in ("tenant_id", "kind", "hold_id"))
-    offsets = selection.offsets.tolist()
-    for offset, tenant_id, kind, hold_id, count in zip(offsets, tenants, kinds, holds, legs.counts, strict=True):
-        mine = words[at : at + 2 * count]
-        at += 2 * count
-        if kind in MOVING and tenant_id is not None and hold_id is not None:
-            yield tenant_id, SlotEvent(offset, kind, hold_id, mine)
+    events = map(SlotEvent._make, zip(selection.offsets.tolist(), kinds, holds, legs.of_each(), strict=True))
+    for tenant_id, kind, event in zip(tenants, kinds, events, strict=True):
+        if kind in MOVING and tenant_id is not None:
+            found[tenant_id].append(event)
 
 
 @lru_cache(maxsize=COUNTERS_CACHED_MAX)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from processors.budgets.live import LiveFold
+from schemas.errors import GapError
+from sinks.redis.apart import Apart
 from sinks.redis.gate import GateState
 from sinks.redis.slots import RESTORING, Ownership, Slot
 
@@ -58,6 +60,10 @@ class Owned:
     tenants: dict[str, int] = field(default_factory=dict)
     #: While slots are made anew from the log: their state so far, of which Redis has nothing yet.
     fold: LiveFold | None = None
+    #: While others fold what is below the cursor: what they do, which `join` puts in the place of `fold`.
+    apart: Apart | None = None
+    #: Whether that was tried: it is not tried twice.
+    went_apart: bool = False
     #: Where reading began, what with and why.
     first_offset: int = 0
     source: str = "log"
@@ -82,7 +88,37 @@ class Owned:
     @property
     def rebuild(self) -> Rebuild:
         """How far it is."""
-        return Rebuild(self.number, self.source, self.detail, self.first_offset, self.cursor, self.barrier)
+        return Rebuild(self.number, self.source, self.detail, self.first_offset, self.read, self.barrier)
+
+    @property
+    def read(self) -> int:
+        """Next offset to fold in, or to apply."""
+        return self.cursor if self.apart is None else self.apart.read
+
+    @property
+    def may_go_apart(self) -> bool:
+        """Whether others could fold what is to come: nothing is folded yet, and it was not tried."""
+        return self.fold is not None and not self.fold.tenants and not self.went_apart
+
+    def go_apart(self, apart: Apart) -> None:
+        """Go on behind what others fold."""
+        self.apart, self.went_apart, self.cursor = apart, True, apart.errand.end
+
+    def join(self) -> None:
+        """Take what others have folded, when they are done; raises GapError when it is less than was asked for."""
+        apart = self.apart
+        if apart is None or not apart.result.done() or apart.result.cancelled():
+            return
+        self.apart, self.fold = None, apart.whole()
+        if self.fold is None:
+            first_offset = self.cursor
+            self.fold, self.cursor = apart.result.result()
+            raise GapError(f"{self.number} folded apart", self.cursor, first_offset)
+
+    def leave(self) -> None:
+        """It is another's, or begins anew: nobody waits for those who fold."""
+        if self.apart is not None:
+            self.apart.result.cancel()
 
     def goes_on(self, gate: GateState, run_id: str) -> bool:
         """Whether a fold in memory is still what its gate waits for: nobody has begun another generation since."""
@@ -91,7 +127,7 @@ class Owned:
 
     def reached_mark(self) -> None:
         """Move `applied_at_millis` on when the mark's offset is applied."""
-        if self.mark is not None and self.cursor >= self.mark[1]:
+        if self.mark is not None and self.apart is None and self.cursor >= self.mark[1]:
             self.applied_at_millis = max(self.applied_at_millis, self.mark[0])
             self.mark = None
 

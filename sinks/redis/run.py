@@ -13,7 +13,9 @@ import structlog
 from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
-from sinks.redis.keeping import end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.apart import Aparts, Folder
+from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.processes import ProcessFolder
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
 from sinks.redis.snapshots import SnapshotStore
@@ -26,6 +28,7 @@ from streams.codec import Codec
 from streams.kafka import KafkaGroupReader, KafkaReader
 from streams.log import GroupReader, LogReader, Membership
 from streams.monitor import Monitor
+from streams.registry import RegistrySchemas
 
 log = structlog.get_logger()
 
@@ -39,7 +42,8 @@ async def run(
     *,
     bootstrap: str,
     redis_url: str,
-    codec: Codec,
+    registry_url: str,
+    processes_max: int,
     monitor: Monitor,
     stop: asyncio.Event,
     random: Random,
@@ -49,18 +53,22 @@ async def run(
     snapshots: SnapshotStore | None = None,
     snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
 ) -> None:
-    """Project budgets and health into Redis until `stop`; raises what run_sink raises."""
+    """Project budgets and health into Redis until `stop`; raises what run_sink raises.
+
+    `processes_max`: how many processes may fold a long log at a time.
+    """
     prepare_process()
     sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
     await run_on(
         sink,
         reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
         make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
-        codec=codec,
+        codec=Codec(RegistrySchemas(registry_url)),
         monitor=monitor,
         stop=stop,
         random=random,
         quarantine=quarantine,
+        folder=ProcessFolder(bootstrap, registry_url, sink.projection, processes_max, limits.REBUILD_ENTRIES_MAX),
         snapshots=snapshots,
         snapshot_seconds=snapshot_seconds,
         tombstone_seconds=tombstone_seconds,
@@ -77,6 +85,8 @@ async def run_on(
     stop: asyncio.Event,
     random: Random,
     quarantine: QuarantineStore | None = None,
+    folder: Folder | None = None,
+    apart_records_min: int = limits.REBUILD_APART_RECORDS_MIN,
     snapshots: SnapshotStore | None = None,
     snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
     tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
@@ -91,9 +101,12 @@ async def run_on(
 
     following = loop.run_in_executor(executor, _follow_control, make_reader, name, ended)
     sink.on_rebuild = tell_rebuilds(monitor)
+    ends_of = end_offsets(make_reader)
+    if folder is not None:
+        sink.aparts = Aparts(folder, ends_of, quarantine, sink.projection, apart_records_min)
     keeping = None
     if snapshots is not None:
-        sink.recall = Recall(snapshots, end_offsets(make_reader), quarantine, sink.projection)
+        sink.recall = Recall(snapshots, end_offset(ends_of), quarantine, sink.projection)
         snapshotter = Snapshotter(
             snapshots, sink.recall, make_reader, codec, sink.projection, tombstone_seconds=tombstone_seconds
         )
@@ -102,6 +115,8 @@ async def run_on(
         await run_sink(sink, reader, codec, MonitorProgress(monitor, sink.projection), stop, random, quarantine)
     finally:
         ended.set()
+        if folder is not None:
+            await folder.close()
         if keeping is not None:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

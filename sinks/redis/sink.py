@@ -24,16 +24,17 @@ from schemas.errors import (
     StoreUnavailableError,
 )
 from schemas.topics import BUDGETS, HEALTH, SYSTEM_TENANT
+from sinks.redis.apart import Aparts
 from sinks.redis.client import RedisClient
 from sinks.redis.gate import Gates, GateState
 from sinks.redis.groups import in_groups
 from sinks.redis.health import HealthWriter
-from sinks.redis.movements import Movements, movements
+from sinks.redis.movements import Foreseen
 from sinks.redis.owned import Applied, Owned, Rebuild, loss, start_of
 from sinks.redis.recall import Recall, Recalled
 from sinks.redis.restore import AppliedState, Restorer, state_of
 from sinks.redis.slots import Ownership, Slot, Slots
-from sinks.runner.seam import NO_STEPS, Batch, BatchPolicy, Decoded, Span
+from sinks.runner.seam import NO_STEPS, Batch, BatchPolicy, Span
 from streams.log import Partition
 from streams.partitioner import partition_of
 
@@ -68,6 +69,8 @@ class RedisSink:
         self._entries_max = entries_max
         #: Where snapshots are found; None: every rebuild reads the whole log.
         self.recall: Recall | None = None
+        #: Who has long logs folded; None: they are folded as they are read.
+        self.aparts: Aparts | None = None
         #: Told how far each partition is that is closed, and which are open.
         self.on_rebuild: Callable[[Sequence[Rebuild], Sequence[int]], None] = lambda _closed, _open: None
         self._health = HealthWriter(self._client)
@@ -75,10 +78,7 @@ class RedisSink:
         self._owned: dict[int, Owned] = {}
         #: Tenants that quaestor.control named, by budgets partition: they get slots before their first hold.
         self._named: dict[int, set[str]] = {}
-        #: By partition: records and what they move. Of the batch being written, and of the one that most likely
-        #: follows, which the consuming thread sets as a whole.
-        self._writing: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
-        self._prepared: dict[Partition, tuple[Sequence[Decoded], Movements]] = {}
+        self._foreseen = Foreseen()
 
     async def open(self) -> None:
         """Connect; raises StoreUnavailableError, and ConfigurationError when the server may evict what it is given."""
@@ -110,8 +110,10 @@ class RedisSink:
                 cursors[partition] = await self._health.claim(topic_id)
                 self._health_claimed = True
             else:
-                cursors[partition] = (await self._claim(partition.number, topic_id)).cursor
-        return cursors
+                await self._claim(partition.number, topic_id)
+        budgets = [each for each in partitions if each.topic == BUDGETS.name]
+        await self._go_apart([self._owned[each.number] for each in budgets], topic_ids.get(BUDGETS.name, ""))
+        return cursors | {each: self._owned[each.number].cursor for each in budgets}
 
     async def write(self, batch: Batch) -> None:
         """Apply each span; every slot carries its own cursor, so a repeated batch changes nothing."""
@@ -124,20 +126,10 @@ class RedisSink:
 
     def prepare(self, spans: Sequence[Span]) -> None:
         """As the seam says: what the slots must apply."""
-        made = {each.partition: (each.records, _movements(each)) for each in spans if _is_of_budgets(each)}
-        self._prepared = made
-
-    def _movements(self, span: Span) -> Movements:
-        for known in (self._writing, self._prepared):
-            records, made = known.get(span.partition, (None, None))
-            if made is not None and records is span.records:
-                return made
-        return _movements(span)
+        self._foreseen.prepare([each for each in spans if _is_of_budgets(each)])
 
     def _reject_unsound(self, spans: Sequence[Span]) -> None:
-        budgets = [span for span in spans if _is_of_budgets(span)]
-        self._writing = {span.partition: (span.records, self._movements(span)) for span in budgets}
-        rejections = [rejection for _, made in self._writing.values() for rejection in made.refused]
+        rejections = self._foreseen.begin([each for each in spans if _is_of_budgets(each)])
         if rejections:
             raise RejectedError(tuple(rejections))
 
@@ -166,8 +158,9 @@ class RedisSink:
     async def release(self, partitions: Sequence[Partition]) -> None:
         """Forget these partitions."""
         for partition in partitions:
-            if partition.topic == BUDGETS.name:
-                self._owned.pop(partition.number, None)
+            owned = self._owned.pop(partition.number, None) if partition.topic == BUDGETS.name else None
+            if owned is not None:
+                owned.leave()
         self._tell()
 
     def applied(self) -> list[Applied]:
@@ -195,9 +188,10 @@ class RedisSink:
 
     async def _settle(self, owned: Owned, moved: Mapping[str, int]) -> None:
         """Bring the gate to where the slots are; open slots and gate when the barrier is reached."""
+        owned.join()
         owned.untold.update(moved)
         owned.reached_mark()
-        opening = owned.barrier is not None and owned.cursor >= owned.barrier
+        opening = owned.barrier is not None and owned.read >= owned.barrier and owned.apart is None
         if opening or self._is_full(owned):
             await self._write_out(owned)
         if owned.fold is None:
@@ -215,7 +209,7 @@ class RedisSink:
 
     def _is_full(self, owned: Owned) -> bool:
         """Whether what is folded in memory has become too much."""
-        if owned.fold is None:
+        if owned.fold is None or owned.apart is not None:
             return False
         return sum(each.fold.size for each in self._owned.values() if each.fold is not None) > self._entries_max
 
@@ -230,7 +224,7 @@ class RedisSink:
             applied_at_millis=owned.applied_at_millis,
             moved=moved,
             rebuilding=owned.fold is not None,
-            read=owned.cursor,
+            read=owned.read,
         )
 
     async def _open_named(self, owned: Owned) -> None:
@@ -271,6 +265,7 @@ class RedisSink:
             log.warning("budgets_state_lost", partition=number, detail=str(error))
             met = {record.fields["tenant_id"] for record in span.records}
             owned = await self._claim(number, span.topic_id, met)
+            await self._go_apart([owned], span.topic_id)
             raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
 
     async def _apply(self, owned: Owned, span: Span) -> None:
@@ -287,7 +282,10 @@ class RedisSink:
 
     async def _apply_events(self, owned: Owned, span: Span, following: int, *, is_late: bool = False) -> dict[str, int]:
         """Bring the span's movements into their slots; answers where those stand then."""
-        by_tenant = self._movements(span).by_tenant
+        by_tenant = self._foreseen.of(span).by_tenant
+        if owned.apart is not None:
+            await owned.apart.put(by_tenant, following)
+            return {}
         if owned.fold is not None:
             for tenant_id, events in by_tenant.items():
                 owned.fold.apply(tenant_id, events, following)
@@ -317,6 +315,8 @@ class RedisSink:
         if before is not None and before.goes_on(gate, self._client.run_id):
             before.owner, before.barrier = before.owner._replace(epoch=gate.epoch), None
             return before
+        if before is not None:
+            before.leave()
         tenants = sorted(known)
 
         async def one(tenant_id: str) -> Slot:
@@ -331,12 +331,23 @@ class RedisSink:
         self._tell()
         return owned
 
+    async def _go_apart(self, owned: Sequence[Owned], topic_id: str) -> None:
+        """Have others fold what is new to these, where it is long: they are closed until it is done."""
+        fresh = {each.number: each for each in owned if each.may_go_apart}
+        if self.aparts is not None and fresh:
+            firsts = {number: each.cursor for number, each in fresh.items()}
+            for apart in await self.aparts.begin(firsts, topic_id, self._tombstone_seconds):
+                fresh[apart.errand.partition].go_apart(apart)
+            self._tell()
+
     async def _begin(
         self, number: int, gate: GateState, owner: Ownership, slots: Mapping[str, Slot], why: str
     ) -> Owned:
         """A new generation, closed: restored from a snapshot, folded from the log, or applied from where slots are."""
         start = start_of(gate, slots)
-        recalled = await self._recalled(number, owner.topic_id, start)
+        recalled = Recalled(None, "snapshots are not kept")
+        if self.recall is not None:
+            recalled = await self.recall.newest(number, owner.topic_id, start)
         is_anew = recalled.state is not None or start == 0
         generation = await self._gates.begin(number, owner.epoch, start, owner.topic_id, rebuilding=is_anew)
         owner = owner._replace(generation=generation, is_open=False)
@@ -352,11 +363,6 @@ class RedisSink:
         self._owned[number] = owned
         self._tell()
         return owned
-
-    async def _recalled(self, number: int, topic_id: str, start: int) -> Recalled:
-        if self.recall is None:
-            return Recalled(None, "snapshots are not kept")
-        return await self.recall.newest(number, topic_id, start)
 
     async def _restore(self, owned: Owned, state: AppliedState) -> None:
         """Make the slots of a snapshot's tenants; the gate says so once all are there."""
@@ -393,7 +399,3 @@ class RedisSink:
 
 def _is_of_budgets(span: Span) -> bool:
     return span.partition.topic == BUDGETS.name
-
-
-def _movements(span: Span) -> Movements:
-    return movements(span.partition.number, span.partition.topic, span.records)

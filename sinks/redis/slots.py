@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from processors.budgets.fold import hour_of
 from processors.budgets.live import MINUTE_DIGITS
-from processors.budgets.sound import MOVING, UUID_VERSION_AT
+from processors.budgets.sound import UUID_VERSION_AT
 from schemas import limits
 from schemas.errors import FencedError, GapError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
 from sinks.redis.keys import SlotKeys, hours_of_minute, slot_keys
 from sinks.redis.scripts import script
+from sinks.redis.slot_event import SlotEvent
 
 #: What `claim` answers as the generation of a slot that is half restored.
 RESTORING = "restoring"
@@ -38,27 +39,6 @@ class Ownership(NamedTuple):
     topic_id: str
     #: Whether a slot that is made now may admit holds at once.
     is_open: bool
-
-
-class SlotEvent(NamedTuple):
-    """A record of quaestor.budgets as the slot needs it."""
-
-    offset: int
-    kind: str
-    hold_id: str
-    #: counter, amount, counter, amount, ... as texts.
-    legs: list[str]
-
-
-def slot_event(offset: int, fields: Mapping[str, Any]) -> SlotEvent | None:
-    """The movement in a decoded record, or None when its kind moves nothing."""
-    if fields["kind"] not in MOVING:
-        return None
-    legs: list[str] = []
-    for leg in fields["legs"]:
-        counter = f"{leg['limit_id']}|{leg['currency']}|{leg['window_start']}|{leg['window_end']}"
-        legs += (counter, str(leg["amount_nano"]))
-    return SlotEvent(offset, fields["kind"], fields["hold_id"], legs)
 
 
 class Slots:

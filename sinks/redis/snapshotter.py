@@ -18,13 +18,12 @@ from processors.budgets.live import MINUTE_DIGITS, MINUTE_MILLIS, LiveFold
 from schemas import limits
 from schemas.errors import FencedError, IntegrityError, LogUnavailableError
 from schemas.topics import BUDGETS
-from sinks.redis.movements import Movements, movements
+from sinks.redis.movements import Movements
 from sinks.redis.owned import Applied
 from sinks.redis.recall import Recall
-from sinks.redis.slots import SlotEvent
+from sinks.redis.slices import Slices
+from sinks.redis.slot_event import SlotEvent
 from sinks.redis.snapshots import Minute, Snapshot, SnapshotStore, pack_minute, pack_tenants
-from sinks.runner.screen import Screen
-from sinks.runner.seam import Decoded
 from streams.codec import Codec
 from streams.log import LogReader, LogRecord, Partition
 from streams.runs import runs_of
@@ -103,7 +102,7 @@ class Snapshotter:
         self._store = store
         self._recall = recall
         self._make_reader = make_reader
-        self._screen = Screen(codec, projection)
+        self._slices = Slices(codec, projection)
         self._tombstone_seconds = tombstone_seconds
         self._reader: LogReader | None = None
         #: Where the reader stands.
@@ -208,19 +207,9 @@ class Snapshotter:
         raise LogUnavailableError(f"the log gives out nothing below offset {end}")
 
     def _movements(self, place: Partition, draft: Draft, records: Sequence[LogRecord]) -> Movements:
-        aside = frozenset(draft.set_aside)
-        sound = [record for record in records if record.offset not in aside]
-        if not sound:
-            return Movements([], {})
-        screened = self._screen.screen_runs(runs_of(sound), draft.topic_id, 0, together=True)[place]
-        self._recall.demand_known(place, [each.offset for each in screened.poison])
-        made = movements(place.number, place.topic, screened.records)
-        if made.refused:
-            refused = {each.offset for each in made.refused}
-            self._recall.demand_known(place, sorted(refused))
-            left: list[Decoded] = [record for record in screened.records if record.offset not in refused]
-            made = movements(place.number, place.topic, left)
-        return made
+        found = self._slices.read(place, runs_of(records), draft.topic_id, frozenset(draft.set_aside))
+        self._recall.demand_known(place, found.unknown)
+        return found.movements
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

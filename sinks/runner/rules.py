@@ -11,8 +11,9 @@ from processors.quarantine.rules import OCCURRED_MICROS_MAX, OCCURRED_MICROS_MIN
 from schemas.events import CostKind
 from schemas.ids import is_name, is_uuid
 from schemas.topics import COSTS, HEALTH, LEDGER
-from streams.columns import Column, Columns, Flags, texts_of
+from streams.columns import Column, Columns, Flags
 from streams.pieces import Bytes, UnusualError, ranges, uuids
+from streams.texts import texts_of
 
 _NAME_BYTES: Bytes = np.array([re.fullmatch(rb"[A-Za-z0-9_]", bytes([n])) is not None for n in range(256)], np.uint8)
 NAME_CHARACTERS_MAX = 64

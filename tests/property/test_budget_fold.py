@@ -15,7 +15,8 @@ from schemas.events import BudgetEvent
 from sinks.redis.client import RedisClient
 from sinks.redis.keys import slot_keys
 from sinks.redis.reads import RedisReads, TenantState, compare
-from sinks.redis.slots import Ownership, Slots, slot_event
+from sinks.redis.slot_event import slot_event
+from sinks.redis.slots import Ownership, Slots
 from tests.budget_world import TENANT, Events, fields_of, hold_id, leg
 from tests.support.budget_histories import STEPS, events_of, is_unsound
 from tests.valkey import Valkey, running

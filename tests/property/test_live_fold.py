@@ -22,7 +22,8 @@ from sinks.redis.reads import RedisReads, compare
 from sinks.redis.recall import Recall
 from sinks.redis.restore import AppliedState, Restorer
 from sinks.redis.scripts import Script
-from sinks.redis.slots import Ownership, SlotEvent, Slots, slot_event
+from sinks.redis.slot_event import SlotEvent, slot_event
+from sinks.redis.slots import Ownership, Slots
 from sinks.redis.snapshots import MemorySnapshots
 from sinks.redis.snapshotter import Draft
 from tests.budget_world import TENANT, fields_of

@@ -14,7 +14,8 @@ from sinks.redis.holds import HoldStore
 from sinks.redis.keys import gate_key, slot_keys, tenants_key
 from sinks.redis.memory import MemoryHoldStore
 from sinks.redis.reads import RedisReads
-from sinks.redis.slots import Ownership, Slots, slot_event
+from sinks.redis.slot_event import slot_event
+from sinks.redis.slots import Ownership, Slots
 from sinks.redis.store import RedisHoldStore
 from streams.partitioner import partition_of
 from tests.budget_world import TENANT, fields_of, hold_id

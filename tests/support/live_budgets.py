@@ -12,6 +12,7 @@ from schemas import limits
 from schemas.events import ControlAction, ControlEvent, EntityKind, Event
 from schemas.ids import uuid7
 from schemas.topics import BUDGETS, TOPICS
+from sinks.redis.apart import Folder
 from sinks.redis.check import check_budgets, read_states
 from sinks.redis.holds import Placed, Refused
 from sinks.redis.reads import RedisReads
@@ -81,8 +82,9 @@ class SinkProcess:
         snapshots: SnapshotStore | None = None,
         *,
         entries_max: int = limits.REBUILD_ENTRIES_MAX,
+        folder: Folder | None = None,
     ) -> None:
-        """Start it; with a store it takes snapshots, as often as can be."""
+        """Start it; with a store it takes snapshots, as often as can be, and with a folder it has every log folded."""
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(
             run_on(
@@ -93,6 +95,8 @@ class SinkProcess:
                 monitor=Monitor("sink-redis"),
                 stop=self._stop,
                 random=Random(1),
+                folder=folder,
+                apart_records_min=1,
                 snapshots=snapshots,
                 snapshot_seconds=SNAPSHOT_SECONDS,
             )
@@ -107,9 +111,11 @@ class SinkProcess:
 class World:
     """A log, a Valkey, a sink, a hold store and a reader of the live state."""
 
-    def __init__(self, log: Log, valkey: Valkey, snapshots: SnapshotStore | None = None) -> None:
+    def __init__(
+        self, log: Log, valkey: Valkey, snapshots: SnapshotStore | None = None, folder: Folder | None = None
+    ) -> None:
         """Start nothing yet."""
-        self.snapshots = snapshots
+        self.snapshots, self.folder = snapshots, folder
         self.log = log
         self.valkey = valkey
         self.recorder = Recorder(log.publisher, CODEC)
@@ -120,7 +126,7 @@ class World:
 
     async def start(self) -> None:
         """Start sink and store."""
-        self.sink = SinkProcess(self.log, self.valkey.url, self.snapshots)
+        self.sink = SinkProcess(self.log, self.valkey.url, self.snapshots, folder=self.folder)
         await self.store.open()
         await self.reads.open()
 

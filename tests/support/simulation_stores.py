@@ -23,7 +23,8 @@ from sinks.redis.keys import gate_key, slot_keys, tenants_key
 from sinks.redis.recall import Recall
 from sinks.redis.restore import Restorer
 from sinks.redis.sink import RedisSink
-from sinks.redis.slots import Slots, slot_event
+from sinks.redis.slot_event import slot_event
+from sinks.redis.slots import Slots
 from sinks.redis.snapshots import MemorySnapshots
 from sinks.redis.snapshotter import Draft
 from sinks.runner.seam import Sink, Span

@@ -10,8 +10,8 @@ from schemas.topics import TOPICS
 from sinks.runner import Decoded, Poison, columns
 from sinks.runner.columns import KEYED_BY_MODEL, KEYED_BY_REQUEST, KEYED_BY_TENANT, ChunkFields, selections
 from sinks.runner.screen import Screen
-from streams.columns import texts_of
 from streams.log import LogRecord
+from streams.texts import texts_of
 from tests.support.stories import TOPIC_ID, Offsets, codec, request_story
 
 ENCODER = codec()

@@ -10,9 +10,9 @@ from sinks.runner import columns
 from sinks.runner.columns import Rows, joined, selections
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Decoded, Poison, Span, between
-from streams.columns import texts_of
 from streams.log import LogRecord, Partition
 from streams.runs import Run, runs_of
+from streams.texts import texts_of
 from tests.support.stories import TOPIC_ID, Offsets, codec, request_story
 
 ENCODER = codec()
