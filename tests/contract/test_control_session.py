@@ -8,7 +8,7 @@ import pytest
 
 from api.cli.control_keys import new_key
 from api.cli.control_seed import seed
-from api.cli.control_session import ControlRefusedError, ControlSession
+from api.control.session import ControlRefusedError, ControlSession
 from processors import control
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL

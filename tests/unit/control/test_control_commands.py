@@ -22,7 +22,7 @@ from api.cli import (
     control_routes,
     control_seed,
 )
-from api.cli.control_session import ControlRefusedError, ControlSession
+from api.control.session import ControlRefusedError, ControlSession
 from api.settings import Settings
 from streams.codec import Codec, LocalSchemas
 from streams.memory import MemoryLog
