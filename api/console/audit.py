@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -12,12 +12,11 @@ import msgspec
 from api.console.operations import Operation
 from api.console.parts import Parts
 from api.console.problems import Problem, invalid
+from api.times import micros_of
 from schemas.limits import CONSOLE_PAGE_MAX
 from sinks.audit.search import Hit
 from sinks.audit.store import EntryFilter
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 PAGE = 50
 SEQ_DIGITS_MAX = 18
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -113,8 +112,8 @@ async def entries(parts: Parts, asked: EntriesAsked) -> EntriesPage | Problem:
         topic=asked.topic,
         kind=asked.kind,
         request_id=asked.request,
-        from_micros=None if asked.since is None else (asked.since - EPOCH) // MICROSECOND,
-        to_micros=None if asked.until is None else (asked.until - EPOCH) // MICROSECOND,
+        from_micros=None if asked.since is None else micros_of(asked.since),
+        to_micros=None if asked.until is None else micros_of(asked.until),
     )
     page = await parts.search.page(wanted, asked.actor, before, asked.limit)
     return EntriesPage([shown(hit) for hit in page.hits], None if page.before is None else cursor_of(page.before))
