@@ -14,11 +14,11 @@ import typer
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
+from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.thresholds import thresholds_of, thresholds_text
 from api.cli.times import now_micros, time_of
 from api.control.shown import limit_shown
-from api.gateway.vault_keys import open_vault
 from api.settings import Settings, load_settings
 from api.times import time_text
 from processors import control
@@ -36,10 +36,9 @@ from processors.control import (
     usual_thresholds,
 )
 from processors.control.entities import Scope, Window
-from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
+from schemas.money import currency_of, format_amount, parse_amount, unit_name
 
 APPROVAL_BYTES = 18
-UNITS = {name: code for code, name in UNIT_NAMES.items()}
 
 TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
 
@@ -103,7 +102,7 @@ def set_limit(
         "run": run,
     }
     scope, scope_id = _place(settings, tenant, given)
-    currency = UNITS.get(unit, unit)
+    currency = currency_of(unit)
     limit = identified(
         Limit(
             limit_id="",
@@ -246,19 +245,10 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
         return "tenant", tenant
     ((scope, scope_id),) = named.items()
     if scope == "user" and scope_id != control.EACH:
-        scope_id = asyncio.run(_handle(settings, tenant, scope_id))
+        with control_session(settings) as session:
+            erasures = session.state.erasures
+        scope_id = asyncio.run(handle(settings, tenant, scope_id, erasures))
     return cast("Scope", scope), scope_id
-
-
-async def _handle(settings: Settings, tenant: str, user: str) -> str:
-    """The end user's handle, under which events and limits know them; made when they were never seen."""
-    with control_session(settings) as session:
-        erasures = session.state.erasures
-    vault = open_vault(settings.postgres_dsn, settings.vault_keys, settings.data, erasures.__contains__)
-    try:
-        return (await vault.subject(tenant, user)).handle
-    finally:
-        await vault.close()
 
 
 def _amount(text: str, currency: str) -> int:

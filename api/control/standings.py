@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from processors.budgets.usage import LimitUsage, usage_of
 from processors.control import Limit
 from processors.guardrails.forecast import Projection, projection
 from processors.guardrails.hours import Standings, charged_by_hour, is_projected
-from sinks.redis.hours import HourStore
-from sinks.redis.reads import TenantState
+
+if TYPE_CHECKING:  # the console knows the shapes long before it asks Redis
+    from sinks.redis.hours import HourStore
+    from sinks.redis.reads import TenantState
 
 
 class LiveReads(Protocol):

@@ -13,7 +13,7 @@ from processors.control.state import ControlState, evolve
 from schemas.events import ControlAction, ControlEvent
 
 #: How people name fields that are named otherwise within.
-NAMES = {"amount_nano": "amount", "tenant_id": "tenant", "rate_nano": "rate"}
+NAMES = {"amount_nano": "amount", "rate_nano": "rate", "code_hash": "token"}
 #: What follows from other fields.
 DERIVED = frozenset({"limit_id", "rate_id"})
 
@@ -36,8 +36,10 @@ def difference(made: ControlEvent, again: ControlEvent | Refusal) -> str | None:
     """
     if isinstance(again, Refusal) or (made.entity_kind, made.action) != (again.entity_kind, again.action):
         return "operation"
+    if made.tenant_id != again.tenant_id:
+        return "tenant"
     field = _differing(_fields(made.after), _fields(again.after))
-    if field is None and (made.tenant_id, made.entity_id) != (again.tenant_id, again.entity_id):
+    if field is None and made.entity_id != again.entity_id:
         return "id"
     return field or (None if made.reason == again.reason else "reason")
 
