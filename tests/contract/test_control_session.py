@@ -145,6 +145,18 @@ def test_a_write_that_was_cut_off_is_completed(sit: Sit) -> None:
     assert events == sit().write(write)
 
 
+def test_old_writes_are_forgotten(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are remembered, however many there were: the key of an older one is free again."""
+    monkeypatch.setattr("api.control.session.CONTROL_WRITES_REMEMBERED", 2)
+    session = sit()
+    for number in ("f1", "f2", "f3"):
+        session.write(writing(9, number))
+
+    assert 2 == len(session.write(writing(10, "f1")))
+    with pytest.raises(WriteReusedError):
+        session.write(writing(10, "f3"))
+
+
 def sit_end(session: ControlSession) -> int:
     """Where the control topic ends."""
     session.refresh()
