@@ -333,6 +333,7 @@ async def test_an_approval_is_a_code_that_the_log_does_not_have(world: ConsoleWo
 
     recorded = msgspec.json.decode(world.events()[-1].after or "", type=Limit)
     assert made == again
+    assert made["code"] != other["code"]
     assert made["code"] not in (world.events()[1].after or "")
     assert [hashlib.sha256(one["code"].encode()).hexdigest() for one in (made, other)] == [
         one.code_hash for one in recorded.approvals
