@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Annotated, cast
 
 import msgspec
@@ -90,18 +91,9 @@ def set_limit(
 ) -> None:
     """Set or change a limit. A call that does not fit a hard one is refused before a provider is called."""
     settings = load_settings(data)
-    scope, scope_id = _place(
-        settings,
-        tenant,
-        team=team,
-        project=project,
-        key=key,
-        user=user,
-        tag=tag,
-        model=model,
-        provider=provider,
-        run=run,
-    )
+    tree = {"team": team, "project": project, "key": key}
+    across = {"user": user, "tag": tag, "model": model, "provider": provider, "run": run}
+    scope, scope_id = _place(settings, tenant, tree | across)
     currency = currency_of(unit)
     limit = identified(
         Limit(
@@ -236,7 +228,7 @@ def profile(
         note(f"calls wait for an exchange rate: quaestor rate set {CURRENCY} {currency} RATE --dated DAY --source WHO")
 
 
-def _place(settings: Settings, tenant: str, **given: str | None) -> tuple[Scope, str]:
+def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> tuple[Scope, str]:
     """What the limit stands on: the tenant, or the one thing that was named. Users go by their handle."""
     named = {scope: value for scope, value in given.items() if value is not None}
     if len(named) > 1:
