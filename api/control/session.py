@@ -194,12 +194,15 @@ class ControlSession:
                 yield event
 
     def _remember(self, event: ControlEvent, write: tuple[str, int] | None) -> None:
-        """Know the write again; the oldest is forgotten when there are too many."""
+        """Know the write again; the oldest is forgotten when there are too many.
+
+        Two processes that were asked at once may both have made it: what came first is what was made.
+        """
         if write is None:
             return
         write_id, expected = write
         _, made = self._writes.pop(write_id, (0, []))
-        self._writes[write_id] = (expected, [*made, event])
+        self._writes[write_id] = (expected, [*made, event][:expected])
         if len(self._writes) > CONTROL_WRITES_REMEMBERED:
             self._writes.popitem(last=False)
 

@@ -145,6 +145,16 @@ def test_a_write_that_was_cut_off_is_completed(sit: Sit) -> None:
     assert events == sit().write(write)
 
 
+def test_a_write_that_two_make_at_once_is_one(sit: Sit) -> None:
+    """Of two processes that do not know of each other, the first's events are the answer from then on."""
+    write, first, second = writing(11, "twice"), sit(), sit()
+    made: list[list[ControlEvent]] = []
+    second._publisher = Overtaken(second._publisher, lambda: made.append(first.write(write)))
+    second.write(write)
+
+    assert made == [sit().write(write)]
+
+
 def test_old_writes_are_forgotten(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are remembered, however many there were: the key of an older one is free again."""
     monkeypatch.setattr("api.control.session.CONTROL_WRITES_REMEMBERED", 2)
@@ -161,6 +171,27 @@ def sit_end(session: ControlSession) -> int:
     """Where the control topic ends."""
     session.refresh()
     return session.next_offset
+
+
+class Overtaken:
+    """A publisher before which somebody else is quicker."""
+
+    def __init__(self, real: Publisher, other: Callable[[], None]) -> None:
+        """`other` is called before a group is handed over."""
+        self._real, self._other = real, other
+
+    def publish(self, records: Sequence[OutgoingRecord], done: Done) -> None:
+        """As the seam says, a moment later."""
+        self._other()
+        self._real.publish(records, done)
+
+    def flush(self, timeout_seconds: float) -> int:
+        """As the seam says."""
+        return self._real.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """As the seam says."""
+        self._real.close()
 
 
 class FirstOnly:
