@@ -125,6 +125,10 @@ ANCHORS_MAX = 16
 CONSOLE_REQUESTS_MAX = 64
 CONSOLE_REQUEST_SECONDS = 40
 CONSOLE_PAGE_MAX = 500
+CONSOLE_BODY_BYTES_MAX = 64 * 1024
+IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+# Writes of the control plane by whose id a repeat is known.
+CONTROL_WRITES_REMEMBERED = 10_000
 
 # Retention. No producer may repeat an event that is older than days; a class stays far longer than that.
 RETENTION_KEEP_DAYS_MIN = 30

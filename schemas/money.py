@@ -15,6 +15,7 @@ RATE_SCALE = 1_000_000_000
 #: What a limit may count besides money, as a currency whose nano-unit is one of it; and what people call them.
 COUNTED_TOKENS, COUNTED_REQUESTS = "TOK", "REQ"
 UNIT_NAMES = {COUNTED_TOKENS: "tokens", COUNTED_REQUESTS: "requests"}
+_CODES = {name: code for code, name in UNIT_NAMES.items()}
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -90,6 +91,11 @@ def parse_amount(text: str, currency: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"{text!r} is not a whole number of {UNIT_NAMES[currency]}")
     return int(text)
+
+
+def currency_of(unit: str) -> str:
+    """The currency of what people call a unit; a code stays what it is."""
+    return _CODES.get(unit, unit)
 
 
 def unit_name(currency: str) -> str:

@@ -39,7 +39,7 @@ WRITERS = {
     "quaestor.costs": "gateway, reaper",
     "quaestor.budgets": "gateway, reaper",
     "quaestor.ledger": "ledger stream",
-    "quaestor.control": "command line, supervisor",
+    "quaestor.control": "command line, console, supervisor",
     "quaestor.health": "health stream",
     "quaestor.alerts": "watchers",
     "quaestor.quarantine": "sinks, streams",
@@ -97,6 +97,10 @@ def topics_page() -> str:
                 (
                     "`traceparent`",
                     "of the request, and of what a record was derived from; left out where there is none",
+                ),
+                (
+                    "`quaestor_write`",
+                    "of a change by HTTP: a uuid derived from its Idempotency-Key, and how many events it has",
                 ),
             ],
         ),

@@ -12,6 +12,7 @@ from typing import Any
 
 from schemas.errors import UndecodableError
 from schemas.events import Event, QuarantinedRecord
+from schemas.ids import is_uuid
 from schemas.topics import TOPIC_BY_NAME, TOPIC_BY_TYPE, TOPICS
 from streams.codec import Codec
 from streams.log import Headers, LogRecord, OutgoingRecord
@@ -20,6 +21,8 @@ MICROS_PER_SECOND = 1_000_000
 SPECIFICATION = ("ce_specversion", b"1.0")
 CONTENT_TYPE = ("content-type", b"application/avro")
 TRACEPARENT = "traceparent"
+#: Which write a change of the control plane belongs to, and of how many events that is (docs/decisions/0135).
+WRITE = "quaestor_write"
 NAMES_CACHED_MAX = 1_024
 #: Events that have a kind, which is part of the name of their type.
 KINDED = frozenset(topic.event_type for topic in TOPICS if "kind" in topic.event_type.__struct_fields__)
@@ -56,6 +59,18 @@ def original_key(event: Any) -> bytes:
 def traceparent_of(headers: Headers) -> bytes | None:
     """The traceparent of a record, or None."""
     return next((value for name, value in headers if name == TRACEPARENT), None)
+
+
+def marked(record: OutgoingRecord, write_id: str, events: int) -> OutgoingRecord:
+    """The record as one of the events of a write; `write_id` is the same whenever the write is tried again."""
+    return record._replace(headers=(*record.headers, (WRITE, f"{write_id} {events}".encode())))
+
+
+def write_of(headers: Headers) -> tuple[str, int] | None:
+    """The write that a record belongs to and how many events it has; None where there is none that can be read."""
+    value = next((value for name, value in headers if name == WRITE), b"")
+    write_id, _, events = value.decode("ascii", "replace").partition(" ")
+    return (write_id, int(events)) if is_uuid(write_id) and events.isdecimal() else None
 
 
 def event_of(codec: Codec, record: LogRecord) -> Event:

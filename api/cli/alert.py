@@ -13,8 +13,9 @@ from rich.text import Text
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.cli.times import ago_or_time, now_micros, time_text
+from api.cli.times import ago_or_time, now_micros
 from api.settings import load_settings
+from api.times import time_text
 from processors import control
 from processors.control import CHANNEL_KINDS, SEVERITY_FLOORS, Channel
 from processors.control.entities import ChannelKind, SeverityFloor

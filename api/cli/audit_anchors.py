@@ -11,8 +11,9 @@ import typer
 from api.anchors.uri import make_plans
 from api.audit.local import layout_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
-from api.cli.times import MICROS_PER_SECOND, now_micros, time_text
+from api.cli.times import MICROS_PER_SECOND, now_micros
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors.parity.checks import Check
 from sinks.audit.anchors.check import check_anchor
 from sinks.audit.anchors.keeper import AnchorPlan

@@ -17,10 +17,11 @@ from api.cli.control_session import control_session
 from api.cli.erasing import DataSubject, Destroyed, destroy
 from api.cli.erasure_certificate import certificate_of, certificate_path, read_certificate, write_certificate
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
-from api.cli.times import MICROS_PER_SECOND, now_micros, time_text
+from api.cli.times import MICROS_PER_SECOND, now_micros
 from api.gateway.subjects import TENANT_ITSELF
 from api.gateway.vault_keys import open_vault
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors.control import Erasure
 from sinks.audit.files import LogFiles
 from sinks.audit.process import published

@@ -11,8 +11,9 @@ import typer
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.cli.times import time_of, time_text
+from api.cli.times import time_of
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors import control
 from processors.control import ControlState, LegalHold
 from schemas.topics import REQUESTS

@@ -9,10 +9,12 @@ import typer
 
 from api.audit.local import layout_of
 from api.cli.control_keys import ReasonOption
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
-from api.cli.times import MICROS_PER_SECOND, now_micros, time_text
+from api.cli.times import MICROS_PER_SECOND, now_micros
+from api.control.session import ControlSession
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors import control
 from processors.audit.key_chain import KeyState
 from processors.audit.note import Verifier

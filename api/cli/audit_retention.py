@@ -11,9 +11,10 @@ import typer
 
 from api.audit.local import layout_of
 from api.cli.control_keys import ReasonOption
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, progress, table, terminal
 from api.cli.times import now_micros
+from api.control.session import ControlSession
 from api.retention.audit import AuditRetention
 from api.retention.events import EventsRetention
 from api.retention.plans import Plan, RetainedClass

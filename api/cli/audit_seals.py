@@ -23,10 +23,10 @@ from api.cli.terminal import (
     table,
     terminal,
 )
-from api.cli.times import time_text
 from api.gateway.subjects import COMMITMENT_PREFIX, TENANT_ITSELF
 from api.gateway.vault_keys import open_vault, ring_file
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors.control import Erasure
 from processors.subjects.sealing import Sealer
 from sinks.postgres.reads import PostgresReads, StoredEvent

@@ -9,8 +9,9 @@ import typer
 
 from api.cli.audit_parts import open_trail
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.cli.times import ago_or_time, now_micros, time_text
+from api.cli.times import ago_or_time, now_micros
 from api.settings import Settings, load_settings
+from api.times import time_text
 from schemas.topics import TOPIC_BY_NAME
 from sinks.audit.search import AuditSearch, Hit
 from sinks.audit.store import EntryFilter

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from api.cli.serve import begin, until_stopped
 from api.cli.terminal import table
-from api.cli.times import MICROS_PER_SECOND, time_text
+from api.cli.times import MICROS_PER_SECOND
 from api.settings import load_settings
+from api.times import time_text
 from processors.audit.note import NoteError, is_key_name, parse_vkey, signatures_of
 from processors.audit.policy import Policy
 from processors.audit.witness import Cosigner, followed

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from api.cli.audit_parts import Trail, open_trail, seen_in_kafka
+from api.cli.control_session import control_session
+from api.cli.handles import handle
 from api.cli.times import now_micros
+from api.console.control import ControlPlane
 from api.console.log import PublicLog
 from api.console.parts import Parts, ReceiptFile
 from api.console.server import run as serve
+from api.control.standings import LimitStanding, standings_of
 from api.settings import Settings
 from api.why.tell import Story, tell
 from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.note import Verifier
+from processors.control import Limit
 from schemas.errors import StoreUnavailableError
 from schemas.ids import RANDOM_BYTES_PER_UUID7, uuid7
 from sinks.audit.receipts import BuiltReceipt
@@ -42,7 +47,10 @@ def run(settings: Settings, monitor: Monitor) -> Callable[[asyncio.Event], Await
         try:
             async with open_trail(settings) as trail:
                 parts = _parts(settings, monitor, reads, trail)
-                await serve(parts, settings.console_host, settings.console_port, stop, listening)
+                try:
+                    await serve(parts, settings.console_host, settings.console_port, stop, listening)
+                finally:
+                    await parts.control.close()
         finally:
             await reads.close()
 
@@ -74,6 +82,21 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         keys, checkpoint = await asyncio.to_thread(published, trail.layout)
         return keys.today.verifier, checkpoint
 
+    async def standings(limits: Sequence[Limit], now: int) -> list[LimitStanding]:
+        from sinks.redis.reads import RedisReads  # noqa: PLC0415 - likewise
+
+        live = RedisReads(settings.redis_url)
+        try:
+            await live.open()
+            return await standings_of(live, limits, now)
+        finally:
+            await live.close()
+
+    async def handle_of(tenant_id: str, user: str) -> str:
+        erasures = (await plane.state()).erasures
+        return await handle(settings, tenant_id, user, erasures)
+
+    plane = ControlPlane(lambda: control_session(settings, "console", "quaestor-console"))
     return Parts(
         is_admin=lambda token: is_admin_token(settings.data, token),
         log=PublicLog(trail.layout.log, trail.files),
@@ -82,8 +105,12 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         published=published_now,
         tell=tell_one,
         receipts=receipts_of,
+        control=plane,
+        standings=standings,
+        handle_of=handle_of,
         ready=ready,
         new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
+        now_micros=now_micros,
         metrics=monitor.metrics,
     )
 

@@ -7,7 +7,8 @@ import typer
 from api.cli import control_budgets, control_keys, control_prices, control_rates, control_routes
 from api.cli.control_keys import create_key, new_key
 from api.cli.control_seed import bundled_books, seed, seed_defaults
-from api.cli.control_session import ControlRefusedError, ControlSession, control_session
+from api.cli.control_session import control_session
+from api.control.session import ControlRefusedError, ControlSession
 
 __all__ = [
     "ControlRefusedError",

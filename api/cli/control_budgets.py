@@ -6,31 +6,39 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
+import msgspec
 import typer
 
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
+from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.cli.thresholds import thresholds_of, thresholds_row, thresholds_text
-from api.cli.times import now_micros, time_of, time_text
-from api.gateway.vault_keys import open_vault
+from api.cli.thresholds import thresholds_of, thresholds_text
+from api.cli.times import now_micros, time_of
+from api.control.shown import limit_shown
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors import control
 from processors.budgets import WINDOWS
 from processors.budgets.usage import place_of
-from processors.control import CURRENCY, Approval, Increase, Limit, limit_id_of, usual_thresholds
+from processors.control import (
+    CURRENCY,
+    PROFILES,
+    Approval,
+    Increase,
+    Limit,
+    Refusal,
+    identified,
+    profile_limits,
+    usual_thresholds,
+)
 from processors.control.entities import Scope, Window
-from schemas.money import UNIT_NAMES, format_amount, parse_amount, unit_name
+from schemas.money import currency_of, format_amount, parse_amount, unit_name
 
-#: What `budget profile` sets: (window, amount in the profile's currency).
-PROFILES: Mapping[str, tuple[str, str, tuple[tuple[Window, str], ...]]] = {
-    "eu-default": ("EUR", "Europe/Brussels", (("day", "450"), ("month", "12000"))),
-}
 APPROVAL_BYTES = 18
-UNITS = {name: code for code, name in UNIT_NAMES.items()}
 
 TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
 
@@ -83,38 +91,32 @@ def set_limit(
 ) -> None:
     """Set or change a limit. A call that does not fit a hard one is refused before a provider is called."""
     settings = load_settings(data)
-    given = {
-        "team": team,
-        "project": project,
-        "key": key,
-        "user": user,
-        "tag": tag,
-        "model": model,
-        "provider": provider,
-        "run": run,
-    }
-    scope, scope_id = _place(settings, tenant, given)
-    currency = UNITS.get(unit, unit)
-    limit = Limit(
-        limit_id=limit_id_of(tenant, scope, scope_id, window, currency, name, hard=not soft),
-        tenant_id=tenant,
-        scope=scope,
-        scope_id=scope_id,
-        amount_nano=_amount(amount, currency),
-        currency=currency,
-        window=cast("Window", window),
-        hard=not soft,
-        time_zone=time_zone,
-        valid_from=None if valid_from is None else time_of(valid_from, "--from"),
-        valid_until=None if valid_until is None else time_of(valid_until, "--until"),
-        name=name,
-        thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
+    tree = {"team": team, "project": project, "key": key}
+    across = {"user": user, "tag": tag, "model": model, "provider": provider, "run": run}
+    scope, scope_id = _place(settings, tenant, tree | across)
+    currency = currency_of(unit)
+    limit = identified(
+        Limit(
+            limit_id="",
+            tenant_id=tenant,
+            scope=scope,
+            scope_id=scope_id,
+            amount_nano=_amount(amount, currency),
+            currency=currency,
+            window=cast("Window", window),
+            hard=not soft,
+            time_zone=time_zone,
+            valid_from=None if valid_from is None else time_of(valid_from, "--from"),
+            valid_until=None if valid_until is None else time_of(valid_until, "--until"),
+            name=name,
+            thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
+        )
     )
     with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
         limit = session.refresh().limits.get(limit.limit_id, limit)
     if as_json:
-        print_json(_row(limit, now_micros()))
+        print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
     else:
         note(_sentence(limit))
 
@@ -130,7 +132,7 @@ def list_limits(
     order = sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
     now = now_micros()
     if as_json:
-        print_json({"limits": [_row(limit, now) for limit in order]})
+        print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now) for limit in order]}))
         return
     cells = [
         (
@@ -209,29 +211,16 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Set a tenant's limits as a profile has them."""
-    if name not in PROFILES:
-        fail(f"there is no profile {name!r}: {', '.join(PROFILES)}", 2)
-    currency, zone, windows = PROFILES[name]
-    limits = [
-        Limit(
-            limit_id=limit_id_of(tenant, "tenant", tenant, window, currency, name),
-            tenant_id=tenant,
-            scope="tenant",
-            scope_id=tenant,
-            amount_nano=_amount(amount, currency),
-            currency=currency,
-            window=window,
-            time_zone=time_zone or zone,
-            name=name,
-        )
-        for window, amount in windows
-    ]
+    limits = profile_limits(name, tenant, time_zone)
+    if isinstance(limits, Refusal):
+        fail(limits.message, 2)
+    currency = PROFILES[name].currency
     with control_session(load_settings(data)) as session:
         for limit in limits:
             session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin), reason)  # type: ignore[misc]  # bound now
         unpriced = currency != CURRENCY and (CURRENCY, currency) not in session.state.rates
     if as_json:
-        print_json({"limits": [_row(limit, now_micros()) for limit in limits]})
+        print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now_micros()) for limit in limits]}))
     else:
         for limit in limits:
             note(_sentence(limit))
@@ -248,19 +237,10 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
         return "tenant", tenant
     ((scope, scope_id),) = named.items()
     if scope == "user" and scope_id != control.EACH:
-        scope_id = asyncio.run(_handle(settings, tenant, scope_id))
+        with control_session(settings) as session:
+            erasures = session.state.erasures
+        scope_id = asyncio.run(handle(settings, tenant, scope_id, erasures))
     return cast("Scope", scope), scope_id
-
-
-async def _handle(settings: Settings, tenant: str, user: str) -> str:
-    """The end user's handle, under which events and limits know them; made when they were never seen."""
-    with control_session(settings) as session:
-        erasures = session.state.erasures
-    vault = open_vault(settings.postgres_dsn, settings.vault_keys, settings.data, erasures.__contains__)
-    try:
-        return (await vault.subject(tenant, user)).handle
-    finally:
-        await vault.close()
 
 
 def _amount(text: str, currency: str) -> int:
@@ -289,31 +269,3 @@ def _conditions(limit: Limit) -> str:
     found += [f"from {time_text(limit.valid_from)}"] if limit.valid_from else []
     found += [f"until {time_text(limit.valid_until)}"] if limit.valid_until else []
     return f" ({', '.join(found)})" if found else ""
-
-
-def _row(limit: Limit, now_micros: int) -> dict[str, Any]:
-    return {
-        "id": limit.limit_id,
-        "tenant": limit.tenant_id,
-        "scope": limit.scope,
-        "scope_id": limit.scope_id,
-        "name": limit.name,
-        "amount": format_amount(limit.amount_nano, limit.currency),
-        "allowed": format_amount(limit.allowed_nano(now_micros), limit.currency),
-        "currency": limit.currency,
-        "window": limit.window,
-        "time_zone": limit.time_zone,
-        "hard": limit.hard,
-        "thresholds": thresholds_row(limit),
-        "valid_from": None if limit.valid_from is None else time_text(limit.valid_from),
-        "valid_until": None if limit.valid_until is None else time_text(limit.valid_until),
-        "increases": [
-            {
-                "amount": format_amount(one.amount_nano, limit.currency),
-                "valid_from": time_text(one.valid_from),
-                "valid_until": time_text(one.valid_until),
-                "approval_code": one.approval_code,
-            }
-            for one in limit.increases
-        ],
-    }

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
-from api.cli.times import time_text
+from api.control.session import ControlSession
 from api.settings import Settings, load_settings
+from api.times import time_text
 from processors import control
 from processors.control import VirtualKey
 

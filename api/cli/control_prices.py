@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.control_keys import ReasonOption
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
+from api.control.session import ControlSession
 from api.settings import load_settings
 from processors.control import publish_prices
 from processors.pricing import Price, PriceBook, Rates, merged_book

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
+from api.control.shown import rate_shown
 from api.settings import load_settings
 from processors import control
 from processors.control import CURRENCY, ExchangeRate
@@ -64,7 +66,7 @@ def list_rates(data: DataOption = None, as_json: JsonOption = False) -> None:
     with control_session(load_settings(data)) as session:
         rates = [session.state.rates[pair] for pair in sorted(session.state.rates)]
     if as_json:
-        print_json({"rates": [_row(rate) for rate in rates]})
+        print_json(msgspec.to_builtins({"rates": [rate_shown(rate) for rate in rates]}))
         return
     columns = ("one", "is", "of", "dated", "source", "id")
     cells = [(one.base, format_nano(one.rate_nano), one.quote, one.dated, one.source, one.rate_id) for one in rates]
@@ -112,14 +114,3 @@ def _put(rate: ExchangeRate, reason: str | None, data: Path | None) -> None:
     with control_session(load_settings(data)) as session:
         session.settle(lambda state, origin: control.set_exchange_rate(state, rate, origin), reason)
     note(f"1 {rate.base} is {format_nano(rate.rate_nano)} {rate.quote}, {rate.dated}, {rate.source}")
-
-
-def _row(rate: ExchangeRate) -> dict[str, Any]:
-    return {
-        "base": rate.base,
-        "quote": rate.quote,
-        "rate": format_nano(rate.rate_nano),
-        "dated": rate.dated,
-        "source": rate.source,
-        "id": rate.rate_id,
-    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from api.cli.control_session import ControlSession, Decide, control_session
+from api.cli.control_session import control_session
+from api.control.session import ControlSession, Decide
 from api.settings import Settings
 from processors.control import Provider, Route, RouteCandidate, add_provider, publish_prices, set_route
 from processors.pricing import PriceBook

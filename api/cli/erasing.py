@@ -10,8 +10,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from api.cli.control_session import ControlSession
 from api.cli.times import MICROS_PER_SECOND, now_micros
+from api.control.session import ControlSession
 from api.gateway.eraser import LOOK_SECONDS
 from api.gateway.subjects import KEPT_SECONDS
 from processors.control import Erasure, erase_subject

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from api.cli.erasing import Destroyed
-from api.cli.times import time_text
+from api.times import time_text
 from sinks.audit.files import disk, sync_folders, write_durable
 from sinks.audit.store import EntryPlace
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from api.cli.terminal import fail
 from processors.control import Limit, Threshold
@@ -41,11 +41,3 @@ def thresholds_text(limit: Limit, between: str = ", ") -> str:
 def _text(threshold: Threshold) -> str:
     models = f" to {', '.join(threshold.models)}" if threshold.models else ""
     return f"{threshold.percent}%" + ("" if threshold.action == "notify" else f" {threshold.action}{models}")
-
-
-def thresholds_row(limit: Limit) -> list[dict[str, Any]]:
-    """The same for programs."""
-    return [
-        {"percent": one.percent, "action": one.action, "models": list(one.models), "usual": limit.thresholds is None}
-        for one in limit.guards
-    ]

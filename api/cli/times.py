@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from api.cli.terminal import fail
+from api.times import micros_of
 
 MICROS_PER_SECOND = 1_000_000
 NANOS_PER_MICRO = 1_000
@@ -31,15 +32,9 @@ def time_of(text: str, option: str) -> int:
     return _iso(text, f"{option}: {text!r} is no time: say 2026-11-21 or 2026-11-21T08:00+01:00", 2)
 
 
-def time_text(micros: int) -> str:
-    """ISO 8601 to the second."""
-    return datetime.fromtimestamp(micros // MICROS_PER_SECOND, UTC).isoformat(timespec="seconds")
-
-
 def _iso(text: str, otherwise: str, code: int = 1) -> int:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         fail(otherwise, code)
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(found.timestamp()) * MICROS_PER_SECOND + found.microsecond
+    return micros_of(found if found.tzinfo else found.replace(tzinfo=UTC))

@@ -14,18 +14,21 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from api.console import audit, problems, requests
-from api.console.operations import JSON, Operation, document
+from api.console import audit, budgets, problems, rates, requests
+from api.console.operations import JSON, Operation, document, token_of
 from api.console.parts import Parts
 from api.console.problems import Problem
-from schemas.errors import StoreUnavailableError
+from schemas.errors import LogUnavailableError, SchemaUnknownError, StoreUnavailableError
 from schemas.limits import CONSOLE_REQUESTS_MAX
 
 log = structlog.get_logger(__name__)
 
-OPERATIONS: tuple[Operation, ...] = (*audit.OPERATIONS, *requests.OPERATIONS)
-METHODS = ("GET", "HEAD")
-BEARER = "bearer "
+OPERATIONS: tuple[Operation, ...] = (
+    *audit.OPERATIONS,
+    *budgets.OPERATIONS,
+    *rates.OPERATIONS,
+    *requests.OPERATIONS,
+)
 TOKEN_CHARACTERS_MAX = 256
 CORRELATION_ID = "x-correlation-id"
 NOWHERE = "nowhere"
@@ -54,7 +57,7 @@ class Console:
             _place("/metrics", "metrics", self._metrics),
             _place("/audit/{log}/{path:path}", "audit_log", self._log_file, guarded=not parts.log_is_public),
             _place("/api/openapi.json", "openapi", self._described, guarded=True),
-            *(_place(each.path, each.name, self._running(each), guarded=True) for each in OPERATIONS),
+            *(_place(each.path, each.name, self._running(each), each.method, guarded=True) for each in OPERATIONS),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,14 +80,15 @@ class Console:
 
     def _find(self, scope: Scope) -> Place | Problem:
         """What stands at the address of a request, whose scope gets the path's parameters."""
+        allowed: set[str] = set()
         for place in self._places:
             match, found = place.route.matches(scope)
             if match is Match.FULL:
                 scope.update(found)
                 return place
             if match is Match.PARTIAL:
-                return problems.method_not_allowed(", ".join(METHODS))
-        return problems.NOT_FOUND
+                allowed |= place.route.methods or set()
+        return problems.method_not_allowed(", ".join(sorted(allowed))) if allowed else problems.NOT_FOUND
 
     async def _answered(self, place: Place | Problem, request: Request, correlation_id: str) -> Response:
         try:
@@ -92,6 +96,9 @@ class Console:
         except StoreUnavailableError as error:
             log.warning("store_away", correlation_id=correlation_id, path=request.url.path, error=str(error))
             found = problems.AWAY
+        except (LogUnavailableError, SchemaUnknownError) as error:
+            log.warning("log_away", correlation_id=correlation_id, path=request.url.path, error=str(error))
+            found = problems.LOG_AWAY
         except Exception:  # whatever it is, the caller gets a problem and the log the reason
             log.exception("request_failed", correlation_id=correlation_id, path=request.url.path)
             found = problems.INTERNAL
@@ -105,9 +112,8 @@ class Console:
 
     def _refused(self, request: Request) -> Problem | None:
         """Why a request may not ask; None for the admin's."""
-        header = request.headers.get("authorization", "")
-        token = header[len(BEARER) :].strip()
-        if header[: len(BEARER)].lower() != BEARER or not token:
+        token = token_of(request)
+        if not token:
             return problems.NO_TOKEN
         if len(token) > TOKEN_CHARACTERS_MAX or not self._parts.is_admin(token):
             return problems.WRONG_TOKEN
@@ -142,9 +148,14 @@ class Console:
 
 
 def _place(
-    path: str, name: str, answer: Callable[[Request], Awaitable[Response | Problem]], *, guarded: bool = False
+    path: str,
+    name: str,
+    answer: Callable[[Request], Awaitable[Response | Problem]],
+    method: str = "GET",
+    *,
+    guarded: bool = False,
 ) -> Place:
-    return Place(Route(path, answer, methods=METHODS), name, guarded, answer)
+    return Place(Route(path, answer, methods=[method]), name, guarded, answer)
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
 
-from api.console.operations import Operation
+from api.console.operations import Nothing, Reading
 from api.console.parts import Parts
 from api.console.problems import Problem, invalid
+from api.console.values import PAGE, Moment, Name
+from api.times import micros_of
 from schemas.limits import CONSOLE_PAGE_MAX
 from sinks.audit.search import Hit
 from sinks.audit.store import EntryFilter
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-PAGE = 50
 SEQ_DIGITS_MAX = 18
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class EntriesAsked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -68,10 +64,6 @@ class EntriesPage(msgspec.Struct):
     next: str | None
 
 
-class LogAsked(msgspec.Struct, forbid_unknown_fields=True):
-    """Nothing to say."""
-
-
 class LogShown(msgspec.Struct):
     """What an auditor needs to read the log."""
 
@@ -113,14 +105,14 @@ async def entries(parts: Parts, asked: EntriesAsked) -> EntriesPage | Problem:
         topic=asked.topic,
         kind=asked.kind,
         request_id=asked.request,
-        from_micros=None if asked.since is None else (asked.since - EPOCH) // MICROSECOND,
-        to_micros=None if asked.until is None else (asked.until - EPOCH) // MICROSECOND,
+        from_micros=None if asked.since is None else micros_of(asked.since),
+        to_micros=None if asked.until is None else micros_of(asked.until),
     )
     page = await parts.search.page(wanted, asked.actor, before, asked.limit)
     return EntriesPage([shown(hit) for hit in page.hits], None if page.before is None else cursor_of(page.before))
 
 
-async def log(parts: Parts, _asked: LogAsked) -> LogShown:
+async def log(parts: Parts, _asked: Nothing) -> LogShown:
     """The log's name, key and published size."""
     verifier, checkpoint = await parts.published()
     name = parts.log.name
@@ -145,6 +137,20 @@ def position_of(cursor: str) -> int | None:
 
 
 OPERATIONS = (
-    Operation("audit_entries", "/api/audit/entries", "Entries of the audit log.", EntriesAsked, EntriesPage, entries),
-    Operation("audit_log", "/api/audit/log", "The audit log's key and published size.", LogAsked, LogShown, log),
+    Reading(
+        name="audit_entries",
+        path="/api/audit/entries",
+        summary="Entries of the audit log.",
+        asked=EntriesAsked,
+        answered=EntriesPage,
+        handle=entries,
+    ),
+    Reading(
+        name="audit_log",
+        path="/api/audit/log",
+        summary="The audit log's key and published size.",
+        asked=Nothing,
+        answered=LogShown,
+        handle=log,
+    ),
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from api.console.control import ControlPlane
 from api.console.log import PublicLog
+from api.control.standings import LimitStanding
 from api.why.tell import Story
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.note import Verifier
+from processors.control import Limit
 from sinks.audit.search import AuditSearch
 from streams.metrics import Metrics
 
@@ -44,8 +47,15 @@ class Parts:
     #: One receipt per event of a request; none for a request without events. Raises StoreUnavailableError while the
     #: published checkpoint does not cover all of them.
     receipts: Callable[[str], Awaitable[list[ReceiptFile]]]
+    control: ControlPlane
+    #: What is used of limits at a moment, microseconds since the epoch. Raises StoreUnavailableError.
+    standings: Callable[[Sequence[Limit], int], Awaitable[list[LimitStanding]]]
+    #: The handle of a tenant's end user, made when they were never seen. Raises StoreUnavailableError.
+    handle_of: Callable[[str, str], Awaitable[str]]
     #: Whether each part that is needed works.
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     #: A new correlation id.
     new_id: Callable[[], str]
+    #: The moment it is, microseconds since the epoch.
+    now_micros: Callable[[], int]
     metrics: Metrics

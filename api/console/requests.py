@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from api.console.operations import Operation
+from api.console.operations import Reading
 from api.console.parts import Parts, ReceiptFile
 from api.console.problems import Problem, not_found
 from api.why.story import Step
@@ -66,20 +66,23 @@ async def receipts(parts: Parts, asked: ReceiptsAsked) -> Receipts | Problem:
 
 
 OPERATIONS = (
-    Operation(
-        "request_receipts",
-        "/api/requests/{id}/receipts",
-        "A receipt per event of a request, which anybody can check offline; 503 until a checkpoint covers all of them.",
-        ReceiptsAsked,
-        Receipts,
-        receipts,
+    Reading(
+        name="request_receipts",
+        path="/api/requests/{id}/receipts",
+        summary=(
+            "A receipt per event of a request, which anybody can check offline; "
+            "503 until a checkpoint covers all of them."
+        ),
+        asked=ReceiptsAsked,
+        answered=Receipts,
+        handle=receipts,
     ),
-    Operation(
-        "request_why",
-        "/api/requests/{id}/why",
-        "A request's steps, each with its place in the audit log and what that proves.",
-        WhyAsked,
-        Why,
-        why,
+    Reading(
+        name="request_why",
+        path="/api/requests/{id}/why",
+        summary="A request's steps, each with its place in the audit log and what that proves.",
+        asked=WhyAsked,
+        answered=Why,
+        handle=why,
     ),
 )

@@ -47,12 +47,14 @@ from processors.control.entities import (
 )
 from processors.control.keeping import add_hold, prune, release_hold, set_retention
 from processors.control.kept import RETENTION_CLASSES, Cut, LegalHold, Retention, held_by
+from processors.control.profiles import PROFILES, identified, profile_limits
 from processors.control.state import ControlState, evolve, evolve_all
 
 __all__ = [
     "CHANNEL_KINDS",
     "CURRENCY",
     "EACH",
+    "PROFILES",
     "RETENTION_CLASSES",
     "SCOPES",
     "SEVERITY_FLOORS",
@@ -86,8 +88,10 @@ __all__ = [
     "evolve",
     "evolve_all",
     "held_by",
+    "identified",
     "increase_limit",
     "limit_id_of",
+    "profile_limits",
     "prune",
     "publish_prices",
     "release_hold",

@@ -61,6 +61,7 @@ _URL = re.compile(
 _ENVIRONMENT = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}")
 _FILE = re.compile(r"file:[^\x00-\x1f]{1,1024}")
 _MODEL = re.compile(r"[!-~]{1,256}")
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2})?")
 
 
@@ -93,6 +94,8 @@ class Refusal(msgspec.Struct, frozen=True):
     code: RefusalCode
     #: One line for people: what is wrong and what to do.
     message: str
+    #: What of the change is wrong, as people name it; empty where it is not one field of a limit or rate.
+    field: str = ""
 
 
 def names(**values: str) -> Refusal | None:
@@ -100,16 +103,15 @@ def names(**values: str) -> Refusal | None:
     for what, value in values.items():
         if not is_name(value):
             text = f"{value!r} can't be a {what}: use letters, digits and _ . : - (at most 128, no leading punctuation)"
-            return Refusal(RefusalCode.INVALID_NAME, text)
+            return Refusal(RefusalCode.INVALID_NAME, text, what)
     return None
 
 
 def tenant(value: str) -> Refusal | None:
     """Whether the value may name a tenant of people; names that begin with _ are the system's."""
     if value.startswith("_"):
-        return Refusal(
-            RefusalCode.INVALID_NAME, f"{value!r} can't be a tenant: names that begin with _ are the system's"
-        )
+        message = f"{value!r} can't be a tenant: names that begin with _ are the system's"
+        return Refusal(RefusalCode.INVALID_NAME, message, "tenant")
     return names(tenant=value)
 
 
@@ -131,7 +133,8 @@ def text(what: str, value: str) -> Refusal | None:
     """Whether a free text is printable and short."""
     if len(value) <= TEXT_CHARACTERS_MAX and (not value or value.isprintable()):
         return None
-    return Refusal(RefusalCode.INVALID_VALUE, f"the {what} must be printable, at most {TEXT_CHARACTERS_MAX} characters")
+    message = f"the {what} must be printable, at most {TEXT_CHARACTERS_MAX} characters"
+    return Refusal(RefusalCode.INVALID_VALUE, message, what)
 
 
 def not_held(holds: Mapping[str, LegalHold], tenant_id: str, subject_handle: str) -> Refusal | None:
@@ -189,24 +192,38 @@ def limit_amount(amount_nano: int) -> Refusal | None:
     if 0 <= amount_nano <= LIMIT_UNITS_MAX * NANO_PER_UNIT:
         return None
     message = f"a limit is from 0 to {LIMIT_UNITS_MAX:,} units of currency per window"
-    return Refusal(RefusalCode.INVALID_AMOUNT, message)
+    return Refusal(RefusalCode.INVALID_AMOUNT, message, "amount")
+
+
+def _first(faults: Iterable[tuple[str, str, bool]]) -> Refusal | None:
+    """The first that is so, of field, message and whether it is."""
+    found = ((message, field) for field, message, broken in faults if broken)
+    return next((Refusal(RefusalCode.INVALID_VALUE, *fault) for fault in found), None)
 
 
 def limit(value: Limit) -> Refusal | None:
     """Whether a limit's own values make sense; what it stands on is looked up elsewhere."""
-    faults = {
-        f"a limit stands on one of {', '.join(reversed(SCOPES))}": value.scope not in SCOPES,
-        f"a limit counts one of {', '.join(LIMIT_UNITS)}, not {value.currency!r}": value.currency not in LIMIT_UNITS,
-        f"the window is one of {', '.join(WINDOWS)}, not {value.window!r}": value.window not in WINDOWS,
-        "a limit ends after it begins": (value.valid_until or 1 << 62) <= (value.valid_from or 0),
-        f"at most {INCREASES_PER_LIMIT_MAX} increases": len(value.increases) > INCREASES_PER_LIMIT_MAX,
-        f"at most {APPROVALS_PER_LIMIT_MAX} approvals": len(value.approvals) > APPROVALS_PER_LIMIT_MAX,
-    }
-    fault = next((message for message, broken in faults.items() if broken), None)
-    if fault:
-        return Refusal(RefusalCode.INVALID_VALUE, fault)
+    units, scopes, windows = (", ".join(each) for each in (LIMIT_UNITS, reversed(SCOPES), WINDOWS))
     return (
-        tenant(value.tenant_id)
+        _first(
+            (
+                ("scope", f"a limit stands on one of {scopes}", value.scope not in SCOPES),
+                (
+                    "currency",
+                    f"a limit counts one of {units}, not {value.currency!r}",
+                    value.currency not in LIMIT_UNITS,
+                ),
+                ("window", f"the window is one of {windows}, not {value.window!r}", value.window not in WINDOWS),
+                (
+                    "valid_until",
+                    "a limit ends after it begins",
+                    (value.valid_until or 1 << 62) <= (value.valid_from or 0),
+                ),
+                ("", f"at most {INCREASES_PER_LIMIT_MAX} increases", len(value.increases) > INCREASES_PER_LIMIT_MAX),
+                ("", f"at most {APPROVALS_PER_LIMIT_MAX} approvals", len(value.approvals) > APPROVALS_PER_LIMIT_MAX),
+            )
+        )
+        or tenant(value.tenant_id)
         or limit_amount(value.amount_nano)
         or _place(value)
         or _zone(value.time_zone)
@@ -230,10 +247,10 @@ def _thresholds(values: tuple[Threshold, ...]) -> Refusal | None:
             (value.action == "cheaper") != bool(value.models) for value in values
         ),
     }
-    fault = next((message for message, broken in faults.items() if broken), None)
-    if fault:
-        return Refusal(RefusalCode.INVALID_VALUE, fault)
-    return next((wrong for value in values if (wrong := models(value.models, MODELS_PER_KEY_MAX))), None)
+    return _first(("thresholds", message, broken) for message, broken in faults.items()) or next(
+        (_in_field("thresholds", wrong) for value in values if (wrong := models(value.models, MODELS_PER_KEY_MAX))),
+        None,
+    )
 
 
 def channel(value: Channel) -> Refusal | None:
@@ -253,12 +270,21 @@ def channel(value: Channel) -> Refusal | None:
     )
 
 
+def _in_field(field: str, refusal: Refusal | None) -> Refusal | None:
+    """The refusal of a part, as that of the field it stands in."""
+    return refusal and msgspec.structs.replace(refusal, field=field)
+
+
 def _place(value: Limit) -> Refusal | None:
     """Whether what a limit stands on can be named so."""
     if value.scope == "tenant" and value.scope_id != value.tenant_id:
-        return Refusal(RefusalCode.INVALID_VALUE, "a tenant's limit stands on the tenant itself")
+        return Refusal(RefusalCode.INVALID_VALUE, "a tenant's limit stands on the tenant itself", "scope_id")
     if value.name and (wrong := names(name=value.name)):
         return wrong
+    return _in_field("scope_id", _thing(value))
+
+
+def _thing(value: Limit) -> Refusal | None:
     if value.scope_id == EACH and value.scope not in {"tenant", "tag"}:
         return None
     if value.scope == "tag":
@@ -275,7 +301,7 @@ def _zone(name: str) -> Refusal | None:
     try:
         zone_of(name)
     except ConfigurationError as error:
-        return Refusal(RefusalCode.INVALID_VALUE, str(error))
+        return Refusal(RefusalCode.INVALID_VALUE, str(error), "time_zone")
     return None
 
 
@@ -285,30 +311,31 @@ def increase(value: Increase) -> Refusal | None:
     if wrong:
         return wrong
     if value.valid_until <= value.valid_from:
-        return Refusal(RefusalCode.INVALID_VALUE, "an increase ends after it begins")
+        return Refusal(RefusalCode.INVALID_VALUE, "an increase ends after it begins", "valid_until")
     if value.amount_nano <= 0:
-        return Refusal(RefusalCode.INVALID_AMOUNT, "an increase is more than nothing")
+        return Refusal(RefusalCode.INVALID_AMOUNT, "an increase is more than nothing", "amount")
     return limit_amount(value.amount_nano)
 
 
 def _approval_code(value: str) -> Refusal | None:
-    if not value or text("approval code", value):
-        return Refusal(RefusalCode.INVALID_VALUE, "say who allowed it: the approval code must be one printable line")
-    return None
+    if value and not text("approval code", value):
+        return None
+    message = "say who allowed it: the approval code must be one printable line"
+    return Refusal(RefusalCode.INVALID_VALUE, message, "approval_code")
 
 
 def exchange_rate(value: ExchangeRate) -> Refusal | None:
     """Whether a rate may be used."""
-    pair = (value.base, value.quote)
-    faults = {
-        f"a rate is between two of {', '.join(LIMIT_CURRENCIES)}": not set(pair) <= set(LIMIT_CURRENCIES),
-        "a rate is between two different currencies": value.base == value.quote,
-        "a rate is above zero and plausible": not 0 < value.rate_nano <= RATE_UNITS_MAX * RATE_SCALE,
-        "a rate has the day it was published for, YYYY-MM-DD": not value.dated or not _DAY.fullmatch(value.dated),
-        "a rate says who published it": not value.source,
-    }
-    fault = next((message for message, broken in faults.items() if broken), None)
-    return Refusal(RefusalCode.INVALID_VALUE, fault) if fault else text("source", value.source)
+    allowed = ", ".join(LIMIT_CURRENCIES)
+    faults = (
+        ("base", f"a rate is between two of {allowed}", value.base not in LIMIT_CURRENCIES),
+        ("quote", f"a rate is between two of {allowed}", value.quote not in LIMIT_CURRENCIES),
+        ("quote", "a rate is between two different currencies", value.base == value.quote),
+        ("rate", "a rate is above zero and plausible", not 0 < value.rate_nano <= RATE_UNITS_MAX * RATE_SCALE),
+        ("dated", "a rate has the day it was published for, YYYY-MM-DD", not _DATED.fullmatch(value.dated)),
+        ("source", "a rate says who published it", not value.source),
+    )
+    return _first(faults) or text("source", value.source)
 
 
 def price(value: Price, provider_id: str) -> Refusal | None:

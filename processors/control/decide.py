@@ -167,7 +167,7 @@ def _unknown_place(state: ControlState, limit: Limit) -> Refusal | None:
     if key is not None and key.tenant_id == limit.tenant_id:
         return None
     message = f"tenant {limit.tenant_id!r} has no key {limit.scope_id!r}; `quaestor key list` shows them"
-    return Refusal(RefusalCode.UNKNOWN_KEY, message)
+    return Refusal(RefusalCode.UNKNOWN_KEY, message, "scope_id")
 
 
 def _crowded(state: ControlState, limit: Limit, before: Limit | None) -> Refusal | None:
@@ -197,7 +197,7 @@ def approve_limit(state: ControlState, limit_id: str, approval: Approval, origin
         message = f"limit {limit_id} has no approval threshold: `quaestor budget set … --threshold 95:approval`"
         return Refusal(RefusalCode.INVALID_VALUE, message)
     if approval.valid_until <= origin.now_micros:
-        return Refusal(RefusalCode.INVALID_VALUE, "an approval ends in the future")
+        return Refusal(RefusalCode.INVALID_VALUE, "an approval ends in the future", "valid_until")
     after = msgspec.structs.replace(before, approvals=(*_lasting(before.approvals, origin), approval))
     wrong = check.limit(after)
     return wrong or _changed(_Place(EntityKind.LIMIT, before.tenant_id, limit_id), before, after, origin)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+import msgspec
 import pytest
 
 from api.cli.control_keys import new_key
 from api.cli.control_seed import seed
-from api.cli.control_session import ControlRefusedError, ControlSession
+from api.control.session import ControlRefusedError, ControlSession, Write, WriteReusedError
 from processors import control
+from processors.control import ControlState, Limit, Origin, Refusal
 from schemas.errors import LogUnavailableError
+from schemas.events import ControlEvent
+from schemas.ids import derived_id
 from schemas.topics import CONTROL
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaPublisher, KafkaReader
-from streams.log import OutgoingRecord
+from streams.log import Done, OutgoingRecord, Publisher
 from streams.memory import MemoryLog
+from tests.budget_world import limit_on
 from tests.support.kafka_server import fresh_product_topics
 
 Sit = Callable[[], ControlSession]
@@ -90,3 +96,119 @@ def test_a_log_that_is_away_is_said(tmp_path: object) -> None:
 
     with pytest.raises(LogUnavailableError):
         session.refresh()
+
+
+def writing(amount_nano: int, number: str) -> Write:
+    """A write that sets the limit of a team a month to this amount, and a day's to twice as much."""
+    month, day = (
+        limit_on("team", number, amount, window=window)
+        for window, amount in (("month", amount_nano), ("day", 2 * amount_nano))
+    )
+    decides = [partial(_set, limit) for limit in (month, day)]
+    return Write(derived_id("tests", number, "write", ""), "console/0", decides)
+
+
+def _set(limit: Limit, state: ControlState, origin: Origin) -> ControlEvent | Refusal:
+    return control.set_limit(state, limit, origin)
+
+
+def test_a_write_is_made_once(sit: Sit) -> None:
+    """Asked for again in this sitting or another, it is answered with the same events, and nothing is recorded."""
+    session = sit()
+    made = session.write(writing(5, "once"))
+    end = sit_end(session)
+
+    assert [made, made] == [session.write(writing(5, "once")), sit().write(writing(5, "once"))]
+    assert end == sit_end(session)
+
+
+def test_a_write_of_something_else_is_refused(sit: Sit) -> None:
+    """With what differs, whoever asks."""
+    sit().write(writing(6, "other"))
+
+    with pytest.raises(WriteReusedError) as refused:
+        sit().write(writing(7, "other"))
+
+    assert "amount" == refused.value.field
+
+
+def test_a_write_that_was_cut_off_is_completed(sit: Sit) -> None:
+    """Of two events only one was recorded: the other is made when the write is tried again."""
+    session, write = sit(), writing(8, "cut")
+    session._publisher = FirstOnly(session._publisher)
+    with pytest.raises(LogUnavailableError):
+        session.write(write)
+
+    events = sit().write(write)
+
+    assert ["month", "day"] == [msgspec.json.decode(event.after or "")["window"] for event in events]
+    assert events == sit().write(write)
+
+
+def test_a_write_that_two_make_at_once_is_one(sit: Sit) -> None:
+    """Of two processes that do not know of each other, the first's events are the answer from then on."""
+    write, first, second = writing(11, "twice"), sit(), sit()
+    made: list[list[ControlEvent]] = []
+    second._publisher = Overtaken(second._publisher, lambda: made.append(first.write(write)))
+    second.write(write)
+
+    assert made == [sit().write(write)]
+
+
+def test_old_writes_are_forgotten(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest are remembered, however many there were: the key of an older one is free again."""
+    monkeypatch.setattr("api.control.session.CONTROL_WRITES_REMEMBERED", 2)
+    session = sit()
+    for number in ("f1", "f2", "f3"):
+        session.write(writing(9, number))
+
+    assert 2 == len(session.write(writing(10, "f1")))
+    with pytest.raises(WriteReusedError):
+        session.write(writing(10, "f3"))
+
+
+def sit_end(session: ControlSession) -> int:
+    """Where the control topic ends."""
+    session.refresh()
+    return session.next_offset
+
+
+class Overtaken:
+    """A publisher before which somebody else is quicker."""
+
+    def __init__(self, real: Publisher, other: Callable[[], None]) -> None:
+        """`other` is called before a group is handed over."""
+        self._real, self._other = real, other
+
+    def publish(self, records: Sequence[OutgoingRecord], done: Done) -> None:
+        """As the seam says, a moment later."""
+        self._other()
+        self._real.publish(records, done)
+
+    def flush(self, timeout_seconds: float) -> int:
+        """As the seam says."""
+        return self._real.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """As the seam says."""
+        self._real.close()
+
+
+class FirstOnly:
+    """A publisher that dies within a group: the first record gets there."""
+
+    def __init__(self, real: Publisher) -> None:
+        """It is still alive."""
+        self._real = real
+
+    def publish(self, records: Sequence[OutgoingRecord], done: Done) -> None:
+        """As the seam says, up to the death."""
+        self._real.publish(records[:1], lambda _: done(LogUnavailableError()))
+
+    def flush(self, timeout_seconds: float) -> int:
+        """As the seam says."""
+        return self._real.flush(timeout_seconds)
+
+    def close(self) -> None:
+        """As the seam says."""
+        self._real.close()

@@ -71,6 +71,28 @@ def test_the_console_tells_what_the_commands_tell(product: Product, answered: st
     assert {step["audit"]["index"] for step in story["steps"]} == {entry["index"] for entry in entries}
 
 
+def test_a_receipt_by_http_is_proof(product: Product, answered: str, tmp_path: Path) -> None:
+    """Checked from the file and the public key alone; with one byte changed it is refused."""
+    url, vkey = product.setting("console_url"), product.json("audit", "info")["vkey"]
+
+    told = json.loads(fetched(f"{url}/api/requests/{answered}/receipts", product.token))
+    files = [tmp_path / receipt["name"] for receipt in told["receipts"]]
+    for file, receipt in zip(files, told["receipts"], strict=True):
+        file.write_text(receipt["proof"], encoding="utf-8")
+
+    checked = product.json("audit", "verify", *map(str, files), "--key", vkey)["files"]
+    assert answered == told["request_id"]
+    assert [(True, answered, receipt["topic"]) for receipt in told["receipts"]] == [
+        (one["ok"], one["request_id"], one["topic"]) for one in checked
+    ]
+    assert {"quaestor.requests", "quaestor.costs", "quaestor.budgets"} <= {one["topic"] for one in checked}
+
+    proof = bytearray(files[0].read_bytes())
+    proof[len(proof) // 3] ^= 1
+    files[0].write_bytes(proof)
+    assert not product.json("audit", "verify", str(files[0]), "--key", vkey, check=False)["ok"]
+
+
 def test_every_step_of_a_story_is_verified(product: Product, answered: str) -> None:
     """The signed log, Kafka and Postgres say the same of each."""
     story = product.json("why", answered)

@@ -15,9 +15,9 @@ import structlog
 from typer.testing import CliRunner
 
 from api.cli import audit_holds, audit_retention
-from api.cli.control_session import ControlSession
 from api.cli.main import application
 from api.cli.times import now_micros
+from api.control.session import ControlSession
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.kept import KeptEntries

@@ -19,7 +19,8 @@ from openai import OpenAI
 
 from api.cli.control_keys import create_key
 from api.cli.control_seed import seed_defaults
-from api.cli.control_session import ControlSession, control_session
+from api.cli.control_session import control_session
+from api.control.session import ControlSession
 from api.settings import Settings
 from infra.embedded.ports import free_ports
 from infra.embedded.testing import start_servers

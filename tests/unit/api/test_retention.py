@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import api.retention.audit
-from api.cli.control_session import ControlRefusedError, ControlSession
+from api.control.session import ControlRefusedError, ControlSession
 from api.retention.audit import AuditRetention
 from api.retention.events import EventsRetention
 from api.retention.plans import Plan, RetainedClass, RetentionStoppedError

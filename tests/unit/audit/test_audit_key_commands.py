@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from api.cli import audit, audit_keys
-from api.cli.control_session import ControlSession
+from api.control.session import ControlSession
 from api.settings import Settings
 from schemas.errors import ConfigurationError, LogUnavailableError
 from schemas.events import ControlAction

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from api.cli.control_session import ControlSession
 from api.cli.erasing import FORGOTTEN_SECONDS, DataSubject, Destroyed, destroy
 from api.cli.times import MICROS_PER_SECOND
+from api.control.session import ControlSession
 from api.gateway.subjects import KEPT_SECONDS
 from schemas.errors import LogUnavailableError
 from sinks.postgres.vault_rows import MemoryRows

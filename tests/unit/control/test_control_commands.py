@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,17 @@ from api.cli import (
     control_rates,
     control_routes,
     control_seed,
+    control_usage,
 )
-from api.cli.control_session import ControlRefusedError, ControlSession
+from api.control.session import ControlRefusedError, ControlSession
+from api.control.standings import LimitStanding, standings_of
 from api.settings import Settings
+from processors.budgets import Counter, Sums
+from processors.control import Limit
+from sinks.redis.reads import TenantState
 from streams.codec import Codec, LocalSchemas
 from streams.memory import MemoryLog
+from tests.support.console import LiveStates
 
 RUNNER = CliRunner()
 
@@ -303,6 +309,26 @@ def test_a_profile_sets_its_limits(commands: Control) -> None:
         ("450.00", "EUR", "day", "Europe/Brussels"),
         ("12000.00", "EUR", "month", "Europe/Brussels"),
     ]
+
+
+def test_what_is_used_is_told(commands: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`budget status`: charged, held and left of each limit, for people and for programs."""
+    limit = commands.json("budget", "set", "--tenant", "acme", "--amount", "5", "--window", "total")["id"]
+    live = LiveStates()
+    sums = {Counter(limit, "USD", 0, 0): Sums(posted_nano=4_000_000_000, held_nano=500_000_000)}
+    live.states["acme"] = TenantState("acme", "g", True, 1, sums, {}, {}, {})
+
+    async def read(_url: str, limits: Sequence[Limit], now: int) -> list[LimitStanding]:
+        return await standings_of(live, limits, now)
+
+    monkeypatch.setattr(control_usage, "control_session", commands.session)
+    monkeypatch.setattr(control_usage, "_read", read)
+
+    (row,) = commands.json("budget", "status")["limits"]
+    assert (limit, "4.00", "0.50", "0.50", 80, None) == tuple(
+        row[name] for name in ("limit", "charged", "held", "left", "percent", "window_end")
+    )
+    assert "4.00" in commands.run("budget", "status", "--tenant", "acme")
 
 
 def test_an_increase_is_kept_with_its_approval(commands: Control) -> None:
