@@ -92,12 +92,19 @@ class Auditor:
         self.log: list[Fact] = []
         self.whole, self._applied, self._cursor = Book(), Book(), 0
         self._generation: str | None = None
-        self._is_open = self._is_lost = False
+        #: All there have been: an older server may come back with one of them.
+        self._generations: set[str | None] = {None}
+        self._admits = self._is_lost = False
         #: Admission may open from this offset on; None while it is open.
         self._barrier: int | None = 0
         self._places: dict[str, set[Place]] = {}
         #: What callers were let use, and what they used once it is known.
         self._granted: dict[str, Legs] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether holds are admitted."""
+        return self._admits and not self._is_lost
 
     # What is told.
 
@@ -133,7 +140,7 @@ class Auditor:
 
     def confirm(self, hold: str, generation: str, answer: Answer, *, heard: bool = True, stale: bool = False) -> None:
         """A hold was to be confirmed under a generation."""
-        if self._is_closed or generation != self._generation:
+        if not self.is_open or generation != self._generation:
             if answer.word not in ({"generation", "unreachable"} if stale else {"generation"}):
                 raise AuditError(f"confirm of {hold} under another generation: {answer}")
             return
@@ -141,22 +148,22 @@ class Auditor:
 
     def is_known(self, hold: str) -> bool:
         """Whether the store has this hold for certain, so that another body must conflict."""
-        if self._is_closed or hold in self._applied.placed:
-            return not self._is_closed
+        if not self.is_open or hold in self._applied.placed:
+            return self.is_open
         return all(place.status in {"open", "pinned", "dropped"} for place in self._standing(hold))
 
     def seen(self, view: View) -> None:
         """Look at the live store, after every step."""
-        if self._is_lost and view.generation in {self._generation, None}:
+        if self._is_lost and view.generation in self._generations:
             return
         self._meet_generation(view)
         if view.generation is None:
             return
         self._advance(view.cursor)
-        if view.is_open and not self._is_open:
+        if view.is_open and not self._admits:
             if self._barrier is not None and view.cursor < self._barrier:
                 raise AuditError(f"open at {view.cursor}, before the barrier at {self._barrier}")
-            self._is_open, self._barrier = True, None
+            self._admits, self._barrier = True, None
         elif not view.is_open:
             self._close()
         self._compare(view)
@@ -169,8 +176,10 @@ class Auditor:
         if self.whole.open or view.unconfirmed or any(view.held.values()):
             raise AuditError(f"leak: {sorted(self.whole.open)} in the log, {view}")
         for hold, legs in self._granted.items():
-            if hold not in self.whole.charged:
-                raise AuditError(f"uncharged call: {hold} was let use {legs}")
+            charged = self.whole.charged.get(hold)
+            is_estimate = hold in self.whole.expired
+            if charged is None or (is_estimate and any(dict(charged)[name] < amount for name, amount in legs)):
+                raise AuditError(f"uncharged call: {hold} was let use {legs}, and charged {charged}")
         if nonzero(view.posted) != nonzero(due(self.log)):
             raise AuditError(f"charged {nonzero(view.posted)}, due {nonzero(due(self.log))}")
 
@@ -180,14 +189,10 @@ class Auditor:
 
     # Judging.
 
-    @property
-    def _is_closed(self) -> bool:
-        return self._is_lost or not self._is_open
-
     def _judge(self, what: str, hold: str, answer: Answer, heard: bool, stale: bool, outcomes: Outcomes) -> None:
-        if answer.word in {"closed", "unreachable"} or self._is_closed:
-            if answer.word not in {"closed", "unreachable"} or not (self._is_closed or stale):
-                raise AuditError(f"{what} {hold}: {answer} while {'closed' if self._is_closed else 'open'}")
+        if answer.word in {"closed", "unreachable"} or not self.is_open:
+            if answer.word not in {"closed", "unreachable"} or not (not self.is_open or stale):
+                raise AuditError(f"{what} {hold}: {answer} while {'open' if self.is_open else 'closed'}")
             return
         before = self._standing(hold)
         allowed = [outcome for place in before for outcome in outcomes(place)]
@@ -274,7 +279,7 @@ class Auditor:
     def _close(self) -> None:
         if self._barrier is None:
             self._barrier = len(self.log)
-        self._is_open = False
+        self._admits = False
 
     def _meet_generation(self, view: View) -> None:
         if view.generation == self._generation:
@@ -283,6 +288,7 @@ class Auditor:
         refused = {hold: {p for p in places if p.status == "refused"} for hold, places in self._places.items()}
         self._places = {hold: {Place(), *places} for hold, places in refused.items() if places}
         self._generation, self._is_lost = view.generation, False
+        self._generations.add(view.generation)
         self._close()
         self._applied, self._cursor = Book(), 0
 

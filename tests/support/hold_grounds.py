@@ -1,4 +1,4 @@
-"""Where a machine of holds runs: a hold store as two gateways reach it, and the sink's part, which is stepped from outside.
+"""Where a machine of holds runs: a hold store as gateways reach it, and the sink's part, which is stepped from outside.
 
 `MemoryGround` plays the sink itself; `ValkeyGround` (hold_ground_valkey.py) drives the real sink on a real server.
 """

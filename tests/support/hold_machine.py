@@ -41,12 +41,11 @@ class HoldMachine(RuleBasedStateMachine):
     """One world; a subclass says where it runs."""
 
     ground_type: ClassVar[Callable[[], Ground]]
-    without: ClassVar[str] = ""
 
     @initialize()
     def begin(self) -> None:
         """Slots are there, and admission is open."""
-        self.world = HoldWorld(self.ground_type(), self.without)
+        self.world = HoldWorld(self.ground_type())
 
     @rule(tenant_id=TENANT_IDS, gateway=st.integers(0, GATEWAYS - 1), shape=SHAPES, amount=AMOUNTS, fate=FATES)
     def ask(self, tenant_id: str, gateway: int, shape: tuple[str, ...], amount: int, fate: Fate) -> None:
@@ -84,21 +83,25 @@ class HoldMachine(RuleBasedStateMachine):
     @rule(tenant_id=TENANT_IDS)
     def catch_up(self, tenant_id: str) -> None:
         """The sink notices what is lost, learns where the log ends, and reads all of it; gateways learn of it."""
-        for events in (0, 0, len(self.world.tenants[tenant_id].log)):
-            self.world.apply(tenant_id, events)
-        self.world.learn()
+        self._catch_up(tenant_id)
 
     @rule(
-        what=st.sampled_from(("overlay", "overlay", "leases", "day", "expired", "expired")),
+        what=st.sampled_from(("overlay", "leases", "day", "expired", "reaped", "reaped")),
         tenant_id=TENANT_IDS,
         number=NUMBERS,
     )
     def pass_time(self, what: str, tenant_id: str, number: int) -> None:
         """Holds that are not pinned may fall away, leases end, another day begins, the reaper's word is in the log."""
+        world = self.world
+        ways = {
+            "overlay": world.pass_overlay_time,
+            "day": world.next_day,
+            "leases": world.pass_leases,
+            "reaped": world.reap,
+        }
         if what == "expired":
-            self.world.record_expired(tenant_id, number)
+            world.record_expired(tenant_id, number)
         else:
-            ways = {"overlay": self.world.pass_overlay_time, "leases": self.world.pass_leases, "day": self.world.next_day}
             ways[what]()
 
     @rule(tenant_id=TENANT_IDS, gateway=st.integers(0, GATEWAYS - 1), number=NUMBERS, what=st.integers(0, 3))
@@ -109,7 +112,10 @@ class HoldMachine(RuleBasedStateMachine):
         else:
             self.world.produce_again(tenant_id, number)
 
-    @rule(what=st.sampled_from(("crash", "sink", "sink in the middle", "keep", "lose", "fail over")), number=NUMBERS)
+    @rule(
+        what=st.sampled_from(("crash", "sink", "sink in the middle", "keep", "lose", "fail over", "lose and recover")),
+        number=NUMBERS,
+    )
     def disturb(self, what: str, number: int) -> None:
         """A gateway or the sink is killed, the server is lost or gives way to an older one."""
         if what == "crash":
@@ -118,6 +124,10 @@ class HoldMachine(RuleBasedStateMachine):
             self.world.keep()
         elif what in {"lose", "fail over"}:
             self.world.lose(older=what == "fail over")
+        elif what == "lose and recover":
+            self.world.lose(older=False)
+            for tenant_id in TENANTS:
+                self._catch_up(tenant_id)
         else:
             self.world.replace_sink(TENANTS[number % len(TENANTS)], in_the_middle=what != "sink")
 
@@ -129,6 +139,11 @@ class HoldMachine(RuleBasedStateMachine):
             self.world.end()
         finally:
             self.world.close()
+
+    def _catch_up(self, tenant_id: str) -> None:
+        for events in (0, 0, len(self.world.tenants[tenant_id].log)):
+            self.world.apply(tenant_id, events)
+        self.world.learn()
 
     def _under_way(self) -> list[Call]:
         """The newest first."""
@@ -148,15 +163,15 @@ class HoldMachine(RuleBasedStateMachine):
         ways[steps[step % len(steps)]]()
 
 
-def machine_on(ground: Callable[[], Ground], without: str = "") -> type[HoldMachine]:
-    """The machine on this ground, and perhaps without a rule that gateways keep to."""
-    return type("Holds", (HoldMachine,), {"ground_type": staticmethod(ground), "without": without})
+def machine_on(ground: Callable[[], Ground]) -> type[HoldMachine]:
+    """The machine on this ground."""
+    return type("Holds", (HoldMachine,), {"ground_type": staticmethod(ground)})
 
 
-def audited(machine: type[HoldMachine], examples: int, number: int, path: str) -> None:
+def audited(machine: type[HoldMachine], examples: int, number: int, path: str, *, shortens: bool = True) -> None:
     """Run it; a failure says how it is replayed."""
     try:
-        simulate(machine, examples, number, STEPS)
+        simulate(machine, examples, number, STEPS, shortens=shortens)
     except Exception as error:
         error.add_note(f"replay: HOLD_SEED={number} HOLD_EXAMPLES={examples} python -m pytest {path}")
         raise

@@ -7,7 +7,7 @@ Gateways keep to docs/concepts/budgets.md; the store, the sink, the reaper, the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from schemas.events import BudgetEvent, HoldLeg
 from schemas.ids import uuid7
 from sinks.redis.holds import Closed, Confirmation, Conflict, Gone, HoldStore, Placed, PlaceHold, Refused
 from tests.budget_world import LEASE_MICROS, Events, leg
-from tests.support.hold_auditor import Answer, Auditor
+from tests.support.hold_auditor import Answer, AuditError, Auditor
 from tests.support.hold_book import Fact, Legs, nonzero
 from tests.support.hold_grounds import Ground
 
@@ -102,10 +102,10 @@ class Tenant:
 class HoldWorld:
     """All of it on one ground."""
 
-    def __init__(self, ground: Ground, without: str = "") -> None:
-        """`without`: a rule that its gateways leave out (lease, once): a world that is broken on purpose."""
+    def __init__(self, ground: Ground) -> None:
+        """Slots are there, and admission is open."""
         self._loop = asyncio.new_event_loop()
-        self._ground, self._without = ground, without
+        self._ground = ground
         self._now, self._made = ground.now_micros, 0
         self.calls: list[Call] = []
         #: By gateway: events that its spool has and the log may lack.
@@ -117,6 +117,7 @@ class HoldWorld:
         self._events = {each: Events(each, self._now) for each in TENANTS}
         self._run(ground.start({name: tenant.log for name, tenant in self.tenants.items()}))
         self._look()
+        self.learn()
 
     # Gateways.
 
@@ -163,8 +164,9 @@ class HoldWorld:
         if call.phase is Phase.ACKED:
             self._go_on(call, Phase.CALLED if confirmed else Phase.FAILED, confirmed)
         else:
-            in_time = self._now < (call.standing.lease_until or 0) or self._without == "lease"
-            self._go_on(call, Phase.CALLED if confirmed and in_time else self._unsure, confirmed and in_time)
+            # What can't be counted on is not asked for again.
+            in_time = confirmed and self._now < (call.standing.lease_until or 0)
+            self._go_on(call, Phase.CALLED if in_time else Phase.FIXED, in_time)
 
     def extend(self, call: Call, more: int, fate: Fate) -> None:
         """A stream needs more than it holds."""
@@ -189,7 +191,7 @@ class HoldWorld:
         """EXTENDED is sent; from here it is what the hold stands by."""
         assert call.extended is not None
         self._send(call, call.extended, fate)
-        call.placed, call.phase = call.extended, Phase.RAISED if fate is Fate.HEARD else self._unsure
+        call.placed, call.phase = call.extended, Phase.RAISED if fate is Fate.HEARD else Phase.FIXED
 
     def commit(self, call: Call, half_used: int, fate: Fate) -> None:
         """The call is over and charged for so many halves of what it might use."""
@@ -267,6 +269,13 @@ class HoldWorld:
             found = self._reaper.tick(tenant.reaper, self._now, caught_up=True)
             tenant.decided += [event for event in found if isinstance(event, BudgetEvent)]
 
+    def reap(self) -> None:
+        """Leases end, and every EXPIRED is in the log at once."""
+        self.pass_leases()
+        for tenant_id, tenant in self.tenants.items():
+            for _ in range(len(tenant.decided)):
+                self.record_expired(tenant_id, 0)
+
     def next_day(self) -> None:
         """Another window of the daily limit."""
         self._now += DAY_MICROS
@@ -280,15 +289,13 @@ class HoldWorld:
     # The end.
 
     def end(self) -> None:
-        """Calm down, and be judged: every gateway is dead, spools are drained, leases end, the sink reads all there is."""
+        """Calm down, and be judged: gateways die, spools are drained, leases end, the sink reads all there is."""
         for gateway, spool in enumerate(self.spools):
             self.crash(gateway)
             self.drain(gateway, len(spool), again=False)
         for _ in range(CALM_ROUNDS):
-            self.pass_leases()
+            self.reap()
             for tenant_id, tenant in self.tenants.items():
-                for _ in range(len(tenant.decided)):
-                    self.record_expired(tenant_id, 0)
                 self.apply(tenant_id, 0)
                 self.apply(tenant_id, len(tenant.log))
         self.learn()
@@ -302,11 +309,6 @@ class HoldWorld:
         """Let go of everything."""
         self._run(self._ground.stop())
         self._loop.close()
-
-    @property
-    def _unsure(self) -> Phase:
-        """What becomes of a call whose extension can't be counted on: nothing more is asked for."""
-        return Phase.CALLED if self._without == "once" else Phase.FIXED
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(coroutine)
@@ -350,17 +352,20 @@ class HoldWorld:
 
     def _look(self) -> None:
         for tenant_id, tenant in self.tenants.items():
+            was_open = tenant.auditor.is_open
             tenant.auditor.seen(self._run(self._ground.view(tenant_id)))
+            self._stale |= tenant.auditor.is_open is not was_open
 
     def _probe(self, tenant_id: str) -> None:
-        """Too much is asked for, so that what waits in vain is swept; then a unit more than is left, then just that."""
+        """Too much is asked for, so that what waits in vain is swept; then a unit more than is left."""
         auditor = self.tenants[tenant_id].auditor
         left = max(0, LIMITS["tenant_total"] - auditor.whole.posted()["tenant_total|USD|0|0"])
         for amount in (TOO_MUCH, left + 1):
             asked = PlaceHold(tenant_id, self._new_id(), (leg(amount),), (LIMITS["tenant_total"],))
             said = answer_of(self._run(self._ground.store(0).place(asked)))
             auditor.place(asked.hold_id, words(asked.legs), said)
-        assert said == Answer("refused", "tenant_total", left)
+        if said != Answer("refused", "tenant_total", left):
+            raise AuditError(f"{left} are left, and one more is {said}")
 
 
 def words(legs: Sequence[HoldLeg]) -> Legs:

@@ -23,7 +23,9 @@ def machine_of(
     return type(name, (Simulation,), members)
 
 
-def simulate(machine: type[RuleBasedStateMachine], examples: int, number: int, steps: int = 40, *, shortens: bool = True) -> None:
+def simulate(
+    machine: type[RuleBasedStateMachine], examples: int, number: int, steps: int = 40, *, shortens: bool = True
+) -> None:
     """Run a machine; raises with the shortest steps that break a promise. The same number gives the same run."""
     structlog.configure(processors=[_drop])
     try:
