@@ -116,7 +116,7 @@ class _Reading:
             _expect(member not in self.members, f"{member!r} is a member already")
             self.members.add(member)
         level = 1 + max(self.levels.get(member, 0) for member in members)
-        _expect(level <= AUDIT_POLICY_LEVELS_MAX, f"groups lie within each other more than {AUDIT_POLICY_LEVELS_MAX} deep")
+        _expect(level <= AUDIT_POLICY_LEVELS_MAX, f"groups lie more than {AUDIT_POLICY_LEVELS_MAX} deep")
         self.groups[name], self.levels[name] = Group(_threshold(threshold, len(members)), tuple(members)), level
 
     def end(self, words: list[str]) -> None:

@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from processors.budgets import released_event
 from processors.report.build import build
 from processors.report.day import Day, Span, day_of
 from processors.report.figures import Report, Standing, TenantReport
@@ -31,6 +32,7 @@ from tests.support.days import (
     gave_way,
     ids,
     late,
+    let_go,
     limit_event,
     price_book,
     refused,
@@ -126,6 +128,38 @@ async def test_a_hold_that_was_extended_is_no_mismatch(desk: ReportDesk) -> None
     await desk.write(booked(extended(5)))
 
     assert {} == await desk.named()
+
+
+async def test_a_raised_hold_that_is_let_go_is_booked(desk: ReportDesk) -> None:
+    """What EXTENDED voided is no end of it: without the transfers of its RELEASED it is named."""
+    await desk.write(booked(let_go(4)))
+    whole = await desk.named()
+    story = let_go(5)
+    released = story[5].event_id
+    made = booked(story)
+    await desk.write(
+        [each for each in made if not (isinstance(each, LedgerEntry) and each.source_event_id == released)]
+    )
+
+    assert ({}, {"resolutions_are_booked": [attempt_of(story)]}) == (whole, await desk.named())
+
+
+async def test_a_commit_after_a_release_charges_nothing(desk: ReportDesk) -> None:
+    """The first resolution wins, in the ledger, the live state and here: costs that came with it are named."""
+    story = answered(5)
+    placed = story["placed"]
+    assert isinstance(placed, events.BudgetEvent)
+    released = released_event(
+        placed, event_id=event_id(5, "released"), occurred_at=placed.occurred_at, actor="t", reason=""
+    )
+    await desk.write(booked([*list(story.values())[:3], released, *list(story.values())[3:]]))
+
+    assert {"committed_equals_costs": [placed.hold_id]} == await desk.named()
+
+
+def attempt_of(story: Sequence[Event]) -> str:
+    """The attempt of a story."""
+    return next(each.attempt_id for each in story if isinstance(each, events.ProviderAttempt))
 
 
 class Fault(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from processors.budgets import committed_event, expired_event, extended_event
+from processors.budgets import committed_event, expired_event, extended_event, released_event
 from processors.control import Limit
 from processors.ledger import LedgerPoster
 from processors.reaper.closing import closing_events, correction
@@ -85,6 +85,20 @@ def extended(number: int) -> list[Event]:
         amount_nano=amount_nano, lease_until=placed.lease_until or 0,
     )  # fmt: skip
     return [story["received"], story["decision"], placed, raised, *list(story.values())[3:]]
+
+
+def let_go(number: int) -> list[Event]:
+    """A stream that failed after its hold was raised, and used nothing."""
+    received, decision, placed, raised, tried, _, _, completed = extended(number)
+    assert isinstance(raised, events.BudgetEvent)
+    failed = {"input_tokens": 0, "output_tokens": 0, "usage_source": events.UsageSource.NONE}
+    attempt = msgspec.structs.replace(tried, outcome=events.AttemptOutcome.PROVIDER_ERROR, **failed)
+    end = msgspec.structs.replace(completed, kind=events.RequestKind.FAILED, amount_nano=0, **failed)
+    released = released_event(
+        raised, event_id=event_id(number, "released"), occurred_at=tried.occurred_at, actor="gateway/test",
+        reason="provider_error",
+    )  # fmt: skip
+    return [received, decision, placed, raised, attempt, released, end]
 
 
 def expired(number: int) -> list[Event]:
