@@ -20,6 +20,7 @@ from sinks.postgres.report_reads import CLAIMS, read_day
 from streams.log import Partition
 from tests.budget_world import limit_on
 from tests.integration.test_postgres_ledger import Desk
+from tests.support.control import limit_event
 from tests.support.databases import postgres_databases
 from tests.support.days import (
     AMOUNT_NANO,
@@ -33,7 +34,6 @@ from tests.support.days import (
     ids,
     late,
     let_go,
-    limit_event,
     price_book,
     refused,
 )
@@ -349,7 +349,7 @@ async def test_budgets_are_used_as_the_ledger_says(desk: ReportDesk, window: str
     """What was booked by the end of the day; what comes later counts later."""
     limit = limit_on("tenant", "acme", 3 * AMOUNT_NANO, window=window)
     start = 0 if window == "total" else START_MICROS
-    await desk.write([limit_event(limit)])
+    await desk.write([limit_event(limit, occurred_at=START_MICROS - 1)])
     for number, shift in ((1, 0), (2, 0), (3, 2 * DAY_MICROS)):
         await desk.write(booked(_on(limit.limit_id, answered(number), start, shift)))
 

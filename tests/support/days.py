@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from processors.budgets import committed_event, expired_event, extended_event, released_event
-from processors.control import Limit
 from processors.ledger import LedgerPoster
 from processors.reaper.closing import closing_events, correction
 from schemas import events
@@ -141,11 +140,6 @@ def price_book() -> Event:
     """The book with the price of every story."""
     body = {"provider_id": "p1", "version": "1", "prices": []}
     return _control(events.EntityKind.PRICE_BOOK, SYSTEM_TENANT, "p1", body)
-
-
-def limit_event(limit: Limit) -> Event:
-    """A limit as the control plane records it."""
-    return _control(events.EntityKind.LIMIT, limit.tenant_id, limit.limit_id, msgspec.to_builtins(limit))
 
 
 def _control(kind: events.EntityKind, tenant_id: str, entity_id: str, body: object) -> Event:

@@ -70,7 +70,7 @@ async def test_concurrent_requests_do_not_pass_a_session_limit(tmp_path: Path) -
 
 
 async def test_the_first_requests_of_an_unknown_end_user_meet_their_limit(tmp_path: Path) -> None:
-    """#40095: eight first calls at once of a user nobody had seen passed the default budget; nothing is made first here."""
+    """#40095: first calls of a user nobody had seen, at once, passed the default budget; here nothing is made first."""
     held, _ = await cost_of_a_call(tmp_path, user="nobody-yet")
     each_user = msgspec.structs.replace(limit(2 * held, "lim_user", "user", "*"), window="total")
     async with world_of(tmp_path, each_user) as world:
