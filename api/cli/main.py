@@ -76,7 +76,9 @@ def main() -> None:
     try:
         application(sys.argv[1:])()
     except QuaestorError as error:
-        sys.stderr.write(f"quaestor: {error}\n")
+        from api.cli.terminal import visible  # noqa: PLC0415 - as above
+
+        sys.stderr.write(f"quaestor: {visible(str(error))}\n")
         sys.exit(1)
 
 

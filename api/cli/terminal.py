@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -28,9 +29,25 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
+class _Terminal(Console):
+    """A console whose texts command nothing: what others wrote stands in tables and lines as it is spelled."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As Console does, without control characters but those that it makes itself."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
 def terminal() -> Console:
     """Standard output; colours only where a terminal (or FORCE_COLOR) asks for them."""
-    return Console(highlight=False)
+    return _Terminal(highlight=False)
+
+
+def visible(text: str) -> str:
+    """The text with every character spelled that a terminal would not show; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def progress(*, quiet: bool = False) -> Progress:
@@ -59,7 +76,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for position, column in enumerate(columns):
         made.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*(visible(str(cell)) for cell in row))
     return made
 
 
@@ -83,10 +100,10 @@ def bar(percent: int, level: str) -> Text:
 
 def note(message: str) -> None:
     """One line of news on standard error."""
-    Console(stderr=True, highlight=False).print(message)
+    _Terminal(stderr=True, highlight=False).print(message)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with one line on standard error."""
-    sys.stderr.write(f"quaestor: {message}\n")
+    sys.stderr.write(f"quaestor: {visible(message)}\n")
     raise typer.Exit(code)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from processors.audit.note import NoteError, Verifier, parse_vkey
 from schemas.errors import ConfigurationError
-from schemas.limits import AUDIT_POLICY_BYTES_MAX, AUDIT_WITNESSES_MAX
+from schemas.limits import AUDIT_POLICY_BYTES_MAX, AUDIT_POLICY_LEVELS_MAX, AUDIT_WITNESSES_MAX
 
 NONE = "none"
 _SPACE = re.compile(r"[ \t]+")
@@ -83,6 +83,8 @@ class _Reading:
     witnesses: list[KnownWitness] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
     members: set[str] = field(default_factory=set)
+    #: Groups within each group, itself included.
+    levels: dict[str, int] = field(default_factory=dict)
     quorum: str | None = None
 
     def log(self, words: list[str]) -> None:
@@ -113,7 +115,9 @@ class _Reading:
             _expect(self._is_known(member), f"{member!r} is not defined on a line before")
             _expect(member not in self.members, f"{member!r} is a member already")
             self.members.add(member)
-        self.groups[name] = Group(_threshold(threshold, len(members)), tuple(members))
+        level = 1 + max(self.levels.get(member, 0) for member in members)
+        _expect(level <= AUDIT_POLICY_LEVELS_MAX, f"groups lie more than {AUDIT_POLICY_LEVELS_MAX} deep")
+        self.groups[name], self.levels[name] = Group(_threshold(threshold, len(members)), tuple(members)), level
 
     def end(self, words: list[str]) -> None:
         """`quorum <name>|none`."""

@@ -35,13 +35,15 @@ SELECT tenant_id, attempt_id, min(request_id) AS request_id, currency, sum(amoun
 FROM cost
 GROUP BY tenant_id, attempt_id, currency
 """
-#: The one resolution of a hold that counts: the first by offset, and a COMMITTED that came late after EXPIRED.
+#: The one resolution of a hold that counts: the first by offset, or the first COMMITTED that came after an EXPIRED.
 RESOLVED = """
 SELECT DISTINCT ON (tenant_id, hold_id) tenant_id, hold_id, request_id, currency, kind, legs, occurred_at AS at,
     CASE WHEN kind = 'RELEASED' THEN 0 ELSE amount_nano END AS charged_nano
-FROM budget_event
-WHERE kind IN ('COMMITTED', 'RELEASED', 'EXPIRED')
-ORDER BY tenant_id, hold_id, (kind = 'COMMITTED') DESC, log_offset
+FROM (
+    SELECT *, first_value(kind) OVER (PARTITION BY tenant_id, hold_id ORDER BY log_offset) AS first_kind
+    FROM budget_event
+    WHERE kind IN ('COMMITTED', 'RELEASED', 'EXPIRED')) AS resolution
+ORDER BY tenant_id, hold_id, (first_kind = 'EXPIRED' AND kind = 'COMMITTED') DESC, log_offset
 """
 
 #: What each limit allowed, and until when: its amount with every increase it named, which is never too little. Gateways

@@ -59,11 +59,15 @@ FROM (SELECT *, credit_account LIKE 'budget/%/spent' AS is_credit FROM transfer)
 WHERE is_credit OR debit_account LIKE 'budget/%/spent'
 GROUP BY tenant_id, attempt_id, currency, counter
 """
-#: Whether anything was booked when a hold was resolved.
+#: Whether anything was booked when a hold was resolved; EXTENDED voids what was pending, and resolves nothing.
 _IS_BOOKED = """EXISTS (
     SELECT FROM transfer AS booked
     WHERE booked.tenant_id = resolved.tenant_id AND booked.attempt_id = resolved.hold_id
-        AND booked.source_topic = 'quaestor.budgets' AND booked.kind <> 'PENDING')"""
+        AND booked.source_topic = 'quaestor.budgets' AND booked.kind <> 'PENDING'
+        AND NOT EXISTS (
+            SELECT FROM budget_event AS extended
+            WHERE extended.tenant_id = booked.tenant_id AND extended.event_id = booked.source_event_id
+                AND extended.kind = 'EXTENDED'))"""
 
 RULES: tuple[Invariant, ...] = (
     Invariant(

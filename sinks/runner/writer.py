@@ -107,6 +107,9 @@ class Writer:
         outcome = Outcome()
         async with self._one_at_a_time:
             await self._settle(batch, outcome, 0)
+            if outcome.seek:
+                # The store went back: what was set aside there before this process came is set aside again.
+                await self.stand(outcome.seek)
         return outcome
 
     async def stand(self, cursors: Mapping[Partition, int]) -> dict[Partition, Standing]:

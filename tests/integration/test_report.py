@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from processors.budgets import released_event
 from processors.report.build import build
 from processors.report.day import Day, Span, day_of
 from processors.report.figures import Report, Standing, TenantReport
@@ -19,6 +20,7 @@ from sinks.postgres.report_reads import CLAIMS, read_day
 from streams.log import Partition
 from tests.budget_world import limit_on
 from tests.integration.test_postgres_ledger import Desk
+from tests.support.control import limit_event
 from tests.support.databases import postgres_databases
 from tests.support.days import (
     AMOUNT_NANO,
@@ -31,7 +33,7 @@ from tests.support.days import (
     gave_way,
     ids,
     late,
-    limit_event,
+    let_go,
     price_book,
     refused,
 )
@@ -126,6 +128,38 @@ async def test_a_hold_that_was_extended_is_no_mismatch(desk: ReportDesk) -> None
     await desk.write(booked(extended(5)))
 
     assert {} == await desk.named()
+
+
+async def test_a_raised_hold_that_is_let_go_is_booked(desk: ReportDesk) -> None:
+    """What EXTENDED voided is no end of it: without the transfers of its RELEASED it is named."""
+    await desk.write(booked(let_go(4)))
+    whole = await desk.named()
+    story = let_go(5)
+    released = story[5].event_id
+    made = booked(story)
+    await desk.write(
+        [each for each in made if not (isinstance(each, LedgerEntry) and each.source_event_id == released)]
+    )
+
+    assert ({}, {"resolutions_are_booked": [attempt_of(story)]}) == (whole, await desk.named())
+
+
+async def test_a_commit_after_a_release_charges_nothing(desk: ReportDesk) -> None:
+    """The first resolution wins, in the ledger, the live state and here: costs that came with it are named."""
+    story = answered(5)
+    placed = story["placed"]
+    assert isinstance(placed, events.BudgetEvent)
+    released = released_event(
+        placed, event_id=event_id(5, "released"), occurred_at=placed.occurred_at, actor="t", reason=""
+    )
+    await desk.write(booked([*list(story.values())[:3], released, *list(story.values())[3:]]))
+
+    assert {"committed_equals_costs": [placed.hold_id]} == await desk.named()
+
+
+def attempt_of(story: Sequence[Event]) -> str:
+    """The attempt of a story."""
+    return next(each.attempt_id for each in story if isinstance(each, events.ProviderAttempt))
 
 
 class Fault(NamedTuple):
@@ -315,7 +349,7 @@ async def test_budgets_are_used_as_the_ledger_says(desk: ReportDesk, window: str
     """What was booked by the end of the day; what comes later counts later."""
     limit = limit_on("tenant", "acme", 3 * AMOUNT_NANO, window=window)
     start = 0 if window == "total" else START_MICROS
-    await desk.write([limit_event(limit)])
+    await desk.write([limit_event(limit, occurred_at=START_MICROS - 1)])
     for number, shift in ((1, 0), (2, 0), (3, 2 * DAY_MICROS)):
         await desk.write(booked(_on(limit.limit_id, answered(number), start, shift)))
 

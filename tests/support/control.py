@@ -8,11 +8,11 @@ from processors.control import Limit
 from schemas.events import ControlAction, ControlEvent, EntityKind
 
 
-def limit_event(limit: Limit, number: int = 0) -> ControlEvent:
+def limit_event(limit: Limit, number: int = 0, occurred_at: int = 1) -> ControlEvent:
     """The event that sets a limit."""
     return ControlEvent(
         event_id=f"00000000-0000-7000-8000-{number:012d}",
-        occurred_at=1,
+        occurred_at=occurred_at,
         tenant_id=limit.tenant_id,
         actor="cli/0",
         entity_kind=EntityKind.LIMIT,

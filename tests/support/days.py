@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from processors.budgets import committed_event, expired_event, extended_event
-from processors.control import Limit
+from processors.budgets import committed_event, expired_event, extended_event, released_event
 from processors.ledger import LedgerPoster
 from processors.reaper.closing import closing_events, correction
 from schemas import events
@@ -87,6 +86,20 @@ def extended(number: int) -> list[Event]:
     return [story["received"], story["decision"], placed, raised, *list(story.values())[3:]]
 
 
+def let_go(number: int) -> list[Event]:
+    """A stream that failed after its hold was raised, and used nothing."""
+    received, decision, placed, raised, tried, _, _, completed = extended(number)
+    assert isinstance(raised, events.BudgetEvent)
+    failed = {"input_tokens": 0, "output_tokens": 0, "usage_source": events.UsageSource.NONE}
+    attempt = msgspec.structs.replace(tried, outcome=events.AttemptOutcome.PROVIDER_ERROR, **failed)
+    end = msgspec.structs.replace(completed, kind=events.RequestKind.FAILED, amount_nano=0, **failed)
+    released = released_event(
+        raised, event_id=event_id(number, "released"), occurred_at=tried.occurred_at, actor="gateway/test",
+        reason="provider_error",
+    )  # fmt: skip
+    return [received, decision, placed, raised, attempt, released, end]
+
+
 def expired(number: int) -> list[Event]:
     """A request whose gateway was lost: its hold expired, was charged, and closed it."""
     story = answered(number)
@@ -127,11 +140,6 @@ def price_book() -> Event:
     """The book with the price of every story."""
     body = {"provider_id": "p1", "version": "1", "prices": []}
     return _control(events.EntityKind.PRICE_BOOK, SYSTEM_TENANT, "p1", body)
-
-
-def limit_event(limit: Limit) -> Event:
-    """A limit as the control plane records it."""
-    return _control(events.EntityKind.LIMIT, limit.tenant_id, limit.limit_id, msgspec.to_builtins(limit))
 
 
 def _control(kind: events.EntityKind, tenant_id: str, entity_id: str, body: object) -> Event:

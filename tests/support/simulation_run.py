@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.support.simulation import Simulation
 from tests.support.simulation_process import Process
@@ -23,7 +23,9 @@ def machine_of(
     return type(name, (Simulation,), members)
 
 
-def simulate(machine: type[Simulation], examples: int, number: int, steps: int = 40, *, shortens: bool = True) -> None:
+def simulate(
+    machine: type[RuleBasedStateMachine], examples: int, number: int, steps: int = 40, *, shortens: bool = True
+) -> None:
     """Run a machine; raises with the shortest steps that break a promise. The same number gives the same run."""
     structlog.configure(processors=[_drop])
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from processors.audit.policy import PolicyError, parse_policy
 from schemas.errors import ConfigurationError
-from schemas.limits import AUDIT_WITNESSES_MAX
+from schemas.limits import AUDIT_POLICY_LEVELS_MAX, AUDIT_WITNESSES_MAX
 from sinks.audit.witnesses import load_policy, policy_for
 from tests.support.witnesses import AskingLog, cosigner
 
@@ -145,6 +145,14 @@ def test_witnesses_are_bounded() -> None:
 
     with pytest.raises(PolicyError, match=rf"line {AUDIT_WITNESSES_MAX + 1}: there are more than"):
         parse_policy(lines.encode())
+
+
+def test_groups_lie_within_each_other_only_so_deep() -> None:
+    """Thousands of levels are refused by their line, before anybody counts who signed."""
+    groups = (f"group g{level} any {f'g{level - 1}' if level else 'X1'}\n" for level in range(2_000))
+
+    with pytest.raises(PolicyError, match=f"more than {AUDIT_POLICY_LEVELS_MAX} deep"):
+        parse_policy(f"{WITNESSES}{''.join(groups)}quorum g1999".encode())
 
 
 def file_of(folder: Path, text: str) -> Path:

@@ -44,7 +44,7 @@ def world_of(tmp_path: Path, *limits: Limit, answer: Answering | None = None) ->
     return World(tmp_path, answer, state=control_state(limits=limits))
 
 
-async def cost_of_a_call(tmp_path: Path, **fields: int) -> tuple[int, int]:
+async def cost_of_a_call(tmp_path: Path, **fields: object) -> tuple[int, int]:
     """What a call holds, and what it is charged."""
     async with world_of(tmp_path / "cost", limit(10**12)) as world:
         await world.call(body=chat(**fields))
@@ -67,6 +67,17 @@ async def test_concurrent_requests_do_not_pass_a_session_limit(tmp_path: Path) -
         answers = await asyncio.gather(*(world.call(headers=headers) for _ in range(CALLS)))
 
     assert statuses([answer.status for answer in answers]) == {200: 5, 429: CALLS - 5}
+
+
+async def test_the_first_requests_of_an_unknown_end_user_meet_their_limit(tmp_path: Path) -> None:
+    """#40095: first calls of a user nobody had seen, at once, passed the default budget; here nothing is made first."""
+    held, _ = await cost_of_a_call(tmp_path, user="nobody-yet")
+    each_user = msgspec.structs.replace(limit(2 * held, "lim_user", "user", "*"), window="total")
+    async with world_of(tmp_path, each_user) as world:
+        answers = await asyncio.gather(*(world.call(body=chat(user="nobody-yet")) for _ in range(8)))
+        other = await world.call(body=chat(user="somebody-else"))
+
+    assert (statuses([answer.status for answer in answers]), other.status) == ({200: 2, 429: 6}, 200)
 
 
 async def test_a_leaked_reservation_does_not_refuse_later_calls(tmp_path: Path) -> None:

@@ -381,6 +381,26 @@ async def test_a_store_that_is_rebuilt_sets_the_same_records_aside() -> None:
     assert states == ["REDRIVEN", "REDRIVEN", "DISCARDED", "DISCARDED", "QUARANTINED", "PARKED"]
 
 
+async def test_a_store_that_falls_back_under_a_process_sets_the_same_records_aside() -> None:
+    """Of records that were set aside before the process came, and that it reads again behind a gap."""
+    log = MemoryLog(ONE_EACH)
+    store = MemoryStore(refuses=lambda fields: "never" if fields.get("kind") == "RECEIVED" else None)
+    publish(log, requests(0))
+    async with running(log, MemorySink(store)):
+        await until(lambda: at_end(log, store))
+    store.refuses = lambda _: None
+    async with running(log, MemorySink(store)):
+        publish(log, requests(1))
+        await until(lambda: at_end(log, store))
+        store.rows.clear()
+        for cursor in store.cursors.values():
+            cursor.next_offset = 0
+        publish(log, requests(2))
+        await until(lambda: at_end(log, store))
+    assert stored(store) == [2, 3, 4, 5]
+    assert [each.state for each in await letters(store)] == ["QUARANTINED", "PARKED"]
+
+
 def budget(kind: BudgetKind, hold_id: str, number: int) -> OutgoingRecord:
     """A movement of a hold."""
     story = request_story(number)
