@@ -18,6 +18,8 @@ from rich.text import Text
 from schemas.ids import is_uuid
 
 BAR_CHARACTERS = 10
+#: Characters of a line in a file or pipe: ids stay whole, for grep.
+FILE_WIDTH = 160
 COLOURS = {"plain": "cyan", "good": "green", "warning": "yellow", "bad": "red"}
 DataOption = Annotated[
     Path | None,
@@ -30,7 +32,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 def terminal() -> Console:
     """Standard output; colours only where a terminal (or FORCE_COLOR) asks for them."""
-    return Console(highlight=False)
+    return unfolded(Console(highlight=False))
+
+
+def unfolded(console: Console) -> Console:
+    """The console, wide enough for whole ids where nobody's terminal bounds it."""
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    return console
 
 
 def progress(*, quiet: bool = False) -> Progress:
@@ -83,7 +92,7 @@ def bar(percent: int, level: str) -> Text:
 
 def note(message: str) -> None:
     """One line of news on standard error."""
-    Console(stderr=True, highlight=False).print(message)
+    Console(stderr=True, highlight=False).print(message, soft_wrap=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
