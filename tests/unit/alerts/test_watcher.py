@@ -210,7 +210,7 @@ async def test_the_first_refusal_of_a_window_is_told(reason: str, told: str) -> 
 
 
 async def test_a_limit_that_only_tells_tells_of_its_refusals_too() -> None:
-    """Every limit has such thresholds unless it says otherwise: calls too large for what is left may never reach one."""
+    """As every limit does by default; a call too large for what is left may never bring its charges there."""
     usual = limit("team", "search", 100, window="day")
     world = World(usual)
     await world.settle()
