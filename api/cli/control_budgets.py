@@ -114,11 +114,13 @@ def set_limit(
     )
     with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
-        limit = session.refresh().limits.get(limit.limit_id, limit)
+        state = session.refresh()
+        limit = state.limits.get(limit.limit_id, limit)
     if as_json:
         print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
     else:
         note(_sentence(limit))
+    _ask_for_rate(state, currency)
 
 
 def list_limits(
@@ -218,13 +220,18 @@ def profile(
     with control_session(load_settings(data)) as session:
         for limit in limits:
             session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin), reason)  # type: ignore[misc]  # bound now
-        unpriced = currency != CURRENCY and (CURRENCY, currency) not in session.state.rates
+        state = session.state
     if as_json:
         print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now_micros()) for limit in limits]}))
     else:
         for limit in limits:
             note(_sentence(limit))
-    if unpriced:
+    _ask_for_rate(state, currency)
+
+
+def _ask_for_rate(state: control.ControlState, currency: str) -> None:
+    """Say that calls are refused as long as nothing tells what a dollar is in the limit's currency."""
+    if currency not in {CURRENCY, *UNIT_NAMES} and (CURRENCY, currency) not in state.rates:
         note(f"calls wait for an exchange rate: quaestor rate set {CURRENCY} {currency} RATE --dated DAY --source WHO")
 
 

@@ -24,6 +24,7 @@ from api.cli.why import read_story, show_story
 from api.load.calls import mixed_calls
 from api.load.generator import Target
 from api.settings import Settings, load_settings
+from api.verify.run import SCOPES
 from processors.control import Limit, limit_id_of, set_limit
 from schemas.money import NANO_PER_UNIT, format_nano
 from sinks.clickhouse.client import ClickHouse
@@ -75,7 +76,7 @@ def tell(settings: Settings, requests: int) -> bool:
             summary = run_load(Target(settings.gateway_url, keys, CONCURRENCY), calls, file, quiet=False)
         report(summary, requests, as_json=False)
         known = read_answers(answers) or []
-    checks = run_verification(settings, "all", known, quiet=False)
+    checks = run_verification(settings, SCOPES, known, quiet=False)
     show_costs(asyncio.run(read_costs(settings, started_micros)))
     ledger.balance(tenant=TENANT, data=settings.data)
     show_checks(checks)

@@ -5,10 +5,15 @@ A module of this folder offers `register(app)`, which adds its commands to the T
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from schemas.errors import QuaestorError
 
 #: Which module holds which subcommand.
 COMMANDS: dict[str, str] = {
@@ -73,13 +78,25 @@ def main() -> None:
     """Run the command; faults of the product end in one line and exit code 1."""
     from schemas.errors import QuaestorError  # noqa: PLC0415 - keeps `quaestor --help` fast
 
+    # ClickHouse's client logs every try that fails; the line that ends the command says it once.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     try:
         application(sys.argv[1:])()
     except QuaestorError as error:
         from api.cli.terminal import visible  # noqa: PLC0415 - as above
 
-        sys.stderr.write(f"quaestor: {visible(str(error))}\n")
+        sys.stderr.write(f"quaestor: {visible(reason(error))}\n")
         sys.exit(1)
+
+
+def reason(error: QuaestorError) -> str:
+    """One line: why a command ended, and what to do about it."""
+    from schemas.errors import LogUnavailableError, StoreUnavailableError  # noqa: PLC0415 - as above
+
+    said = str(error)
+    if not isinstance(error, LogUnavailableError | StoreUnavailableError) or "`" in said:
+        return said
+    return f"{said.rstrip('.')}; `quaestor status` shows what runs, `quaestor up` starts it"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Drawn
 from rich.text import Text
 
-from api.cli.terminal import COLOURS, bar, table
+from api.cli.terminal import COLOURS, bar, table, unfolded
 from processors.report.figures import Report
 from processors.report.plots import Plot, plots
 from processors.report.words import (
@@ -27,14 +27,9 @@ from processors.report.words import (
     verdict,
 )
 
-#: Characters of a line in a file or pipe: ids stay whole, for grep.
-FILE_WIDTH = 160
-
 
 def show(console: Console, report: Report) -> None:
     """Print the report."""
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
     for each in _parts(report):
         console.print(each, soft_wrap=False)
 
@@ -42,7 +37,7 @@ def show(console: Console, report: Report) -> None:
 def as_text(report: Report) -> str:
     """The report for a file: as printed, without colours."""
     text = StringIO()
-    show(Console(file=text, highlight=False, color_system=None, force_terminal=False), report)
+    show(unfolded(Console(file=text, highlight=False, color_system=None, force_terminal=False)), report)
     return text.getvalue()
 
 

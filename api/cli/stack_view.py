@@ -49,7 +49,7 @@ class StackView:
     def __init__(self, stream: TextIO, *, stopping: bool = False) -> None:
         """Write to this stream, usually standard error."""
         self.message = ""
-        self._done = stopping
+        self._stopping = self._done = stopping
         self._parts: dict[str, Mapping[str, Any]] = {}
         self._console = Console(file=stream, highlight=False)
         self._live = Live(console=self._console, refresh_per_second=8) if self._console.is_terminal else None
@@ -70,6 +70,10 @@ class StackView:
                 self._line(event)
         elif kind == "failed":
             self.message = str(event["message"])
+        elif kind == "stopped" and not self._stopping:
+            self.message = (
+                self.message or "it was stopped while it started: see logs/supervisor.log in the data directory"
+            )
         elif kind in {"done", "stopped"}:
             self._done = True
             if failed := self._failed():

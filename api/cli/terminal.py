@@ -19,6 +19,8 @@ from rich.text import Text
 from schemas.ids import is_uuid
 
 BAR_CHARACTERS = 10
+#: Characters of a line in a file or pipe: ids stay whole, for grep.
+FILE_WIDTH = 160
 COLOURS = {"plain": "cyan", "good": "green", "warning": "yellow", "bad": "red"}
 DataOption = Annotated[
     Path | None,
@@ -40,7 +42,7 @@ class _Terminal(Console):
 
 def terminal() -> Console:
     """Standard output; colours only where a terminal (or FORCE_COLOR) asks for them."""
-    return _Terminal(highlight=False)
+    return unfolded(_Terminal(highlight=False))
 
 
 def visible(text: str) -> str:
@@ -48,6 +50,13 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
+def unfolded(console: Console) -> Console:
+    """The console, wide enough for whole ids where nobody's terminal bounds it."""
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    return console
 
 
 def progress(*, quiet: bool = False) -> Progress:
@@ -100,7 +109,7 @@ def bar(percent: int, level: str) -> Text:
 
 def note(message: str) -> None:
     """One line of news on standard error."""
-    _Terminal(stderr=True, highlight=False).print(message)
+    _Terminal(stderr=True, highlight=False).print(message, soft_wrap=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
-from api.verify.run import Scope, Verification
+from api.verify.run import SCOPES, Scope, Verification
 from processors.parity.checks import Check
 from schemas.errors import ConfigurationError
 
@@ -24,9 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    scope: Annotated[
-        str, typer.Argument(help="parity (stores = log), budgets, ledger, audit, or all.", metavar="SCOPE")
-    ] = "all",
+    scopes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Any of parity (stores = log), budgets, ledger, audit; all when none is named.",
+            metavar="SCOPE",
+            show_default=False,
+        ),
+    ] = None,
     answers: Annotated[
         Path | None, typer.Option(help="Answers file of `quaestor load`: all must be COMPLETED.")
     ] = None,
@@ -37,8 +43,11 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that every store holds what the log says; exit code 0 only when nothing differs."""
+    asked = parse_scopes(scopes or ["all"])
+    if answers is not None and "parity" not in asked:
+        raise ConfigurationError("--answers is compared by parity; name that scope too, or none for all")
     known = read_answers(answers)
-    checks = run_verification(load_settings(data), parse_scope(scope), known, quiet=as_json, deep=deep)
+    checks = run_verification(load_settings(data), asked, known, quiet=as_json, deep=deep)
     ok = all(check.ok for check in checks)
     if as_json:
         listed = [check.as_json() for check in checks]
@@ -48,13 +57,12 @@ def verify(
     raise typer.Exit(0 if ok else 1)
 
 
-def parse_scope(text: str) -> Scope:
-    """The scope a person typed; raises ConfigurationError naming the ones there are."""
-    scopes: tuple[Scope, ...] = ("parity", "budgets", "ledger", "audit", "all")
-    for scope in scopes:
-        if text == scope:
-            return scope
-    raise ConfigurationError(f"there is no scope {text!r}; choose {', '.join(scopes)}")
+def parse_scopes(texts: Sequence[str]) -> frozenset[Scope]:
+    """The scopes a person typed; raises ConfigurationError naming the ones there are."""
+    for text in texts:
+        if text not in {*SCOPES, "all"}:
+            raise ConfigurationError(f"there is no scope {text!r}; choose {', '.join(SCOPES)}, all")
+    return frozenset(SCOPES if "all" in texts else [scope for scope in SCOPES if scope in texts])
 
 
 def read_answers(path: Path | None) -> list[str] | None:
@@ -76,7 +84,7 @@ def _request_id(path: Path, number: int, line: str) -> str:
 
 
 def run_verification(
-    settings: Settings, scope: Scope, answers: list[str] | None, *, quiet: bool, deep: bool = False
+    settings: Settings, scopes: Collection[Scope], answers: list[str] | None, *, quiet: bool, deep: bool = False
 ) -> list[Check]:
     """Run the checks with a progress bar on standard error."""
     with progress(quiet=quiet) as bar:
@@ -85,7 +93,7 @@ def run_verification(
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        return asyncio.run(Verification(settings, show).run(scope, answers, deep=deep))
+        return asyncio.run(Verification(settings, show).run(scopes, answers, deep=deep))
 
 
 def show_checks(checks: list[Check]) -> None:
@@ -96,7 +104,7 @@ def show_checks(checks: list[Check]) -> None:
     ]
     terminal().print(table("Verification", ("", "check", "found", "first difference"), rows, numbers=(2,)))
     if checks and all(each.ok for each in checks):
-        note(f"[green]{len(checks)} checks, nothing differs[/green]")
+        note(f"[green]{len(checks)} {'check' if len(checks) == 1 else 'checks'}, nothing differs[/green]")
     if any(each.name == "requests in the log" and each.actual == 0 for each in checks):
         note("the log is empty: nothing was lost, because nothing was sent; try `quaestor load --requests 100`")
 

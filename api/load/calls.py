@@ -57,8 +57,10 @@ def read_trace(path: Path, speed: float, limit: int | None, model: str, stream_s
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(islice(_rows(path, csv.DictReader(file)), limit or TRACE_ROWS_MAX))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the trace {path}: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the trace {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"cannot read the trace {path}: it is not UTF-8 ({error.reason})") from None
     if not rows:
         raise ConfigurationError(f"the trace {path} has no rows; it needs the columns {', '.join(COLUMNS)}")
     start = rows[0][0]

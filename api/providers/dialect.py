@@ -19,6 +19,8 @@ from schemas.events import Operation
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _NULL = b"null"
 ID_CHARACTERS_MAX = 256
+#: What msgspec raises on bytes that are no JSON: of a text that is not UTF-8 it says so with Python's own error.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _InputDetails(msgspec.Struct):
@@ -128,7 +130,7 @@ def read_usage(raw: bytes) -> Usage | None:
         return None
     try:
         return _usage_of(_usage.decode(raw))
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return None
 
 
@@ -158,7 +160,7 @@ def read_answer(operation: Operation, body: bytes) -> Reading:
             embeddings = _embeddings.decode(body)
             return Reading(usage=read_usage(bytes(embeddings.usage)))
         chat = _decode_chat(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise UpstreamGarbageError("the answer is not the JSON it should be") from error
     if chat.choices is None:
         raise UpstreamGarbageError("the answer has no choices")
@@ -169,7 +171,7 @@ def read_chunk(data: bytes) -> Reading:
     """What one chunk of a stream says; raises UpstreamGarbageError when it is none."""
     try:
         chunk = _decode_chat(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise UpstreamGarbageError("a chunk of the stream is not the JSON it should be") from error
     return _reading(chunk, [choice.delta for choice in chunk.choices or ()])
 
@@ -178,13 +180,13 @@ def finished_choices(data: bytes) -> list[int]:
     """The indexes of the choices that end in a chunk; none where it can't be read."""
     try:
         choices = msgspec.json.decode(data, type=_Ends).choices
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return []
     return [choice.index for choice in choices if choice.finish_reason]
 
 
 def _decode_chat(data: bytes) -> _ChatAnswer:
-    """Strict and fast; where a field has an unexpected type, again without what has one. Raises MsgspecError."""
+    """Strict and fast; where a field has an unexpected type, again without what has one. Raises _UNREADABLE."""
     try:
         return _chat.decode(data)
     except msgspec.ValidationError:
@@ -194,7 +196,7 @@ def _decode_chat(data: bytes) -> _ChatAnswer:
         choices = [_lenient_choice(choice) for choice in msgspec.json.decode(fields["choices"])]
     try:
         usage = _usage.decode(fields.get("usage", _NULL))
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         usage = None
     return _ChatAnswer(choices, None, usage, msgspec.json.decode(fields.get("error", _NULL)))
 
@@ -239,7 +241,7 @@ def read_error(body: bytes) -> tuple[str | None, bool]:
     """The safe word of an error body, and whether the body has OpenAI's shape, so that it may be passed through."""
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except _UNREADABLE:
         return None, False
     error = answer.get("error") if isinstance(answer, dict) else None
     return (None, False) if error is None else (_error_word(error), isinstance(error, dict))

@@ -1,4 +1,4 @@
-"""Runs the checks of one scope against the running stores."""
+"""Runs the checks of some scopes against the running stores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 from api.audit.local import layout_of
 from api.settings import Settings
@@ -42,7 +42,8 @@ from streams.kafka import KafkaReader
 from streams.log import Partition
 from streams.registry import RegistrySchemas
 
-Scope = Literal["parity", "audit", "ledger", "budgets", "all"]
+Scope = Literal["parity", "budgets", "ledger", "audit"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 #: Told what is being done, how far it is and how far it goes.
 OnProgress = Callable[[str, int, int], None]
 
@@ -56,16 +57,18 @@ class Verification:
         self._progress = on_progress
         self._codec = Codec(RegistrySchemas(settings.registry_url))
 
-    async def run(self, scope: Scope, answers: Collection[str] | None, *, deep: bool = False) -> list[Check]:
-        """All checks of a scope; `deep` compares every field of every row too, not only ids and money."""
+    async def run(
+        self, scopes: Collection[Scope], answers: Collection[str] | None, *, deep: bool = False
+    ) -> list[Check]:
+        """All checks of the scopes; `deep` compares every field of every row too, not only ids and money."""
         checks: list[Check] = []
-        if scope in {"parity", "all"}:
+        if "parity" in scopes:
             checks += await self.parity(answers, deep=deep)
-        if scope in {"ledger", "all"}:
+        if "ledger" in scopes:
             checks += await self.ledger()
-        if scope in {"budgets", "all"}:
+        if "budgets" in scopes:
             checks.append(await self.budgets())
-        if scope in {"audit", "all"}:
+        if "audit" in scopes:
             checks += await self.audit()
         return checks
 

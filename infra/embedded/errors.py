@@ -76,4 +76,6 @@ def explained(error: OSError, path: Path) -> ConfigurationError:
         return ConfigurationError(f"the disk under {where} is full: free some space (1 GiB is plenty) and run it again")
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return ConfigurationError(f"{where} can't be written: choose another folder with --data or QUAESTOR_DATA")
+    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+        return ConfigurationError(f"{where} is no folder: choose another one with --data or QUAESTOR_DATA")
     return ConfigurationError(f"{where}: {error.strerror or error}")

@@ -120,7 +120,8 @@ class Stack:
             finally:  # a fault, or an interrupt of this thread
                 if not all(each.done() and not each.exception() for each in started):
                     self._give_up(started)
-        faults = [fault for each in started if (fault := each.exception()) is not None]
+        # One that had not begun is cancelled, and has no reason of its own.
+        faults = [fault for each in started if not each.cancelled() and (fault := each.exception()) is not None]
         # Those that were given up because of another's fault say so, and are not the reason.
         for fault in sorted(faults, key=lambda fault: isinstance(fault, GivenUpError)):
             raise fault

@@ -105,7 +105,8 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
     """
     if not limit.guards:
         return None
-    held_to = next((one for one in limit.guards if refusal_reason(one) == event.reason), WHOLE)
+    holding = (one for one in limit.guards if one.action != "notify")
+    held_to = next((one for one in holding if refusal_reason(one) == event.reason), WHOLE)
     at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
     asked, left, at = (
         format_amount(nano, leg.currency) for nano in (leg.amount_nano, event.remaining_nano or 0, at_nano)

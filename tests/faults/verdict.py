@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from api.verify.run import Verification
+from api.verify.run import SCOPES, Verification
 from processors.parity.checks import Check
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
@@ -56,7 +56,7 @@ async def judge(world: World, stores: Sequence[str] = STORES) -> dict[str, Verdi
         late = await _late(world, stores)
         if late:
             return {store: late.get(store, Verdict()) for store in stores}
-        checks = await Verification(world.settings, lambda *_: None).run("all", None, deep=True)
+        checks = await Verification(world.settings, lambda *_: None).run(SCOPES, None, deep=True)
         verdicts = {store: Verdict() for store in stores}
         for check in checks:
             store = STORE_OF_CHECK.get(check.name.split(" ", 1)[0], stores[0])

@@ -209,6 +209,15 @@ async def test_the_first_refusal_of_a_window_is_told(reason: str, told: str) -> 
     assert [[(guarded.limit_id, told)], []] == found
 
 
+async def test_a_limit_that_only_tells_tells_of_its_refusals_too() -> None:
+    """As every limit does by default; a call too large for what is left may never bring its charges there."""
+    usual = limit("team", "search", 100, window="day")
+    world = World(usual)
+    await world.settle()
+    world.watcher.note(refused(usual, "budget_exceeded"), 0)
+    assert [(usual.limit_id, "100%")] == await world.look()
+
+
 async def test_a_threshold_is_told_once_by_refusal_or_by_charge() -> None:
     """Both are the same alert."""
     blocked = limit("team", "search", 100, window="total", thresholds=(Threshold(percent=80, action="block"),))

@@ -168,6 +168,17 @@ def test_a_budget_set_again_is_one_budget(commands: Control) -> None:
     assert (["12.50"], 2) == ([row["amount"] for row in commands.json("budget", "list")["limits"]], commands.events())
 
 
+def test_a_limit_in_a_currency_without_rate_says_what_is_missing(commands: Control) -> None:
+    """Calls under it would be refused until there is one; of dollars and tokens nothing is said."""
+    for unit in ("EUR", "USD", "tokens"):
+        result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "1", "--unit", unit))
+        assert ("quaestor rate set USD EUR" in result.stderr) == (unit == "EUR")
+
+    commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
+    result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "2", "--unit", "EUR"))
+    assert "rate set" not in result.stderr
+
+
 def test_a_budget_may_stand_on_a_key(commands: Control) -> None:
     """A limit on a key names it, and goes with `budget remove`."""
     created = key(commands)

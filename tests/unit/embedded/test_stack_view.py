@@ -53,6 +53,17 @@ def test_a_part_that_came_back_is_forgiven() -> None:
     assert view.good
 
 
+def test_a_start_that_was_stopped_is_not_good() -> None:
+    """Also when nobody says why; a stop that was asked for is."""
+    with StackView(io.StringIO()) as started, StackView(io.StringIO(), stopping=True) as ended:
+        for view in (started, ended):
+            view.show(step("kafka", "stopped"))
+            view.show({"event": "stopped"})
+
+    assert (False, True) == (started.good, ended.good)
+    assert "supervisor.log" in started.message
+
+
 def test_an_end_without_done_is_not_good() -> None:
     """A supervisor that ended while starting did not start."""
     with StackView(io.StringIO()) as view:

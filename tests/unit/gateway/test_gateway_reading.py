@@ -17,6 +17,7 @@ from schemas.events import Operation
 from schemas.limits import SSE_LINE_BYTES_MAX
 from tests.support.gateway_answers import chat_body, chunk
 
+NOT_UTF_8 = b'{"id":"\xff","choices":[]}'
 USAGES: list[tuple[dict[str, Any], Usage | None]] = [
     ({"prompt_tokens": 5, "completion_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
     ({"prompt_tokens": 5}, Usage(input_tokens=5)),
@@ -61,11 +62,18 @@ def test_content_as_a_list_is_no_garbage() -> None:
     assert reading.written > 0
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b"<html>", b'{"choices":5}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b"<html>", b'{"choices":5}', b"[" * 100_000, NOT_UTF_8])
 def test_what_is_no_answer_is_garbage(body: bytes) -> None:
     """Only an answer without its main part."""
     with pytest.raises(UpstreamGarbageError):
         read_answer(Operation.CHAT_COMPLETIONS, body)
+
+
+@pytest.mark.parametrize("data", [b"<html>", b"[" * 100_000, NOT_UTF_8], ids=["no JSON", "deep", "no UTF-8"])
+def test_what_is_no_chunk_is_garbage(data: bytes) -> None:
+    """A text that is not UTF-8 too: its chunks before are charged, as with any other garbage."""
+    with pytest.raises(UpstreamGarbageError):
+        read_chunk(data)
 
 
 def test_a_chunk_says_what_was_written() -> None:
@@ -102,6 +110,7 @@ def test_tool_calls_count_as_written() -> None:
         (b'{"detail":"x"}', (None, False)),
         (b"[]", (None, False)),
         (b"<html>", (None, False)),
+        (NOT_UTF_8, (None, False)),
     ],
 )
 def test_an_error_gives_a_safe_word_only(body: bytes, expected: tuple[str | None, bool]) -> None:

@@ -144,9 +144,10 @@ async def test_comments_are_forwarded_once_the_answer_has_begun(tmp_path: Path) 
         ((UpstreamTruncatedError(),), AttemptOutcome.TRUNCATED),
         ((UpstreamTimeoutError(),), AttemptOutcome.TIMEOUT),
         ((b"data: not json\n\n",), AttemptOutcome.INVALID_RESPONSE),
+        ((b'data: {"id":"\xff"}\n\n',), AttemptOutcome.INVALID_RESPONSE),
         ((b'data: {"error":{"code":"server_error","message":"x"}}\n\n',), AttemptOutcome.PROVIDER_ERROR),
     ],
-    ids=["ends", "breaks", "stalls", "garbage", "error"],
+    ids=["ends", "breaks", "stalls", "garbage", "no UTF-8", "error"],
 )
 async def test_a_stream_that_breaks_ends_with_an_error_event(
     tmp_path: Path, pieces: tuple[bytes | Exception, ...], outcome: AttemptOutcome
