@@ -17,16 +17,17 @@ from sinks.redis.sink import RedisSink
 from tests.support.hold_auditor import AuditError
 from tests.support.hold_ground_valkey import ValkeyGround
 from tests.support.hold_machine import STEPS, audited, machine_on
+from tests.support.hold_world import TENANTS, Fate, HoldWorld
 from tests.support.simulation_run import simulate
 from tests.valkey import Valkey, running
 
 SEED = int(os.environ.get("HOLD_SEED", "20261121"))
 EXAMPLES = int(os.environ.get("HOLD_EXAMPLES", "30"))
 MUTANT_EXAMPLES = 200
+NO_TOMBSTONE = ("confirm", "if status == 'd' then return 'D' end", "")
 #: A script, what stands in it, what stands there instead.
 MUTANTS = {
     "no pin": ("confirm", "redis.call('HSET', KEYS[3], ARGV[2], 'p' .. string.sub(entry, 2))", ""),
-    "no tombstone": ("confirm", "if status == 'd' then return 'D' end", ""),
     "any generation": ("confirm", "slot[1] ~= ARGV[1] or slot[2] ~= '1'", "not slot[1]"),
     "one limit": (
         "place",
@@ -74,6 +75,28 @@ def test_every_answer_is_allowed_on_a_real_server(valkey: Valkey) -> None:
     """With FLUSHALL, restarts from an older file, snapshots, and sinks that die between slots and gate."""
     machine = machine_on(partial(ValkeyGround, valkey))
     audited(machine, EXAMPLES, SEED, "tests/integration/test_hold_machine_valkey.py", shortens=False)
+
+
+def fall_away(ground: ValkeyGround) -> None:
+    """A hold falls away, another takes its room, and both are confirmed: too rare for chance."""
+    world = HoldWorld(ground)
+    try:
+        for _ in range(2):
+            world.ask(TENANTS[0], 0, ("tenant_total",), 40, Fate.HEARD)
+            world.record_placed(world.calls[-1], Fate.HEARD)
+            world.pass_overlay_time()
+        for call in reversed(world.calls):
+            world.confirm(call, Fate.HEARD)
+        world.end()
+    finally:
+        world.close()
+
+
+def test_a_forgotten_tombstone_is_caught(valkey: Valkey) -> None:
+    """The same steps are sound on the script as it is."""
+    fall_away(ValkeyGround(valkey))
+    with pytest.raises(AuditError, match="overspend: 80 of 60"):
+        fall_away(Broken(valkey, *NO_TOMBSTONE))
 
 
 @pytest.mark.parametrize("name", MUTANTS)
