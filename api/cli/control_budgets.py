@@ -36,7 +36,7 @@ from processors.control import (
     usual_thresholds,
 )
 from processors.control.entities import Scope, Window
-from schemas.money import currency_of, format_amount, parse_amount, unit_name
+from schemas.money import UNIT_NAMES, currency_of, format_amount, parse_amount, unit_name
 
 APPROVAL_BYTES = 18
 
