@@ -145,7 +145,7 @@ async def test_a_raised_hold_that_is_let_go_is_booked(desk: ReportDesk) -> None:
 
 
 async def test_a_commit_after_a_release_charges_nothing(desk: ReportDesk) -> None:
-    """The first resolution wins, in the ledger, the live state and here: costs that came with it are named."""
+    """The first resolution wins, here as in the ledger: its costs are named, and the request that was told of them."""
     story = answered(5)
     placed = story["placed"]
     assert isinstance(placed, events.BudgetEvent)
@@ -154,7 +154,10 @@ async def test_a_commit_after_a_release_charges_nothing(desk: ReportDesk) -> Non
     )
     await desk.write(booked([*list(story.values())[:3], released, *list(story.values())[3:]]))
 
-    assert {"committed_equals_costs": [placed.hold_id]} == await desk.named()
+    assert {
+        "committed_equals_costs": [placed.hold_id],
+        "completed_equals_attempts": [placed.request_id],
+    } == await desk.named()
 
 
 def attempt_of(story: Sequence[Event]) -> str:
