@@ -17,7 +17,7 @@ from sinks.redis.keys import slot_keys
 from sinks.redis.reads import RedisReads
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
-from sinks.redis.slots import slot_event
+from sinks.redis.slot_event import slot_event
 from sinks.redis.snapshots import MemorySnapshots
 from sinks.redis.snapshotter import Draft
 from sinks.redis.store import RedisHoldStore
