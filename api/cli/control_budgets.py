@@ -115,12 +115,7 @@ def set_limit(
     with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
         state = session.refresh()
-        limit = state.limits.get(limit.limit_id, limit)
-    if as_json:
-        print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
-    else:
-        note(_sentence(limit))
-    _ask_for_rate(state, currency)
+    _show_set(state, state.limits.get(limit.limit_id, limit), as_json=as_json)
 
 
 def list_limits(
@@ -227,6 +222,15 @@ def profile(
         for limit in limits:
             note(_sentence(limit))
     _ask_for_rate(state, currency)
+
+
+def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> None:
+    """The limit as it is now, and what it still waits for."""
+    if as_json:
+        print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
+    else:
+        note(_sentence(limit))
+    _ask_for_rate(state, limit.currency)
 
 
 def _ask_for_rate(state: control.ControlState, currency: str) -> None:
