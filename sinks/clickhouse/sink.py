@@ -4,7 +4,7 @@ A batch's rows are made ready for sending first: whatever our code makes of a re
 it for good. Then a batch becomes one plan per topic, pinned in Postgres together with its exclusions; each plan is one
 insert under its token; then the cursors move. Whatever dies in between leaves a plan open, and whoever owns one of its
 partitions next inserts exactly the same rows again under the same token, which ClickHouse drops where it has them
-(plans.py).
+(plans.py). It drops them too where it noted the token and then failed, so what was repeated is counted.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, takes_columns=Tru
 #: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
 #: migrations.WINDOW_INSERTS at three inserts a second, also of two processes, and migrations.WINDOW_SECONDS.
 TRUSTED_AGE_SECONDS = 1_200
+#: An insert of an earlier try may note its token this long before its rows are seen; nothing is repaired before.
+DROPPED_AGE_SECONDS = 10
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 4
 WRITERS = {topic: NativeWriter(table) for topic, table in TABLES.items()}
@@ -109,7 +111,7 @@ class ClickHouseSink(Sink):
         left_open = await self._plans.left_open(self.projection, partitions)
         if left_open:
             log.info("plans_recovered", sink=self.projection, plans=len(left_open))
-            await self._insert_all(left_open, AtHand())
+            await self._insert_all(left_open, AtHand(), repeated=True)
             await self._plans.settle(self.projection, left_open, epochs)
         for plan in left_open:
             cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
@@ -132,7 +134,7 @@ class ClickHouseSink(Sink):
                 spans = _trimmed(spans, planned.held)
                 continue
             with steps.step("insert"):
-                await self._insert_all(planned.plans, at_hand)
+                await self._insert_all(planned.plans, at_hand, repeated=planned.left_open)
             with steps.step("settle"):
                 await self._plans.settle(self.projection, planned.plans, self._epochs)
             settled = {piece.partition: piece.next_offset for plan in planned.plans for piece in plan.pieces}
@@ -198,9 +200,10 @@ class ClickHouseSink(Sink):
         block = WRITERS[topic].block(pieces) if count else None
         return Prepared(count, block, TABLES[topic].columns_of(pieces) if count and block is None else [])
 
-    async def _insert_all(self, plans: Sequence[Plan], at_hand: AtHand) -> None:
-        """Insert plans beside each other; raises as `write` does."""
-        outcomes = await asyncio.gather(*(self._insert_once(plan, at_hand) for plan in plans), return_exceptions=True)
+    async def _insert_all(self, plans: Sequence[Plan], at_hand: AtHand, *, repeated: bool) -> None:
+        """Insert plans beside each other, `repeated` when they may have been before; raises as `write` does."""
+        inserts = (self._insert_once(plan, at_hand, repeated=repeated) for plan in plans)
+        outcomes = await asyncio.gather(*inserts, return_exceptions=True)
         for plan, outcome in zip(plans, outcomes, strict=True):
             if isinstance(outcome, Exception) and not isinstance(outcome, QuaestorError):
                 # Of no record in particular, as far as anybody can tell now: nothing sound may be blamed.
@@ -208,9 +211,30 @@ class ClickHouseSink(Sink):
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _insert_once(self, plan: Plan, at_hand: AtHand) -> None:
+    async def _insert_once(self, plan: Plan, at_hand: AtHand, *, repeated: bool) -> None:
         if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):
             await self._insert(plan, at_hand)
+            if repeated:
+                await self._keep_whole(plan, at_hand)
+
+    async def _keep_whole(self, plan: Plan, at_hand: AtHand) -> None:
+        """Insert by offset what a repeat was to bring and did not; raises StoreUnavailableError while that is open.
+
+        ClickHouse notes a token before the rows are in place. A full disk in between, or a part that is broken at the
+        next start, leaves the token alone, and every repeat is dropped.
+        """
+        counted, planned = await self._counted(plan)
+        if counted >= planned:
+            return
+        if plan.age_seconds < DROPPED_AGE_SECONDS:
+            raise StoreUnavailableError(f"{planned - counted} rows of the plan {plan.token} are not to be seen yet")
+        log.error("plan_was_dropped", sink=self.projection, token=plan.token, rows=planned - counted)
+        for piece in plan.pieces:
+            records = await self._records(piece, at_hand.spans.get(piece.partition))
+            span = Span(piece.partition, piece.topic_id, piece.first_offset, piece.next_offset)
+            await redrive_rows(self._clickhouse, self.projection, span, records)
+        if await self._counted(plan) != (planned, planned):
+            raise StoreUnavailableError(f"ClickHouse drops rows of the plan {plan.token}")
 
     async def _insert(self, plan: Plan, at_hand: AtHand) -> None:
         table, rows = TABLES[plan.topic], await self._rows(plan, at_hand)
@@ -229,6 +253,17 @@ class ClickHouseSink(Sink):
 
     async def _is_there(self, plan: Plan) -> bool:
         """Whether an old plan's rows are in the table; raises IntegrityError when only some are."""
+        counted, expected = await self._counted(plan)
+        if counted not in {0, expected}:
+            raise IntegrityError(
+                f"{counted} of {expected} rows of the old plan {plan.token} are there: rebuild its months"
+            )
+        if counted:
+            log.warning("old_plan_found", sink=self.projection, token=plan.token, rows=counted)
+        return counted > 0
+
+    async def _counted(self, plan: Plan) -> tuple[int, int]:
+        """Rows of a plan that are in the table, and rows that it has."""
         table = TABLES[plan.topic]
         counted = expected = 0
         for piece in plan.pieces:
@@ -243,13 +278,7 @@ class ClickHouseSink(Sink):
                 },
             )
             counted += int(rows[0][0])
-        if counted not in {0, expected}:
-            raise IntegrityError(
-                f"{counted} of {expected} rows of the old plan {plan.token} are there: rebuild its months"
-            )
-        if counted:
-            log.warning("old_plan_found", sink=self.projection, token=plan.token, rows=counted)
-        return counted > 0
+        return counted, expected
 
 
 def _refuse(batch: Batch) -> None:

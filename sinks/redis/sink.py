@@ -323,8 +323,7 @@ class RedisSink:
             return await self._slots.claim(tenant_id, owner)
 
         slots = dict(zip(tenants, await in_groups(tenants, one), strict=True))
-        lost = loss(self._client.run_id, gate, before, slots)
-        if lost:
+        if lost := loss(self._client.run_id, gate, before, slots):
             return await self._begin(number, gate, owner, slots, lost)
         there = {tenant_id: slot.cursor for tenant_id, slot in slots.items() if slot.cursor is not None}
         owned = self._owned[number] = Owned(number, owner, gate.cursor or 0, there, first_offset=gate.cursor or 0)

@@ -241,6 +241,30 @@ async def test_trap_a_run_again_after_delete_inserts_nothing(world: World) -> No
     assert 0 == (await counted(world))[0]
 
 
+@pytest.mark.parametrize("left", [0, 20], ids=["none", "some"])
+async def test_an_open_plan_whose_token_outlived_its_rows_is_made_whole(world: World, left: int) -> None:  # noqa: F811
+    """As a full disk or a broken part leaves it: the repeat is dropped, the rows go in by offset, each once."""
+    await crashed(world, part(0, 30))
+    for table in ("costs", "rollup_cost_hourly"):
+        await world.client.command(f"ALTER TABLE {world.database}.{table} DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    if left:
+        await insert(world, part(0, left), "what is left")
+    world.plans.age_seconds = sink_module.DROPPED_AGE_SECONDS
+    await write(world, part(0, 40))
+
+    assert whole(40) == await counted(world)
+
+
+async def test_rows_that_may_still_come_are_waited_for(world: World) -> None:  # noqa: F811
+    """A plan of this moment may be on its way: nothing is repaired, nothing is settled."""
+    await crashed(world, part(0, 30))
+    await world.client.command(f"ALTER TABLE {world.database}.costs DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    with pytest.raises(StoreUnavailableError, match="30 rows"):
+        await claim(world.sink(), part(0, 30))
+
+    assert 0 == (await counted(world))[0]
+
+
 async def test_another_version_of_the_projection_has_tokens_of_its_own(world: World) -> None:  # noqa: F811
     """The version stands in every token: what one version's tokens cover, another version inserts."""
     await write(world, part(0, 30))
