@@ -120,7 +120,8 @@ def _reaper(settings: Settings, monitor: Monitor) -> Work:
 def _health(settings: Settings, monitor: Monitor) -> Work:
     from streams.agents.run import run_health  # noqa: PLC0415 - faust is loaded only where it runs
 
-    return lambda stop: run_health(settings.kafka_bootstrap, _codec(settings), monitor, stop, settings.data)
+    bootstrap, membership = settings.kafka_bootstrap, _membership(settings)
+    return lambda stop: run_health(bootstrap, _codec(settings), monitor, stop, settings.data, membership)
 
 
 def _guardrails(settings: Settings, monitor: Monitor) -> Work:

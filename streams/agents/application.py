@@ -13,12 +13,16 @@ from typing import Any
 from faust import App
 
 from streams.agents.consumer import Transport
+from streams.log import Membership
 
 CONCURRENCY = 1
 COMMIT_SECONDS = 2.0
+HEARTBEATS_PER_SESSION = 5
+#: Faust's own; it refuses a session that is longer.
+REQUEST_SECONDS_MIN = 90.0
 
 
-def faust_application(name: str, bootstrap: str, data: Path) -> Any:
+def faust_application(name: str, bootstrap: str, data: Path, membership: Membership) -> Any:
     """An application `stream-<name>` in the running loop: creates no topics, serves no page, keeps nothing on disk."""
     folder = data / "faust"
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +34,10 @@ def faust_application(name: str, bootstrap: str, data: Path) -> Any:
         datadir=folder,
         processing_guarantee="at_least_once",
         broker_commit_interval=COMMIT_SECONDS,
+        broker_request_timeout=max(REQUEST_SECONDS_MIN, membership.session_seconds),
+        broker_session_timeout=membership.session_seconds,
+        broker_heartbeat_interval=membership.session_seconds / HEARTBEATS_PER_SESSION,
+        consumer_group_instance_id=membership.instance or None,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,

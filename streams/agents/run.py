@@ -10,15 +10,18 @@ from schemas.errors import LogUnavailableError
 from streams.agents.application import faust_application
 from streams.agents.provider_health import provider_health
 from streams.codec import Codec
+from streams.log import Membership
 from streams.monitor import Monitor
 from streams.waiting import prepared
 
 
-async def run_health(bootstrap: str, codec: Codec, monitor: Monitor, stop: asyncio.Event, data: Path) -> None:
+async def run_health(
+    bootstrap: str, codec: Codec, monitor: Monitor, stop: asyncio.Event, data: Path, membership: Membership
+) -> None:
     """Watch providers on Kafka until `stop`; raises LogUnavailableError when Faust gave up."""
     if not await prepared(codec, monitor, stop):
         return
-    application = faust_application("health", bootstrap, data)
+    application = faust_application("health", bootstrap, data, membership)
     provider_health(application, codec, monitor)
     await run_application(application, monitor, stop)
 

@@ -1,8 +1,10 @@
-"""The Faust agent on a real Kafka: attempts in, the health of closed windows out."""
+"""The Faust agent on a real Kafka: attempts in, the health of closed windows out, and its place after a crash."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from schemas.topics import ATTEMPTS, HEALTH
 from streams.agents.run import run_health
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaPublisher, KafkaReader
-from streams.log import OutgoingRecord
+from streams.log import Membership, OutgoingRecord
 from streams.monitor import Monitor
 from streams.records import event_of, outgoing
 from tests.support.events import attempt
+from tests.support.health_program import MEMBERSHIP
 from tests.support.kafka_server import fresh_product_topics
 
 pytestmark = pytest.mark.stack
@@ -34,6 +37,15 @@ CODEC = Codec(LocalSchemas())
 def bootstrap() -> str:
     """A broker with nothing on our topics."""
     return fresh_product_topics()
+
+
+async def until_running(task: asyncio.Task[None], monitor: Monitor) -> None:
+    """Wait until it has its partitions."""
+    deadline = time.monotonic() + SECONDS
+    while monitor.status()["state"] != "running":
+        assert not task.done()
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def window_with_room() -> int:
@@ -82,12 +94,8 @@ async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path, monk
     """Counts, errors, latency and state of the attempts, decoded with our codec; nonsense is passed over."""
     monkeypatch.setattr(windows, "WINDOW_MICROS", WINDOW_MICROS)
     monitor, stop = Monitor("stream-health"), asyncio.Event()
-    running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path))
-    deadline = time.monotonic() + SECONDS
-    while monitor.status()["state"] != "running":
-        assert not running.done()
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path, Membership()))
+    await until_running(running, monitor)
     start = await window_with_room()
     await asyncio.to_thread(publish_calls, bootstrap, start)
 
@@ -99,3 +107,20 @@ async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path, monk
     assert health.state is HealthState.DEGRADED
     assert 19_000 <= health.latency_p50_micros <= 20_000
     assert monitor.status()["missed"] >= CALLS
+
+
+async def test_a_restarted_agent_does_not_wait_for_its_old_session(bootstrap: str, tmp_path: Path) -> None:
+    """The one before it was killed: it neither left the group nor ran into its session's end."""
+    command = [sys.executable, "-m", "tests.support.health_program", bootstrap, str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        said = await asyncio.to_thread(killed.stdout.readline)
+        killed.kill()
+    assert said == b"running\n"
+    monitor, stop = Monitor("stream-health"), asyncio.Event()
+    running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path, MEMBERSHIP))
+
+    await until_running(running, monitor)
+
+    stop.set()
+    await asyncio.wait_for(running, SECONDS)
