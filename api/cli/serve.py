@@ -11,13 +11,13 @@ from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import structlog
 import typer
 
 from api.cli.terminal import DataOption
 from api.settings import Settings, load_settings
 from schemas.money import parse_nano
 from streams.codec import Codec
+from streams.diagnostics import configure_diagnostics
 from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
@@ -305,17 +305,7 @@ def simulator(
 
 def begin(settings: Settings, name: str) -> Monitor:
     """Set up logging of this process and start its monitor."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
-        logger_factory=structlog.PrintLoggerFactory(),
-    )
+    configure_diagnostics(LEVELS[settings.log_level])
     logging.basicConfig(level=logging.WARNING)
     monitor = Monitor(name, settings.monitor_port)
     monitor.start()

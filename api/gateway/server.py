@@ -27,6 +27,7 @@ from api.gateway.options import GatewayOptions
 from api.gateway.readiness import STATUS_SUFFIX, fresh_files
 from api.gateway.worker import listening_socket, serve
 from schemas.errors import ConfigurationError
+from streams.diagnostics import configure_diagnostics
 from streams.monitor import Monitor
 
 log = structlog.get_logger(__name__)
@@ -85,15 +86,7 @@ def _run_worker(
 
 def _worker_main(options: GatewayOptions, listener: socket.socket, parent: Connection) -> None:
     """The body of a worker process: it logs as its parent does."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(options.log_level.upper())),
-    )
+    configure_diagnostics(logging.getLevelName(options.log_level.upper()))
     _run_worker(options, listener, Monitor("gateway-worker"), parent, shared=True)
 
 

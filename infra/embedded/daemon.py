@@ -28,6 +28,7 @@ from infra.embedded.secret_files import secrets_folder
 from infra.embedded.servers.clickhouse import python_path
 from infra.embedded.supervisor import Plan, Supervisor
 from schemas.errors import ConfigurationError, QuaestorError
+from streams.diagnostics import configure_diagnostics
 
 LOCK_FILE = "supervisor.lock"
 #: No line for so long means that the supervisor is stuck; downloads tell of every megabyte.
@@ -184,14 +185,7 @@ def decode(text: str) -> Plan:
 
 def main() -> int:
     """The process's entry."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
+    configure_diagnostics()
     plan, descriptor = decode(sys.argv[1]), int(sys.argv[2])
     os.set_blocking(descriptor, False)
     os.set_inheritable(descriptor, False)

@@ -130,7 +130,7 @@ class ServerPart:
         self._deaths.restarts += 1
         try:
             self._stack.restart(self.name)
-        except QuaestorError as error:
+        except (QuaestorError, OSError) as error:  # a full disk, say: the next try may find room
             log.warning("restart_failed", name=self.name, error=str(error))
         return True
 
@@ -210,7 +210,10 @@ class ApplicationPart:
         if not self._deaths.may_start():
             return False
         self._deaths.restarts += 1
-        self.start(variables, tell)
+        try:
+            self.start(variables, tell)
+        except OSError as error:  # as above
+            log.warning("restart_failed", name=self.name, error=str(error))
         return True
 
     def ask_to_stop(self, tell: ProgressCallback) -> None:

@@ -23,6 +23,7 @@ from infra.embedded import applications
 from infra.embedded.control import ControlServer, Listener, Listeners, Request
 from infra.embedded.endpoints import Endpoints, ProcessEntry
 from infra.embedded.environment import Change, compare
+from infra.embedded.errors import explained
 from infra.embedded.fork_server import ForkServer
 from infra.embedded.migration import migrate
 from infra.embedded.parts import ApplicationPart, Part, ServerPart
@@ -168,7 +169,7 @@ class Supervisor:
         """Start what died, each part with its own growing pause."""
         changed = [part for part in self._parts.values() if part.revive(self._environment, self._tell)]
         if changed:
-            self._save()
+            self._save_if_possible()
 
     def _take(self, request: Request) -> None:
         """Called by the control thread: whoever asks follows at once; stopping interrupts whatever goes on."""
@@ -186,8 +187,9 @@ class Supervisor:
         self._listeners.add(request.listener)
         try:
             self._repair(request)
-        except QuaestorError as error:
-            self._listeners.end({"event": "failed", "message": str(error)})
+        except (QuaestorError, OSError) as error:
+            told = explained(error, self._plan.data) if isinstance(error, OSError) else error
+            self._listeners.end({"event": "failed", "message": str(told)})
             return
         self._listeners.end({"event": "done"})
 
@@ -220,8 +222,7 @@ class Supervisor:
         for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
         self._phase = "stopping"
-        with contextlib.suppress(OSError):
-            self._save()
+        self._save_if_possible()
         for order in sorted({part.stop_order for part in self._applications()}):
             together = [part for part in self._applications() if part.stop_order == order]
             for part in together:
@@ -254,6 +255,13 @@ class Supervisor:
         state.write(self._plan.data)
         if self._parts and self._phase != "stopping":
             self._endpoints().write(self._plan.data)
+
+    def _save_if_possible(self) -> None:
+        """As `_save`; a disk that is full for now stops nothing that runs."""
+        try:
+            self._save()
+        except OSError as error:
+            log.warning("state_not_saved", error=str(error))
 
     def _tell(self, step: Progress) -> None:
         event = {"event": "progress", "part": step.part, "state": step.state, "detail": step.detail}

@@ -104,16 +104,16 @@ class RedisSink:
     async def claim(self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]) -> Mapping[Partition, int]:
         """Take ownership; begins a generation for every partition whose state was lost."""
         cursors: dict[Partition, int] = {}
+        claimed: dict[Partition, Owned] = {}
         for partition in partitions:
             topic_id = topic_ids[partition.topic]
             if partition.topic == HEALTH.name:
                 cursors[partition] = await self._health.claim(topic_id)
                 self._health_claimed = True
             else:
-                await self._claim(partition.number, topic_id)
-        budgets = [each for each in partitions if each.topic == BUDGETS.name]
-        await self._go_apart([self._owned[each.number] for each in budgets], topic_ids.get(BUDGETS.name, ""))
-        return cursors | {each: self._owned[each.number].cursor for each in budgets}
+                claimed[partition] = await self._claim(partition.number, topic_id)
+        await self._go_apart(list(claimed.values()), topic_ids.get(BUDGETS.name, ""))
+        return cursors | {partition: owned.cursor for partition, owned in claimed.items()}
 
     async def write(self, batch: Batch) -> None:
         """Apply each span; every slot carries its own cursor, so a repeated batch changes nothing."""

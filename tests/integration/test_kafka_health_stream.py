@@ -112,10 +112,11 @@ async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path, monk
 async def test_a_restarted_agent_does_not_wait_for_its_old_session(bootstrap: str, tmp_path: Path) -> None:
     """The one before it was killed: it neither left the group nor ran into its session's end."""
     command = [sys.executable, "-m", "tests.support.health_program", bootstrap, str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
-        assert killed.stdout is not None
-        said = await asyncio.to_thread(killed.stdout.readline)
-        killed.kill()
+    killed = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    said = await killed.stdout.readline()
+    killed.kill()
+    await killed.wait()
     assert said == b"running\n"
     monitor, stop = Monitor("stream-health"), asyncio.Event()
     running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path, MEMBERSHIP))

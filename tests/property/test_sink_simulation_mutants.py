@@ -105,7 +105,7 @@ class NoRecovery(ClickHouseSink):
         finally:
             self._insert_once = inserting  # type: ignore[method-assign]
 
-    async def _nothing(self, plan: Plan, at_hand: AtHand) -> None:
+    async def _nothing(self, plan: Plan, at_hand: AtHand, *, repeated: bool) -> None:
         """Insert nothing."""
 
 
