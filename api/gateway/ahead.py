@@ -3,7 +3,8 @@
 A group that ends a request goes to several partitions; `kill -9` between them would leave a cost without its COMMITTED.
 So the group is written here before it is published. A write without fsync outlives the process (not the machine: then
 the lease ends the hold). The next process claims the file like any spool and publishes its groups again; ids make what
-was recorded already harmless. A file whose groups are all acknowledged is emptied, or removed once it has grown.
+was recorded already harmless. A file whose groups are all acknowledged is emptied, or removed once it has grown. A group
+that neither Kafka nor the spool took stands here alone: its file is left, for this process to publish again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class AheadFile:
     descriptor: int
     size_bytes: int = 0
     open_groups: int = 0
+    #: Whether a group of it was recorded nowhere else.
+    is_left: bool = False
 
 
 class Ahead:
@@ -35,10 +38,26 @@ class Ahead:
         """`owner` names the process, uniquely among those that live; a file is left behind at `bytes_max`."""
         self._directory, self._owner, self._bytes_max = directory, owner, bytes_max
         self._current: AheadFile | None = None
+        self._left: list[AheadFile] = []
         self._serial = 0
 
+    @property
+    def has_left(self) -> bool:
+        """Whether groups wait here to be published again."""
+        return bool(self._left)
+
+    def left(self) -> list[Path]:
+        """Left files of which no group is under way any more, oldest first: publish them, then call `drained`."""
+        return [file.path for file in self._left if not file.open_groups]
+
+    def drained(self, path: Path) -> None:
+        """Forget a left file whose groups are all recorded."""
+        for file in [file for file in self._left if file.path == path]:
+            self._left.remove(file)
+            self._remove(file)
+
     def write(self, group: Group) -> AheadFile:
-        """Keep a group; hand the file to `done` when the group is recorded. Raises SpoolFullError."""
+        """Keep a group; hand the file to `done` when the group is recorded, else to `leave`. Raises SpoolFullError."""
         frame = encode_group(group)
         try:
             file = self._opened()
@@ -55,7 +74,7 @@ class Ahead:
     def done(self, file: AheadFile) -> None:
         """A group of the file is recorded elsewhere."""
         file.open_groups -= 1
-        if file.open_groups:
+        if file.open_groups or file.is_left:
             return
         if file is self._current and file.size_bytes < self._bytes_max:
             os.ftruncate(file.descriptor, 0)
@@ -63,9 +82,20 @@ class Ahead:
         else:
             self._remove(file)
 
+    def leave(self, file: AheadFile) -> None:
+        """A group of the file was recorded nowhere else; no further group goes into it."""
+        file.open_groups -= 1
+        if not file.is_left:
+            file.is_left = True
+            self._left.append(file)
+        if file is self._current:
+            self._current = None
+
     def close(self) -> None:
-        """Let go; a file with groups under way stays, and is claimed by the next process."""
-        file, self._current = self._current, None
+        """Let go; files that are left or have groups under way stay, and are claimed by the next process."""
+        for left in self._left:
+            os.close(left.descriptor)
+        file, self._current, self._left = self._current, None, []
         if file is not None and not file.open_groups:
             self._remove(file)
         elif file is not None:

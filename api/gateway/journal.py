@@ -100,7 +100,7 @@ class Journal:
             return STARTING
         if self.away:
             return LOG_AWAY
-        if not self._claims_drained or self._spool.size_bytes:
+        if not self._claims_drained or self._spool.size_bytes or self._ahead.has_left:
             return DRAINING
         return None
 
@@ -117,14 +117,20 @@ class Journal:
         if not self.away and not self._spool.size_bytes and self._schemas_known():
             file = self._ahead.write(events)
             try:
-                await self._recorder.record(events, traceparent)
-            except LogUnavailableError:
-                self._failed_at = time.monotonic()
-                await self._spool.append(events)
-            # Cancelled or refused, it stays in the file: the next process tries again.
+                await self._record_or_spool(events, traceparent)
+            except BaseException:  # refused, cancelled, or no room: the log may have half of it, the file has it whole
+                self._ahead.leave(file)
+                raise
             self._ahead.done(file)
             return
         await self._spool.append(events)
+
+    async def _record_or_spool(self, events: Sequence[Event], traceparent: bytes | None) -> None:
+        try:
+            await self._recorder.record(events, traceparent)
+        except LogUnavailableError:
+            self._failed_at = time.monotonic()
+            await self._spool.append(events)
 
     def conclude_now(self, events: Sequence[Event]) -> None:
         """`conclude` for a process that is being stopped: blocks for one fsync. Raises SpoolFullError."""
@@ -138,6 +144,7 @@ class Journal:
                     if time.monotonic() - claimed_at >= CLAIM_SECONDS:
                         await self._drain_claims()
                         claimed_at = time.monotonic()
+                    await self._drain_left()
                     if self._spool.size_bytes:
                         await self._drain_own()
             except LogUnavailableError:
@@ -158,6 +165,12 @@ class Journal:
         finally:
             _release(remaining)
         self._claims_drained = True
+
+    async def _drain_left(self) -> None:
+        for path in self._ahead.left():
+            events = await self._drain(read_groups(path))
+            self._ahead.drained(path)
+            log.info("left_groups_drained", file=path.name, events=events)
 
     async def _drain_own(self) -> None:
         for path in await self._spool.rotate():

@@ -71,3 +71,29 @@ def test_a_grown_file_is_left_for_a_new_one(tmp_path: Path) -> None:
     ahead.done(first)
 
     assert [second.path] == list(tmp_path.iterdir())
+
+
+def test_a_left_file_takes_no_further_group_and_waits_for_its_last(tmp_path: Path) -> None:
+    """What is published again is whole: groups that were under way beside the left one are in it or recorded."""
+    ahead = Ahead(tmp_path, "one")
+    left, other = ahead.write([completed(1)]), ahead.write([completed(2)])
+    ahead.leave(left)
+    later = ahead.write([completed(3)])
+    waiting = ahead.left()
+    ahead.done(other)
+
+    assert (True, [], [left.path]) == (ahead.has_left, waiting, ahead.left())
+    assert later.path != left.path
+
+    ahead.drained(left.path)
+
+    assert (False, [later.path]) == (ahead.has_left, list(tmp_path.iterdir()))
+
+
+def test_a_left_file_is_claimed_after_its_process(tmp_path: Path) -> None:
+    """As any other: nobody else was told of its groups."""
+    ahead = Ahead(tmp_path, "one")
+    ahead.leave(ahead.write([completed(1)]))
+    ahead.close()
+
+    assert [[completed(1)]] == left_behind(tmp_path)

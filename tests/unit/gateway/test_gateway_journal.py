@@ -8,8 +8,8 @@ from pathlib import Path
 from api.gateway.spool import Spool
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
-from schemas.errors import RecordRefusedError
-from schemas.events import BudgetKind, Event
+from schemas.errors import LogUnavailableError, RecordRefusedError
+from schemas.events import BudgetKind, Event, RequestEvent, RequestKind
 from tests.support.events import budget, leg
 from tests.support.gateway_answers import chat_answer, whole_stream
 from tests.support.gateway_world import World, chat, until
@@ -49,6 +49,34 @@ async def test_without_kafka_new_requests_are_503(tmp_path: Path) -> None:
         response.headers["retry-after"],
     )
     assert [] == world.upstream.calls
+
+
+async def test_half_of_an_end_without_room_in_the_spool_is_completed(tmp_path: Path) -> None:
+    """Kafka fails between the records of a group, the disk of the spool is full: the caller gets no answer, the log all."""
+    async with World(tmp_path) as world:
+        record = world.journal._recorder.record
+
+        async def half(events: list[Event], traceparent: bytes | None = None) -> None:
+            if not any(isinstance(event, RequestEvent) and event.kind is RequestKind.COMPLETED for event in events):
+                await record(events, traceparent)
+                return
+            await record(events[:2])
+            raise LogUnavailableError
+
+        world.journal._recorder.record = half  # type: ignore[method-assign,assignment]  # Kafka's part
+        world.journal._spool._bytes_max = 0
+        response = await world.call()
+        kinds = set(world.kinds())
+        world.journal._recorder.record = record  # type: ignore[method-assign]
+        world.bring_log_back()
+        async with asyncio.timeout(5):
+            await until(lambda: world.journal.closed() is None)
+        missing = set(world.kinds()) - kinds
+
+    assert (500, "not_recorded") == (response.status, response.error["code"])
+    assert missing
+    assert kinds | missing == set(COMPLETE)
+    assert [] == list(world.options.spool_directory.glob("*.spool"))
 
 
 async def test_without_kafka_readyz_says_so(tmp_path: Path) -> None:
