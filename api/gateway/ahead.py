@@ -3,8 +3,8 @@
 A group that ends a request goes to several partitions; `kill -9` between them would leave a cost without its COMMITTED.
 So the group is written here before it is published. A write without fsync outlives the process (not the machine: then
 the lease ends the hold). The next process claims the file like any spool and publishes its groups again; ids make what
-was recorded already harmless. A file whose groups are all acknowledged is emptied, or removed once it has grown. A group
-that neither Kafka nor the spool took stands here alone: its file is left, for this process to publish again.
+was recorded already harmless. A file whose groups are all acknowledged is emptied, or removed once it has grown. What
+neither Kafka nor the spool took whole stands here alone: its file is left, for this process to publish again.
 """
 
 from __future__ import annotations

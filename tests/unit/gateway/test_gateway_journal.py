@@ -52,7 +52,7 @@ async def test_without_kafka_new_requests_are_503(tmp_path: Path) -> None:
 
 
 async def test_half_of_an_end_without_room_in_the_spool_is_completed(tmp_path: Path) -> None:
-    """Kafka fails between the records of a group, the disk of the spool is full: the caller gets no answer, the log all."""
+    """Kafka fails between its records, the disk of the spool is full: the caller gets no answer, the log has all."""
     async with World(tmp_path) as world:
         record = world.journal._recorder.record
 
