@@ -20,6 +20,7 @@ from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
 from sinks.postgres.invariants import INVARIANTS, Invariant, limited
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
+from sinks.postgres.reconciliation import LEDGER_RULES, LEDGER_UNDER_TRAFFIC
 from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
 from sinks.retention import RETAINED_TOPICS
 from sinks.totals import StoreTotals
@@ -289,12 +290,16 @@ class PostgresReads:
         """Cost by team, provider and model, dearest first; amount_nano as text."""
         return [dict(row) for row in await self._fetch(queries.SPENDING, tenant_id, ROWS_MAX)]
 
-    async def verify_ledger(self) -> list[InvariantResult]:
-        """Every invariant of the ledger, all on one snapshot of the database."""
+    async def verify_ledger(self, *, under_traffic: bool = False) -> list[InvariantResult]:
+        """Every invariant of the ledger, all on one snapshot of the database.
+
+        `under_traffic`: those only that also hold while the ledger is behind the holds.
+        """
+        asked = LEDGER_UNDER_TRAFFIC if under_traffic else (*INVARIANTS, *LEDGER_RULES)
         pool = await self._connected()
         with passing_errors():
             async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-                return [_judged(each, await connection.fetch(limited(each))) for each in INVARIANTS]
+                return [_judged(each, await connection.fetch(limited(each))) for each in asked]
 
     async def ping(self) -> None:
         """Nothing, when Postgres answers."""

@@ -255,6 +255,13 @@ WHERE state <> 'REDRIVEN'
     *(each for each in INVARIANTS if each.of_spans),
 )
 
+#: What of it is asked of everything too: whether the ledger is the fold of holds and costs.
+LEDGER_RULES = tuple(
+    rule for rule in RULES if rule.name in {"resolutions_are_booked", "ledger_equals_holds", "ledger_equals_costs"}
+)
+#: The one of them that also holds while the ledger is still behind the holds.
+LEDGER_UNDER_TRAFFIC = tuple(rule for rule in LEDGER_RULES if rule.name == "ledger_equals_holds")
+
 
 def in_span(sql: str) -> str:
     """The query on the rows of a span: $1 up to but without $2, of tenant $3 (null: of all)."""
