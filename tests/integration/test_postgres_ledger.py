@@ -164,7 +164,8 @@ async def test_what_was_let_through_unchecked_is_above_the_limit(desk: Desk) -> 
     [
         ("UPDATE quaestor_v1.account_balance SET debits_posted_nano = 1 WHERE account LIKE '%spent'",
          {"debits_equal_credits", "balances_are_the_fold"}),
-        ("UPDATE quaestor_v1.cost SET amount_nano = amount_nano + 1", {"committed_equals_costs", "ledger_equals_costs"}),
+        ("UPDATE quaestor_v1.cost SET amount_nano = amount_nano + 1",
+         {"committed_equals_costs", "ledger_equals_costs"}),
         ("DELETE FROM quaestor_v1.cost", {"committed_equals_costs", "entries_have_a_source"}),
         ("UPDATE quaestor_v1.transfer SET amount_nano = amount_nano * 2 WHERE kind = 'POST'",
          {"balances_are_the_fold", "pending_resolved_within_bounds", "ledger_equals_holds"}),
