@@ -17,6 +17,7 @@ from schemas.limits import SESSION_SECONDS
 if TYPE_CHECKING:
     from streams.runs import Run
 
+HEARTBEATS_PER_SESSION = 5
 #: Name and value of each, in order.
 Headers = Sequence[tuple[str, bytes]]
 Done = Callable[[LogError | None], None]
@@ -128,6 +129,11 @@ class Membership:
     #: Its name among the processes of its group, the same after a restart; a newer process of that name takes its place
     #: and partitions at once and fences it. Empty: a new member every time, and a dead one is waited for.
     instance: str = ""
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often it says that it lives."""
+        return self.session_seconds / HEARTBEATS_PER_SESSION
 
 
 class GroupReader(LogReader, Protocol):

@@ -15,7 +15,7 @@ from api.console.control import ControlPlane
 from api.console.log import PublicLog
 from api.console.parts import Parts, ReceiptFile
 from api.console.server import run as serve
-from api.control.standings import LimitStanding, standings_of
+from api.control.standings import LimitStanding
 from api.settings import Settings
 from api.why.tell import Story, tell
 from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, is_admin_token, mint_admin_token
@@ -83,14 +83,9 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         return keys.today.verifier, checkpoint
 
     async def standings(limits: Sequence[Limit], now: int) -> list[LimitStanding]:
-        from sinks.redis.reads import RedisReads  # noqa: PLC0415 - likewise
+        from api.cli.control_usage import live_standings  # noqa: PLC0415 - likewise
 
-        live = RedisReads(settings.redis_url)
-        try:
-            await live.open()
-            return await standings_of(live, limits, now)
-        finally:
-            await live.close()
+        return await live_standings(settings.redis_url, limits, now)
 
     async def handle_of(tenant_id: str, user: str) -> str:
         erasures = (await plane.state()).erasures

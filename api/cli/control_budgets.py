@@ -19,6 +19,7 @@ from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, tab
 from api.cli.thresholds import thresholds_of, thresholds_text
 from api.cli.times import now_micros, time_of
 from api.control.shown import limit_shown
+from api.control.standings import in_order
 from api.settings import Settings, load_settings
 from api.times import time_text
 from processors import control
@@ -126,7 +127,7 @@ def list_limits(
     """List limits."""
     with control_session(load_settings(data)) as session:
         limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
-    order = sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
+    order = in_order(limits)
     now = now_micros()
     if as_json:
         print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now) for limit in order]}))

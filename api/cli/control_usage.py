@@ -36,7 +36,7 @@ def status(
     with control_session(settings) as session:
         limits = [limit for limit in session.state.limits.values() if tenant in {None, limit.tenant_id}]
     now = now_micros()
-    used = asyncio.run(_read(settings.redis_url, limits, now))
+    used = asyncio.run(live_standings(settings.redis_url, limits, now))
     if as_json:
         print_json(msgspec.to_builtins({"limits": [standing_shown(*one) for one in used]}))
         return
@@ -49,10 +49,11 @@ def status(
         terminal().print(f"{len(used) - ROWS_SHOWN} more; --tenant or --json shows them")
 
 
-async def _read(redis_url: str, limits: Sequence[Limit], now: int) -> list[LimitStanding]:
+async def live_standings(redis_url: str, limits: Sequence[Limit], now: int) -> list[LimitStanding]:
+    """What is used of limits at a moment, microseconds since the epoch; raises StoreUnavailableError."""
     reads = RedisReads(redis_url)
-    await reads.open()
     try:
+        await reads.open()
         return await standings_of(reads, limits, now)
     finally:
         await reads.close()

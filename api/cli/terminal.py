@@ -47,9 +47,13 @@ def terminal() -> Console:
 
 def visible(text: str) -> str:
     """The text with every character spelled that a terminal would not show; lines stay lines."""
+    return _spelled(text, but="\n")
+
+
+def _spelled(text: str, but: str = "") -> str:
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+    return "".join(each if each.isprintable() or each in but else ascii(each)[1:-1] for each in text)
 
 
 def unfolded(console: Console) -> Console:
@@ -97,8 +101,7 @@ def require_request_id(text: str) -> None:
 
 def plain(text: object) -> str:
     """What others wrote, for a table or a line: as text, never as markup or as commands to the terminal."""
-    shown = str(text)
-    return escape("".join(each if each.isprintable() else ascii(each)[1:-1] for each in shown))
+    return escape(_spelled(str(text)))
 
 
 def bar(percent: int, level: str) -> Text:

@@ -28,7 +28,7 @@ from api.console.operations import Caller, Changing, Nothing, Reading
 from api.console.parts import Parts
 from api.console.problems import Problem, not_found, refused
 from api.console.values import amount_of
-from api.control.session import Decide, Write
+from api.control.session import Decide
 from api.control.shown import limit_shown, standing_shown
 from api.times import micros_of, time_text
 from processors import control
@@ -145,9 +145,11 @@ async def remove(parts: Parts, caller: Caller, asked: Removal, _wanted: None) ->
 async def _limit(parts: Parts, wanted: LimitWanted) -> Limit | Refusal:
     currency = currency_of(wanted.currency)
     amount_nano = amount_of(wanted.amount, currency)
+    if isinstance(amount_nano, Refusal):
+        return amount_nano
     place = await _place(parts, wanted)
-    if isinstance(amount_nano, Refusal) or isinstance(place, Refusal):
-        return amount_nano if isinstance(amount_nano, Refusal) else cast("Refusal", place)
+    if isinstance(place, Refusal):
+        return place
     scope, scope_id = place
     thresholds = wanted.thresholds and sorted(wanted.thresholds, key=lambda one: one.percent)
     return control.identified(
@@ -185,7 +187,7 @@ async def _place(parts: Parts, wanted: LimitWanted) -> tuple[str, str] | Refusal
 
 async def _set(parts: Parts, caller: Caller, wanted: tuple[Limit, ...], reason: str | None) -> list[LimitChanged]:
     decides = [_setting(limit) for limit in wanted]
-    written = await parts.control.write(Write(caller.write_id, caller.actor, decides, reason))
+    written = await parts.control.write(caller.write(decides, reason))
     made = {event.entity_id: event for event in written.events}
     known, now = written.before.limits, parts.now_micros()
     return [
@@ -202,7 +204,7 @@ def _setting(limit: Limit) -> Decide:
 
 async def _made(parts: Parts, caller: Caller, decide: Decide, reason: str | None) -> ControlEvent:
     """The event of a change that always is one."""
-    written = await parts.control.write(Write(caller.write_id, caller.actor, [decide], reason))
+    written = await parts.control.write(caller.write([decide], reason))
     (event,) = written.events
     return event
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from api.console.parts import Parts
 from api.console.problems import NO_KEY, NOT_JSON, TOO_LARGE, TOO_SLOW, Problem, invalid, misshapen, refused, reused
-from api.control.session import ControlRefusedError, WriteReusedError
+from api.control.session import ControlRefusedError, Decide, Write, WriteReusedError
 from schemas.ids import derived_id
 from schemas.limits import CONSOLE_BODY_BYTES_MAX, CONSOLE_REQUEST_SECONDS, IDEMPOTENCY_KEY_CHARACTERS_MAX
 
@@ -46,10 +46,9 @@ class Caller(NamedTuple):
         """As events name them: by their token, of which nothing can be told from it."""
         return f"console/{hashlib.sha256(self.token.encode()).hexdigest()[:ACTOR_HEX_DIGITS]}"
 
-    @property
-    def write_id(self) -> str:
-        """The write, the same whenever it is tried again."""
-        return derived_id("console", self.key, "write", "")
+    def write(self, decides: Sequence[Decide], reason: str | None) -> Write:
+        """These changes as one write, the same whenever it is tried again."""
+        return Write(derived_id("console", self.key, "write", ""), self.actor, decides, reason)
 
     def secret(self, purpose: str) -> str:
         """A secret that only somebody with this token can make again, under the same key; URL-safe text."""

@@ -10,7 +10,7 @@ from api.console.operations import Caller, Changing, Nothing, Reading
 from api.console.parts import Parts
 from api.console.problems import Problem, refused
 from api.console.values import Amount, Reason, amount_of
-from api.control.session import Decide, Write
+from api.control.session import Decide
 from api.control.shown import RateShown, rate_shown
 from processors import control
 from processors.control import ExchangeRate, Refusal
@@ -89,7 +89,7 @@ async def remove_rate(parts: Parts, caller: Caller, asked: RateRemoval, _wanted:
 async def _changed(
     parts: Parts, caller: Caller, wanted: ExchangeRate, decide: Decide, reason: str | None
 ) -> RateChanged:
-    written = await parts.control.write(Write(caller.write_id, caller.actor, [decide], reason))
+    written = await parts.control.write(caller.write([decide], reason))
     if not written.events:
         return RateChanged(None, None, rate_shown(written.before.rates.get((wanted.base, wanted.quote), wanted)))
     (event,) = written.events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from processors.budgets.usage import LimitUsage, usage_of
@@ -33,9 +33,14 @@ class LimitStanding(NamedTuple):
     projected: Projection | None
 
 
+def in_order(limits: Iterable[Limit]) -> list[Limit]:
+    """Limits as people read them: by tenant, scope and window."""
+    return sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
+
+
 async def standings_of(reads: LiveReads, limits: Sequence[Limit], now_micros: int) -> list[LimitStanding]:
     """Every counter of the limits in force, by tenant, scope and window."""
-    order = sorted(limits, key=lambda one: (one.tenant_id, one.scope, one.scope_id, one.window, one.limit_id))
+    order = in_order(limits)
     used: list[LimitUsage] = []
     for tenant_id in sorted({limit.tenant_id for limit in order}):
         state = await reads.tenant_state(tenant_id)

@@ -167,16 +167,16 @@ class Journal:
         self._claims_drained = True
 
     async def _drain_left(self) -> None:
-        for path in self._ahead.left():
-            events = await self._drain(read_groups(path))
-            self._ahead.drained(path)
-            log.info("left_groups_drained", file=path.name, events=events)
+        await self._drain_files(self._ahead.left(), self._ahead.drained, "left_groups_drained")
 
     async def _drain_own(self) -> None:
-        for path in await self._spool.rotate():
+        await self._drain_files(await self._spool.rotate(), self._spool.drained, "spool_drained")
+
+    async def _drain_files(self, paths: Sequence[Path], drained: Callable[[Path], None], told: str) -> None:
+        for path in paths:
             events = await self._drain(read_groups(path))
-            self._spool.drained(path)
-            log.info("spool_drained", file=path.name, events=events)
+            drained(path)
+            log.info(told, file=path.name, events=events)
 
     async def _drain(self, groups: Iterator[list[Event]]) -> int:
         """Record every group in order, many at a time; ids make a repeated one harmless."""

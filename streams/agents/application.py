@@ -17,7 +17,6 @@ from streams.log import Membership
 
 CONCURRENCY = 1
 COMMIT_SECONDS = 2.0
-HEARTBEATS_PER_SESSION = 5
 #: Faust's own; it refuses a session that is longer.
 REQUEST_SECONDS_MIN = 90.0
 
@@ -36,7 +35,7 @@ def faust_application(name: str, bootstrap: str, data: Path, membership: Members
         broker_commit_interval=COMMIT_SECONDS,
         broker_request_timeout=max(REQUEST_SECONDS_MIN, membership.session_seconds),
         broker_session_timeout=membership.session_seconds,
-        broker_heartbeat_interval=membership.session_seconds / HEARTBEATS_PER_SESSION,
+        broker_heartbeat_interval=membership.heartbeat_seconds,
         consumer_group_instance_id=membership.instance or None,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -99,12 +99,11 @@ def reader(bootstrap: str, client_id: str) -> dict[str, Any]:
 
 def group_reader(bootstrap: str, client_id: str, group: str, membership: Membership) -> dict[str, Any]:
     """A consumer that shares its topics with its group, and keeps what it has while others come and go."""
-    session_milliseconds = int(membership.session_seconds * 1_000)
     shared = {
         "group.id": group,
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": session_milliseconds,
-        "heartbeat.interval.ms": session_milliseconds // 5,
+        "session.timeout.ms": int(membership.session_seconds * 1_000),
+        "heartbeat.interval.ms": int(membership.heartbeat_seconds * 1_000),
         "max.poll.interval.ms": POLL_INTERVAL_MILLISECONDS_MAX,
     }
     if membership.instance:

@@ -333,7 +333,7 @@ def test_what_is_used_is_told(commands: Control, monkeypatch: pytest.MonkeyPatch
         return await standings_of(live, limits, now)
 
     monkeypatch.setattr(control_usage, "control_session", commands.session)
-    monkeypatch.setattr(control_usage, "_read", read)
+    monkeypatch.setattr(control_usage, "live_standings", read)
 
     (row,) = commands.json("budget", "status")["limits"]
     assert (limit, "4.00", "0.50", "0.50", 80, None) == tuple(
