@@ -7,7 +7,8 @@ at start (docs/decisions/0005), and none of what it adds (serializers, rules, en
 from __future__ import annotations
 
 import json
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+import time
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,8 +19,13 @@ from streams.codec import schema_text
 REQUEST_SECONDS_MAX = 5.0
 #: A registry that has just started on a busy machine takes its time for the first schema it is given.
 REGISTER_SECONDS_MAX = 30.0
+#: A registry that cuts an answer short was there a moment ago and comes back: all it is asked may be asked again.
+RETURN_SECONDS_MAX = 10.0
+RETURN_PAUSE_SECONDS = 0.1
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 COMPATIBILITY = "FULL_TRANSITIVE"
+#: http.client.RemoteDisconnected among them.
+CUT = (ConnectionResetError, BrokenPipeError, IncompleteRead)
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 NOT_FOUND = 404
 CONFLICT = 409
@@ -37,7 +43,23 @@ class RegistryClient:
         self._parts = parts
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and decoded JSON of one call. Blocks, at most `seconds_max` per step."""
+        """Status and decoded JSON of one call. Blocks, at most `seconds_max` per step.
+
+        Made again until RETURN_SECONDS_MAX have passed once its connection was cut; a registry that takes none from
+        the start is away at once.
+        """
+        deadline: float | None = None
+        while True:
+            try:
+                return self._call_once(method, path, body)
+            except LogUnavailableError as error:
+                if deadline is None and isinstance(error.__cause__, CUT):
+                    deadline = time.monotonic() + RETURN_SECONDS_MAX
+                if deadline is None or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETURN_PAUSE_SECONDS)
+
+    def _call_once(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
         connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._seconds_max)
         data = None if body is None else json.dumps(body)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tests.support.events import alert
 pytestmark = pytest.mark.stack
 
 COSTS = "quaestor.costs"
+WAIT_SECONDS = 10
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,33 @@ def test_a_registry_that_is_away_is_unavailable_and_not_unknown() -> None:
         away.id_of(COSTS)
     with pytest.raises(LogUnavailableError):
         away.schema_text(1)
+
+
+@pytest.fixture
+def restarting() -> Iterator[str]:
+    """A registry that goes away while it is asked, refuses the next connection and then is back."""
+    with ThreadPoolExecutor(1) as pool:
+        server = socket.create_server(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        served = pool.submit(_serve_restarting, server, port)
+        yield f"http://127.0.0.1:{port}"
+        served.result(timeout=2 * WAIT_SECONDS)
+
+
+def _serve_restarting(server: socket.socket, port: int) -> None:
+    answer = json.dumps({"schema": '"int"'}).encode()
+    with server:
+        server.accept()[0].close()
+    with socket.create_server(("127.0.0.1", port)) as again:
+        again.settimeout(WAIT_SECONDS)
+        with again.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+
+
+def test_a_registry_that_restarts_is_asked_again(restarting: str) -> None:
+    """A command that met it going away does not fail of it."""
+    assert RegistrySchemas(restarting).schema_text(1) == '"int"'
 
 
 @pytest.mark.parametrize("url", ["", "kafka:9092", "ftp://x/y"])
