@@ -28,6 +28,8 @@ import psutil
 from benchmarks.measure import loop_seconds, machine, resident_mebibytes
 from benchmarks.product import QUAESTOR
 
+#: Over before our own processes begin.
+MIGRATIONS = frozenset({"migrate-log", "migrate-stores"})
 #: What is no part of the stack: the command, gone when all is ready, and what starts everything.
 COMMAND, SUPERVISOR, FORK_SERVER = "up", "supervisor", "fork server"
 CELLS = (("ready", "{:.1f} s"), ("cpu", "{:.2f} s"), ("memory", "{:.0f}"))
@@ -98,12 +100,13 @@ def mebibytes(name: str, pid: int) -> float:
 
 
 def ready_seconds(data: Path, since: float) -> Mapping[str, float]:
-    """When each part of the latest start was ready, from the supervisor's log; `migrate` when it was done."""
+    """When each part of the latest start was ready, from the supervisor's log; migrations when they were done."""
     found = {}
     for line in (data / "logs" / "supervisor.log").read_text(encoding="utf-8").splitlines():
         told = json.loads(line)
         at = datetime.fromisoformat(told["timestamp"]).timestamp() - since
-        if at > 0 and (told.get("state"), told.get("name")) in {("running", told.get("name")), ("stopped", "migrate")}:
+        over = "stopped" if told.get("name") in MIGRATIONS else "running"
+        if at > 0 and told.get("state") == over:
             found.setdefault(told["name"], at)
     return found
 

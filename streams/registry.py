@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Set as AbstractSet
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -27,6 +28,7 @@ COMPATIBILITY = "FULL_TRANSITIVE"
 #: http.client.RemoteDisconnected among them.
 CUT = (ConnectionResetError, BrokenPipeError, IncompleteRead)
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+OK = 200
 NOT_FOUND = 404
 CONFLICT = 409
 
@@ -106,15 +108,20 @@ def register_all(url: str) -> dict[str, int]:
     Raises ConfigurationError naming the subject that the registry refuses as incompatible, and LogUnavailableError.
     """
     client = RegistryClient(url, REGISTER_SECONDS_MAX)
-    return {topic.name: _register(client, topic.name) for topic in TOPICS}
+    status, answer = client.call("GET", "/subjects")
+    if status != OK or not isinstance(answer, list):
+        raise LogUnavailableError(f"schema registry: its list of subjects came with status {status}")
+    known = frozenset(answer)
+    return {topic.name: _register(client, topic.name, known) for topic in TOPICS}
 
 
-def _register(client: RegistryClient, topic: str) -> int:
+def _register(client: RegistryClient, topic: str, known: AbstractSet[str]) -> int:
     subject = quote(TOPIC_BY_NAME[topic].subject, safe="")
     body = {"schema": schema_text(topic)}
-    status, answer = client.call("POST", f"/subjects/{subject}", body)
-    if status != NOT_FOUND:
-        return int(_expected(status, answer, "id"))
+    if TOPIC_BY_NAME[topic].subject in known:
+        status, answer = client.call("POST", f"/subjects/{subject}", body)
+        if status != NOT_FOUND:
+            return int(_expected(status, answer, "id"))
     status, answer = client.call("POST", f"/subjects/{subject}/versions", body)
     # After its first version: Apicurio keeps compatibility only for subjects that exist.
     client.call("PUT", f"/config/{subject}", {"compatibility": COMPATIBILITY})

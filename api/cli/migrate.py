@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -22,7 +23,17 @@ from streams.registry import register_all
 RETRY_SECONDS = 0.25
 METADATA_SECONDS_MIN = 1.0
 DETAIL_CHARACTERS_MAX = 200
+
+
+class Only(StrEnum):
+    """What can be brought forward by itself."""
+
+    LOG = "log"
+    STORES = "stores"
+
+
 SeedOption = Annotated[bool, typer.Option("--seed", help="Also set up the simulated provider, prices and aliases.")]
+OnlyOption = Annotated[Only | None, typer.Option("--only", help="The log (topics and schemas) or the stores alone.")]
 WaitOption = Annotated[float, typer.Option("--wait", help="How long to wait for a part that is away, seconds.")]
 
 
@@ -43,11 +54,15 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate(
-    data: DataOption = None, wait_seconds: WaitOption = 30.0, seed: SeedOption = False, as_json: JsonOption = False
+    data: DataOption = None,
+    wait_seconds: WaitOption = 30.0,
+    seed: SeedOption = False,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring Kafka's topics, the registered schemas, Postgres and ClickHouse forward; safe to run at any time."""
     settings = load_settings(data)
-    steps = asyncio.run(migrate_all(settings, wait_seconds, seed=seed))
+    steps = asyncio.run(migrate_parts(settings, wait_seconds, seed=seed, only=only))
     ok = all(step.ok for step in steps)
     if as_json:
         print_json({"ok": ok, "parts": [vars(step) for step in steps]})
@@ -58,14 +73,21 @@ def migrate(
         raise typer.Exit(1)
 
 
-async def migrate_all(settings: Settings, wait_seconds: float, *, seed: bool = False) -> list[Step]:
+async def migrate_parts(
+    settings: Settings, wait_seconds: float, *, seed: bool = False, only: Only | None = None
+) -> list[Step]:
     """The log first and then what begins in it, the stores beside; never raises for a part that fails."""
-    log, postgres_step, clickhouse_step = await asyncio.gather(
-        _migrate_log(settings, wait_seconds, seed=seed),
+    parts = [] if only == Only.STORES else [_migrate_log(settings, wait_seconds, seed=seed)]
+    parts += [] if only == Only.LOG else [_migrate_stores(settings, wait_seconds)]
+    return [step for steps in await asyncio.gather(*parts) for step in steps]
+
+
+async def _migrate_stores(settings: Settings, wait_seconds: float) -> list[Step]:
+    steps = await asyncio.gather(
         _step("postgres", lambda: _postgres(settings.postgres_dsn), wait_seconds),
         _step("clickhouse", lambda: _clickhouse(settings.clickhouse_url), wait_seconds),
     )
-    return [*log, postgres_step, clickhouse_step]
+    return list(steps)
 
 
 async def _migrate_log(settings: Settings, wait_seconds: float, *, seed: bool) -> list[Step]:

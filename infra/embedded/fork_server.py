@@ -60,12 +60,13 @@ class ForkServer:
     """Starts what Spawner starts: a module of ours by a fork, everything else as the Spawner does.
 
     A fork server that ends takes what it forked with it and is not replaced: what is started from then on starts as a
-    process of its own, which only takes longer. Used by one thread at a time.
+    process of its own, which only takes longer. Threads take turns.
     """
 
     def __init__(self, spawner: Spawner, log: Path, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         """Begin to import the modules, in a process with these variables besides; raises OSError as `spawn` does."""
         self._spawner = spawner
+        self._turn = threading.Lock()
         self._forked: queue.SimpleQueue[Forked | None] = queue.SimpleQueue()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -94,7 +95,7 @@ class ForkServer:
         """Have it forked; None when the fork server is gone, or is ended because it does not answer."""
         rotate(launch.log)
         forked = None
-        with launch.log.open("ab") as output, contextlib.suppress(OSError, queue.Empty):
+        with self._turn, launch.log.open("ab") as output, contextlib.suppress(OSError, queue.Empty):
             socket.send_fds(self._channel, [_request(launch)], [output.fileno()])
             forked = self._forked.get(timeout=FORK_SECONDS_MAX)
         if forked is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
@@ -55,9 +55,10 @@ class Stack:
         """What starts its processes; the supervisor starts the applications with it too."""
         return self._spawner
 
-    def start(self) -> Endpoints:
+    def start(self, ready: Callable[[str], None] = lambda _name: None) -> Endpoints:
         """Start all servers side by side, wait until all are ready, and write endpoints.json.
 
+        Each one's name is told once it is ready, by the thread that started it; what that raises counts as its fault.
         The first fault stops the others and is raised: PortTakenError, ServerFailedError, ConfigurationError,
         ArtifactMismatchError or ArtifactUnavailableError.
         """
@@ -65,7 +66,7 @@ class Stack:
             check_free(name, server.port)
         try:
             secrets_folder(self.data)
-            self._start_all()
+            self._start_all(ready)
             endpoints = self.endpoints()
             endpoints.write(self.data)
         except OSError as error:
@@ -110,10 +111,10 @@ class Stack:
         }
         return Endpoints(self.settings(), processes, {name: server.port for name, server in self.servers.items()})
 
-    def _start_all(self) -> None:
+    def _start_all(self, ready: Callable[[str], None]) -> None:
         with ThreadPoolExecutor(len(self.servers) or 1) as pool:
             started: list[Future[None]] = [
-                pool.submit(server.start, self._progress) for server in self.servers.values()
+                pool.submit(self._start_one, server, ready) for server in self.servers.values()
             ]
             try:
                 wait(started, return_when=FIRST_EXCEPTION)
@@ -125,6 +126,10 @@ class Stack:
         # Those that were given up because of another's fault say so, and are not the reason.
         for fault in sorted(faults, key=lambda fault: isinstance(fault, GivenUpError)):
             raise fault
+
+    def _start_one(self, server: Server, ready: Callable[[str], None]) -> None:
+        server.start(self._progress)
+        ready(server.name)
 
     def _give_up(self, started: Sequence[Future[None]]) -> None:
         """Make the starts that still run end at once."""

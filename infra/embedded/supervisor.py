@@ -11,8 +11,10 @@ import contextlib
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +27,7 @@ from infra.embedded.endpoints import Endpoints, ProcessEntry
 from infra.embedded.environment import Change, compare
 from infra.embedded.errors import explained
 from infra.embedded.fork_server import ForkServer
-from infra.embedded.migration import migrate
+from infra.embedded.migration import MigratedPart, as_variables, migrate
 from infra.embedded.parts import ApplicationPart, Part, ServerPart
 from infra.embedded.ports import PortPlan, check_free, free_ports
 from infra.embedded.process import started_at, truncate_live
@@ -38,6 +40,8 @@ from schemas.errors import QuaestorError
 TICK_SECONDS = 0.1
 LOG_CHECK_SECONDS = 30.0
 REQUESTS_MAX = 16
+#: The servers whose migration needs no other.
+STORES = ("postgres", "clickhouse")
 
 log = structlog.get_logger()
 
@@ -101,9 +105,10 @@ class Supervisor:
 
     def _start(self) -> None:
         self._save()
-        if not self._plan.servers_only:
-            self._forks()  # its imports go on while the servers start
-        self._stack.start()
+        if self._plan.servers_only:
+            self._stack.start()
+        else:
+            self._start_migrating()
         self._parts = {name: ServerPart(self._stack, name) for name in self._stack.servers}
         self._versions = all_versions(self._stack)
         self._save()
@@ -113,12 +118,36 @@ class Supervisor:
         self._save()
         self._listeners.end({"event": "done"})
 
+    def _start_migrating(self) -> None:
+        """Start the servers; the stores are brought forward while the log, which takes longer, still starts."""
+        self._forks()  # its imports go on meanwhile
+        waiting, lock, begun = set(STORES), threading.Lock(), list[Future[None]]()
+        with ThreadPoolExecutor(1, thread_name_prefix="migration") as beside:
+
+            def ready(name: str) -> None:
+                with lock:
+                    was_waiting = name in waiting
+                    waiting.discard(name)
+                    if was_waiting and not waiting:
+                        begun.append(beside.submit(self._migrate, "stores"))
+
+            try:
+                self._stack.start(ready)
+                self._migrate("log")
+            except BaseException:  # nor does an interrupt wait for it
+                self._forks().close()
+                raise
+        begun[0].result()
+
+    def _migrate(self, part: MigratedPart) -> None:
+        settings = {**self._stack.settings(), **applications.application_settings(self._plan.ports)}
+        migrate(self._forks(), self._plan.data, part, {**as_variables(settings), **self._environment}, self._tell)
+
     def _start_applications(self) -> None:
-        """Bring the stores forward, then start our own processes side by side."""
+        """Start our own processes side by side, everything brought forward."""
         self._check_application_ports()
         self._plan = replace(self._plan, servers_only=False)
         self._endpoints().write(self._plan.data)
-        migrate(self._forks(), self._plan.data, self._environment, self._tell)
         if not applications.exists("serve"):
             log.warning("applications_missing")
             return
@@ -205,6 +234,8 @@ class Supervisor:
             if self._applications():
                 self._restart_for(change)
             else:
+                self._migrate("stores")
+                self._migrate("log")
                 self._start_applications()
         self._save()
         self._wait_ready([part for part in self._applications() if not part.is_ready])

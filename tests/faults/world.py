@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from api.cli.migrate import migrate_all
+from api.cli.migrate import migrate_parts
 from api.settings import Settings, load_settings
 from infra.embedded.ports import PortPlan, free_ports
 from infra.embedded.process import Child, Launch
@@ -125,7 +125,7 @@ class World:
         self.stack = Stack(self.folder / "data", PortPlan.auto())
         await asyncio.to_thread(self.stack.start)
         self.settings = load_settings(self.stack.data)
-        failed = [step for step in await migrate_all(self.settings, METADATA_SECONDS) if not step.ok]
+        failed = [step for step in await migrate_parts(self.settings, METADATA_SECONDS) if not step.ok]
         if failed:
             raise StuckError(f"migration: {failed[0].part}: {failed[0].detail}")
         self._reads = PostgresReads(self.settings.postgres_dsn)
