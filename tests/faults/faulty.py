@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import sinks.redis.sink as redis_sink
+import sinks.redis.movements as redis_movements
 from api.cli.main import main
 from schemas.topics import QUARANTINE
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.postgres.sink import PostgresSink
-from sinks.redis.movements import movements
 from sinks.runner.seam import Decoded
 
 #: Whose records our code fails on.
@@ -35,11 +34,14 @@ def fail_on(records: Iterable[Decoded]) -> None:
 
 def install() -> None:
     """Put the fault into the sinks: in the middle of a transaction, of a plan's rows, before a slot's script."""
-    insert, made = PostgresSink._insert, ClickHouseSink._made
+    commit, made, movements = PostgresSink._commit, ClickHouseSink._made, redis_movements.movements
 
-    async def postgres(self: PostgresSink, connection: Any, given: Any) -> None:
-        fail_on(record for span in given.spans for record in span.records)
-        await insert(self, connection, given)
+    async def postgres(self: PostgresSink, spans: Any, tables: Any, put: Any) -> None:
+        async def failing(connection: Any, given: Any) -> None:
+            fail_on(record for span in given.spans for record in span.records)
+            await put(connection, given)
+
+        await commit(self, spans, tables, failing)
 
     def clickhouse(self: ClickHouseSink, topic: str, pieces: Any) -> Any:
         fail_on(record for _, _, records in pieces for record in records)
@@ -49,8 +51,8 @@ def install() -> None:
         fail_on(records)
         return movements(partition, topic, records)
 
-    vars(redis_sink)["movements"] = redis
-    PostgresSink._insert = postgres  # type: ignore[method-assign]
+    vars(redis_movements)["movements"] = redis
+    PostgresSink._commit = postgres  # type: ignore[method-assign]
     ClickHouseSink._made = clickhouse  # type: ignore[method-assign]
 
 

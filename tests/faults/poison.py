@@ -163,23 +163,17 @@ Group = Callable[[Poisoner, Way, int], list[OutgoingRecord]]
 
 async def poison(world: World, rounds: int, tick: Tick) -> list[Row]:
     """At the beginning of partitions, scattered under load while sinks are killed, at edges of batches, in rows."""
-    world.program = FAULTY
-    poisoner = Poisoner(Codec(RegistrySchemas(world.settings.registry_url)), world.random)
+    poisoner = _poisoner(world)
     first, last = (Row(f"poison: {which} records of partitions") for which in ("first", "last"))
     scattered = Row(f"poison: 1 in {ONE_IN:,}, sinks killed meanwhile")
-    edges = [Row(f"poison: edges and middle of a batch, {way}") for way in Way]
-    in_a_row = [Row(f"poison: {IN_A_ROW} in a row, {way}") for way in Way]
     await measured(first, 1, _whole_partitions(world, poisoner))
     for store in STORES:
         world.keep(store)
     world.load.spoil = poisoner.spoil
     await measured(scattered, rounds, _scattered(world, rounds, tick))
     await _judged(world, poisoner, [first, scattered])
-    for rows, group in ((edges, Poisoner.at_edges), (in_a_row, Poisoner.in_a_row)):
-        for partition, (way, row) in enumerate(zip(Way, rows, strict=True)):
-            await measured(row, 1, _alone(world, poisoner, group(poisoner, way, partition)))
-            tick()
-        await _judged(world, poisoner, rows)
+    edges = await _groups(world, poisoner, "edges and middle of a batch", Poisoner.at_edges, tick)
+    in_a_row = await _groups(world, poisoner, f"{IN_A_ROW} in a row", Poisoner.in_a_row, tick)
     await measured(last, 1, _whole_partitions(world, poisoner))
     await _judged(world, poisoner, [last])
     world.load.spoil = honest
@@ -190,6 +184,30 @@ async def poison(world: World, rounds: int, tick: Tick) -> list[Row]:
 def poison_rounds(rounds: int) -> int:
     """How many rounds `poison` runs in all."""
     return rounds + 2 * len(Way) + 1
+
+
+async def poison_at_edges(world: World, tick: Tick) -> list[Row]:
+    """At the edges and in the middle of a batch alone."""
+    poisoner = _poisoner(world)
+    for store in STORES:
+        world.keep(store)
+    return await _groups(world, poisoner, "edges and middle of a batch", Poisoner.at_edges, tick)
+
+
+def _poisoner(world: World) -> Poisoner:
+    """One whose faults of our own code lie in the sinks that are started from now on."""
+    world.program = FAULTY
+    return Poisoner(Codec(RegistrySchemas(world.settings.registry_url)), world.random)
+
+
+async def _groups(world: World, poisoner: Poisoner, what: str, group: Group, tick: Tick) -> list[Row]:
+    """A batch broken in each way, one partition after the other."""
+    rows = [Row(f"poison: {what}, {way}") for way in Way]
+    for partition, (way, row) in enumerate(zip(Way, rows, strict=True)):
+        await measured(row, 1, _alone(world, poisoner, group(poisoner, way, partition)))
+        tick()
+    await _judged(world, poisoner, rows)
+    return rows
 
 
 async def _whole_partitions(world: World, poisoner: Poisoner) -> None:

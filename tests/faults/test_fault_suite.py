@@ -10,6 +10,7 @@ import pytest
 from tests.faults.gateways import gateways
 from tests.faults.kills import kill_sinks, zombies
 from tests.faults.outages import network
+from tests.faults.poison import poison_at_edges
 from tests.faults.report import Row
 from tests.faults.sequencers import sequencers
 from tests.faults.world import World
@@ -25,7 +26,7 @@ def nothing() -> None:
 
 
 async def test_a_short_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """Sinks killed and frozen, answers lost, messages cut, repeated events: every store is equal to the log."""
+    """Sinks killed and frozen, answers lost, messages cut, repeated and broken events: all stores equal the log."""
     world = World(tmp_path, Random(SEED))
     rows: list[Row] = []
     try:
@@ -33,6 +34,7 @@ async def test_a_short_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
         rows += await kill_sinks(world, 1, nothing)
         rows += await zombies(world, 1, nothing, ("redis",))
         rows += await network(world, 1, nothing)
+        rows += await poison_at_edges(world, nothing)
     finally:
         await world.close()
     assert [row.as_json() for row in rows if not row.ok] == []
