@@ -1,7 +1,7 @@
-"""Recorder: the asyncio face of a Publisher, for the gateway's hot path.
+"""Recorder: the asyncio face of a Publisher; the gateway has one of its own (streams/kafka/loop_recorder.py).
 
 One encoding per event, one acknowledgement callback per group, one wake-up of the loop for all groups that finished
-since the last one on other threads. No task, no lock and no timer per call.
+since the last one. No task, no lock and no timer per call.
 """
 
 from __future__ import annotations
@@ -10,26 +10,17 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from threading import get_ident
-from typing import Protocol
 
 from schemas.errors import LogError, LogUnavailableError
 from schemas.events import Event
 from schemas.limits import DELIVERY_TIMEOUT_SECONDS
 from streams.codec import Codec
-from streams.log import Done, OutgoingRecord
+from streams.log import Publisher
 from streams.records import outgoing
 
 #: How long a group may stay unanswered: the delivery timeout, and the seconds in which librdkafka finds overdue ones.
 WAIT_SECONDS_MAX = DELIVERY_TIMEOUT_SECONDS + 2
 SWEEP_SECONDS = 1.0
-
-
-class Handing(Protocol):
-    """As much of a Publisher as is used here."""
-
-    def publish(self, records: Sequence[OutgoingRecord], done: Done) -> None:
-        """As Publisher says."""
 
 
 class Recorder:
@@ -38,10 +29,9 @@ class Recorder:
     The order of two groups is that of their calls only when the second waits for the first.
     """
 
-    def __init__(self, publisher: Handing, codec: Codec, wait_seconds_max: float = WAIT_SECONDS_MAX) -> None:
+    def __init__(self, publisher: Publisher, codec: Codec, wait_seconds_max: float = WAIT_SECONDS_MAX) -> None:
         """`wait_seconds_max` bounds a call even when the publisher breaks its word."""
         self._publisher, self._codec, self._wait_seconds_max = publisher, codec, wait_seconds_max
-        self._thread = 0
         self._finished: deque[tuple[asyncio.Future[None], LogError | None]] = deque()
         self._waiting: dict[asyncio.Future[None], float] = {}
         self._waking = False
@@ -58,7 +48,6 @@ class Recorder:
         records = [outgoing(codec, event, traceparent) for event in events]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._thread = get_ident()
         self._waiting[future] = loop.time() + self._wait_seconds_max
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
@@ -70,10 +59,6 @@ class Recorder:
 
     def _done(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], fault: LogError | None) -> None:
         """Keep the outcome, from whichever thread; wake the loop unless it is about to look anyway."""
-        if get_ident() == self._thread:
-            if not future.done():
-                _settle(future, fault)
-            return
         self._finished.append((future, fault))
         if not self._waking:
             self._waking = True

@@ -36,9 +36,8 @@ from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
 from streams.control import ControlFollower
-from streams.kafka import KafkaPublisher, KafkaReader
+from streams.kafka import KafkaReader, LoopPublisher, LoopRecorder
 from streams.monitor import Monitor
-from streams.recorder import Recorder
 from streams.registry import RegistrySchemas
 
 log = structlog.get_logger(__name__)
@@ -129,7 +128,7 @@ class Worker:
         await holds.open()
         opened.push_async_callback(holds.close)
         spool = Spool(options.spool_directory, f"gateway-{instance}")
-        recorder = Recorder(publisher, Codec(schemas))
+        recorder = LoopRecorder(publisher, Codec(schemas))
         journal = Journal(recorder, spool, options.spool_directory, control, instance, lambda: known.known)
         journal.start()
         opened.push_async_callback(journal.stop)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import lz4.block
 from aiokafka.record.util import calc_crc32c
 
 from streams.encoder import LAST, SMALL, encode_long
-from streams.log import Headers
+from streams.log import OutgoingRecord
 
 #: A batch takes records up to this, before compression; a larger record is alone in its own.
 BATCH_BYTES_MAX = 64 * 1024
@@ -32,40 +33,35 @@ LZ4_BLOCK_BYTES, LZ4_PLAIN = 64 * 1024, 1 << 31
 LENGTH = struct.Struct("<I")
 #: Attributes and time of a record: none, and that of its batch.
 PLAIN = b"\0\0"
-#: The one header whose value never comes again.
-UNIQUE_HEADER = "ce_id"
-HEADERS_REMEMBERED_MAX = 1_024
 
 
-class RecordWriter:
-    """Writes records down; remembers the headers that come again."""
+class Written(NamedTuple):
+    """A record as it stands in a batch, from its key on."""
 
-    def __init__(self) -> None:
-        """Nothing is known."""
-        self._headers: dict[tuple[str, bytes], bytes] = {}
+    topic: str
+    key: bytes
+    body: bytes
 
-    def body(self, key: bytes, value: bytes, headers: Headers) -> bytes:
-        """A record from its key on."""
-        known, learn = self._headers.get, self._learn
-        pieces = [known(header) or learn(header) for header in headers]
-        return b"".join((_long(len(key)), key, _long(len(value)), value, _long(len(pieces)), *pieces))
 
-    def _learn(self, header: tuple[str, bytes]) -> bytes:
-        name, value = header[0].encode(), header[1]
-        written = b"".join((_long(len(name)), name, _long(len(value)), value))
-        if header[0] != UNIQUE_HEADER:
-            if len(self._headers) >= HEADERS_REMEMBERED_MAX:
-                self._headers.clear()
-            self._headers[header] = written
-        return written
+def written(record: OutgoingRecord) -> Written:
+    """A record, written down."""
+    topic, key, value, headers = record
+    pieces = [written_header(name, value) for name, value in headers]
+    return Written(topic, key, b"".join((short(len(key)), key, short(len(value)), value, short(len(pieces)), *pieces)))
+
+
+def written_header(name: str, value: bytes) -> bytes:
+    """A header, written down."""
+    encoded = name.encode()
+    return b"".join((short(len(encoded)), encoded, short(len(value)), value))
 
 
 def batch(bodies: Sequence[bytes], producer_id: int, epoch: int, sequence: int, now_millis: int) -> bytes:
-    """A batch of records as `RecordWriter.body` gives them; `sequence` is the first one's."""
-    pieces = []
+    """A batch of records as `Written.body` has them; `sequence` is the first one's."""
+    pieces: list[bytes] = []
     for place, body in enumerate(bodies):
-        at = _long(place)
-        pieces += (_long(len(PLAIN) + len(at) + len(body)), PLAIN, at, body)
+        at = short(place)
+        pieces += (short(len(PLAIN) + len(at) + len(body)), PLAIN, at, body)
     records, attributes = b"".join(pieces), NOT_COMPRESSED
     if len(records) >= COMPRESSED_BYTES_MIN:
         records, attributes = compressed(records), LZ4
@@ -90,5 +86,6 @@ def _plain(block: bytes) -> bytes:
     return LENGTH.pack(len(block) | LZ4_PLAIN)
 
 
-def _long(value: int) -> bytes:
+def short(value: int) -> bytes:
+    """A number as Kafka writes it; most are small."""
     return LAST[value << 1] if value < SMALL else encode_long(value)

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError
 from streams.kafka import configuration
 
 #: Our own, where no answer came: the batch may stand.
-NO_ANSWER = KafkaError._FAIL
+NO_ANSWER = KafkaError._FAIL  # noqa: SLF001 - the client's name of it
 #: The batch stands; the second, since an earlier try at it.
 STANDS = frozenset({KafkaError.NO_ERROR, KafkaError.DUPLICATE_SEQUENCE_NUMBER})
 #: No repetition cures these.

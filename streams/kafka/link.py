@@ -93,6 +93,6 @@ class Link(asyncio.Protocol):
                 return
             self._asked.popleft()[2](answer[INT.size :])
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         """The broker hung up, or the network."""
         self.abort()

@@ -24,14 +24,14 @@ from schemas.limits import (
     RECORD_BYTES_MAX,
 )
 from streams.kafka import codes, requests
-from streams.kafka.batches import RecordWriter
+from streams.kafka.batches import Written, written
 from streams.kafka.client_log import ClientLog
 from streams.kafka.configuration import RECORD_OVERHEAD_BYTES
 from streams.kafka.lanes import Group, Lane
 from streams.kafka.link import Link
 from streams.kafka.requests import Cluster, Identity
 from streams.log import Done, OutgoingRecord
-from streams.partitioner import murmur2
+from streams.partitioner import positive_hash
 
 #: Between two looks for what is overdue.
 SWEEP_SECONDS = 0.25
@@ -39,6 +39,8 @@ SWEEP_SECONDS = 0.25
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.05, 0.5
 #: Keys whose hash is remembered: those of the requests under way.
 KEYS_REMEMBERED_MAX = 4_096
+#: A record from its key on.
+RECORD_BODY_BYTES_MAX = RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES
 #: Batches of one request together, about.
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 
@@ -59,7 +61,7 @@ class LoopPublisher:
         self._bootstrap = [_address(one) for one in bootstrap.split(",")]
         self._client_id, self._delivery_seconds = client_id, delivery_seconds
         self._queue_records_max = queue_records_max
-        self._writer, self._hash = RecordWriter(), lru_cache(KEYS_REMEMBERED_MAX)(murmur2)
+        self._hash = lru_cache(KEYS_REMEMBERED_MAX)(positive_hash)
         self._log = ClientLog()
         self._identity: Identity | None = None
         self._brokers: dict[int, tuple[str, int]] = {}
@@ -67,8 +69,8 @@ class LoopPublisher:
         self._lanes: dict[str, list[Lane]] = {}
         #: Lanes with something to send, in the order in which they got it.
         self._due: dict[Lane, None] = {}
-        #: Records of topics that are not known yet: topic, key, body.
-        self._unplaced: list[tuple[str, bytes, bytes, Group]] = []
+        #: Records of topics that are not known yet.
+        self._unplaced: list[tuple[Written, Group]] = []
         self._open_records = self._open_bytes = 0
         self._flushing = self._closing = False
         self._quiet = asyncio.Event()
@@ -79,19 +81,22 @@ class LoopPublisher:
 
     def publish(self, records: Sequence[OutgoingRecord], done: Done) -> None:
         """As the seam says, on the loop."""
-        body = self._writer.body
-        bodies = [body(key, value, headers) for _, key, value, headers in records]
-        size = sum(map(len, bodies))
-        if (fault := self._refusal(bodies, size)) is not None or not records:
+        self.hand_over([written(record) for record in records], done)
+
+    def hand_over(self, records: Sequence[Written], done: Done) -> None:
+        """`publish`, of records that are written down already."""
+        size = sum([len(record.body) for record in records])
+        if (fault := self._refusal(records, size)) is not None or not records:
             done(fault)
             return
         self._open_records += len(records)
         self._open_bytes += size
         until = self._loop.time() + self._delivery_seconds
         group = Group(len(records), until, partial(self._finished, len(records), size, done))
-        for record, made in zip(records, bodies, strict=True):
-            self._place(record.topic, record.key, made, group)
-        self._flush_soon()
+        for record in records:
+            self._place(record, group)
+        if not self._flushing:
+            self._flush_soon()
 
     async def flush(self, timeout_seconds: float) -> int:
         """Wait until everything handed over is done; returns how many records are still under way."""
@@ -115,25 +120,24 @@ class LoopPublisher:
 
     # Handing over.
 
-    def _refusal(self, bodies: Sequence[bytes], size: int) -> LogError | None:
+    def _refusal(self, records: Sequence[Written], size: int) -> LogError | None:
         """Why a group is not taken."""
-        if size > RECORD_BYTES_MAX and max(map(len, bodies)) > RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES:
+        if size > RECORD_BODY_BYTES_MAX and any(len(record.body) > RECORD_BODY_BYTES_MAX for record in records):
             return RecordRefusedError("a record is over the limit")
-        if (
-            self._open_records + len(bodies) > self._queue_records_max
-            or self._open_bytes + size > PRODUCER_QUEUE_BYTES_MAX
-        ):
+        if self._open_records + len(records) > self._queue_records_max:
+            return LogUnavailableError("the producer's queue is full")
+        if self._open_bytes + size > PRODUCER_QUEUE_BYTES_MAX:
             return LogUnavailableError("the producer's queue is full")
         return LogUnavailableError("the producer is closed") if self._closing else None
 
-    def _place(self, topic: str, key: bytes, body: bytes, group: Group) -> None:
-        lanes = self._lanes.get(topic)
+    def _place(self, record: Written, group: Group) -> None:
+        lanes = self._lanes.get(record.topic)
         if lanes is None:
-            self._unplaced.append((topic, key, body, group))
+            self._unplaced.append((record, group))
             self._wanted.set()
             return
-        lane = lanes[(self._hash(key) & 0x7FFF_FFFF) % len(lanes)]
-        lane.add(body, group)
+        lane = lanes[self._hash(record.key) % len(lanes)]
+        lane.add(record.body, group)
         self._due[lane] = None
 
     def _finished(self, records: int, size: int, done: Done, fault: LogError | None) -> None:
@@ -230,8 +234,8 @@ class LoopPublisher:
                 self._wanted.set()
             if not lane.has_work:
                 self._due.pop(lane, None)
-        over = [group for *_, group in self._unplaced if group.until <= now]
-        self._unplaced = [record for record in self._unplaced if record[-1].until > now]
+        over = [group for _, group in self._unplaced if group.until <= now]
+        self._unplaced = [pair for pair in self._unplaced if pair[1].until > now]
         for group in over:
             group.ended(fault)
 
@@ -258,7 +262,7 @@ class LoopPublisher:
 
     async def _learn(self) -> None:
         link = await self._any_link()
-        topics = self._lanes.keys() | {topic for topic, *_ in self._unplaced}
+        topics = self._lanes.keys() | {record.topic for record, _ in self._unplaced}
         self._adopt(requests.read_cluster(await link.answer(requests.METADATA, requests.metadata_question(topics))))
         if self._identity is None:
             said = requests.read_identity(await link.answer(requests.PRODUCER_ID, requests.producer_id_question()))
@@ -279,13 +283,13 @@ class LoopPublisher:
             for lane, leader in zip(lanes, leaders, strict=False):
                 lane.leader = leader
         unplaced, self._unplaced = self._unplaced, []
-        for topic, key, body, group in unplaced:
-            if (code := cluster.errors.get(topic, 0)) in codes.REFUSALS:
-                group.ended(RecordRefusedError(f"{topic}: {codes.text(code)}"))
-            elif topic in self._lanes:
-                self._place(topic, key, body, group)
+        for record, group in unplaced:
+            if (code := cluster.errors.get(record.topic, 0)) in codes.REFUSALS:
+                group.ended(RecordRefusedError(f"{record.topic}: {codes.text(code)}"))
+            elif record.topic in self._lanes:
+                self._place(record, group)
             else:
-                self._unplaced.append((topic, key, body, group))
+                self._unplaced.append((record, group))
 
     async def _any_link(self) -> Link:
         """A link to whichever broker answers; raises the last OSError when none does."""

@@ -1,7 +1,7 @@
-"""The three questions that a publisher asks a broker, in versions that brokers from 2.1 on answer: Metadata 4 (who
-leads what), InitProducerId 0 (who am I), Produce 7 (take these batches).
+"""The three questions that a publisher asks a broker, and their answers.
 
-The bytes are those of the public protocol; numbers are big-endian, a text and a list begin with their length.
+Metadata 4 (who leads what), InitProducerId 0 (who am I) and Produce 7 (take these batches), which brokers since 2.1
+answer. The bytes are those of the public protocol; numbers are big-endian, a text and a list begin with their length.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def produce_question(batches: Mapping[str, Sequence[tuple[int, bytes]]], wait_mi
 def read_cluster(answer: bytes) -> Cluster:
     """The answer to `metadata_question`; raises MALFORMED."""
     said = _Reader(answer)
-    said.int()
+    said.number()
     brokers = {}
     for _ in range(said.count()):
-        number = said.int()
-        brokers[number] = (said.text() or "", said.int())
+        number = said.number()
+        brokers[number] = (said.text() or "", said.number())
         said.text()
     said.text()
-    said.int()
+    said.number()
     leaders: dict[str, list[int | None]] = {}
     errors = {}
     for _ in range(said.count()):
@@ -96,7 +96,7 @@ def read_cluster(answer: bytes) -> Cluster:
 def read_identity(answer: bytes) -> Identity | int:
     """The answer to `producer_id_question`, or its error code; raises MALFORMED."""
     said = _Reader(answer)
-    said.int()
+    said.number()
     error = said.short()
     return error or Identity(*said.take(LONG_AND_SHORT))
 
@@ -135,12 +135,12 @@ class _Reader:
     def short(self) -> int:
         return self.take(SHORT)[0]
 
-    def int(self) -> int:
+    def number(self) -> int:
         return self.take(INT)[0]
 
     def count(self) -> int:
         """Of what follows, which takes a byte each at least."""
-        count = self.int()
+        count = self.number()
         if count > len(self._data):
             raise ValueError("a list longer than its answer")
         return max(count, 0)
@@ -157,9 +157,9 @@ class _Reader:
         found: dict[int, int | None] = {}
         for _ in range(self.count()):
             self.short()
-            number, leader = self.int(), self.int()
+            number, leader = self.number(), self.number()
             found[number] = leader if leader >= 0 else None
             for _ in ("replicas", "in sync"):
                 for _ in range(self.count()):
-                    self.int()
+                    self.number()
         return found
