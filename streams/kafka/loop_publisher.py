@@ -254,9 +254,10 @@ class LoopPublisher:
             except (OSError, LogError, TimeoutError, *requests.MALFORMED) as error:
                 self._log.log(logging.WARNING, "%s: %s", type(error).__name__, str(error))
                 self._wanted.set()
-            else:
-                if not self._unplaced and not self._wanted.is_set():
-                    continue
+            if self._unplaced:
+                self._wanted.set()
+            if not self._wanted.is_set():
+                continue
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
 

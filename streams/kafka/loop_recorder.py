@@ -1,7 +1,7 @@
 """LoopRecorder: events to a LoopPublisher and back to the loop that waits, for the gateway's hot path.
 
 An event becomes the bytes of its record in one step. They are those that `outgoing` and `written` make in two
-(tests/unit/streams/test_loop_recorder.py compares).
+(a property test compares).
 """
 
 from __future__ import annotations
