@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import lz4.block
 from aiokafka.record.util import calc_crc32c
@@ -35,19 +34,15 @@ LENGTH = struct.Struct("<I")
 PLAIN = b"\0\0"
 
 
-class Written(NamedTuple):
-    """A record as it stands in a batch, from its key on."""
-
-    topic: str
-    key: bytes
-    body: bytes
+#: A record written down: its topic, its key, and as it stands in a batch from its key on.
+Written = tuple[str, bytes, bytes]
 
 
 def written(record: OutgoingRecord) -> Written:
     """A record, written down."""
     topic, key, value, headers = record
     pieces = [written_header(name, value) for name, value in headers]
-    return Written(topic, key, b"".join((short(len(key)), key, short(len(value)), value, short(len(pieces)), *pieces)))
+    return topic, key, b"".join((short(len(key)), key, short(len(value)), value, short(len(pieces)), *pieces))
 
 
 def written_header(name: str, value: bytes) -> bytes:
@@ -57,7 +52,7 @@ def written_header(name: str, value: bytes) -> bytes:
 
 
 def batch(bodies: Sequence[bytes], producer_id: int, epoch: int, sequence: int, now_millis: int) -> bytes:
-    """A batch of records as `Written.body` has them; `sequence` is the first one's."""
+    """A batch of records as `Written` has them; `sequence` is the first one's."""
     pieces: list[bytes] = []
     for place, body in enumerate(bodies):
         at = short(place)

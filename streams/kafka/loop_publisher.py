@@ -85,7 +85,7 @@ class LoopPublisher:
 
     def hand_over(self, records: Sequence[Written], done: Done) -> None:
         """`publish`, of records that are written down already."""
-        size = sum([len(record.body) for record in records])
+        size = sum([len(body) for _, _, body in records])
         if (fault := self._refusal(records, size)) is not None or not records:
             done(fault)
             return
@@ -95,8 +95,7 @@ class LoopPublisher:
         group = Group(len(records), until, partial(self._finished, len(records), size, done))
         for record in records:
             self._place(record, group)
-        if not self._flushing:
-            self._flush_soon()
+        self._flush_soon()
 
     async def flush(self, timeout_seconds: float) -> int:
         """Wait until everything handed over is done; returns how many records are still under way."""
@@ -122,7 +121,7 @@ class LoopPublisher:
 
     def _refusal(self, records: Sequence[Written], size: int) -> LogError | None:
         """Why a group is not taken."""
-        if size > RECORD_BODY_BYTES_MAX and any(len(record.body) > RECORD_BODY_BYTES_MAX for record in records):
+        if size > RECORD_BODY_BYTES_MAX and any(len(body) > RECORD_BODY_BYTES_MAX for _, _, body in records):
             return RecordRefusedError("a record is over the limit")
         if self._open_records + len(records) > self._queue_records_max:
             return LogUnavailableError("the producer's queue is full")
@@ -131,13 +130,14 @@ class LoopPublisher:
         return LogUnavailableError("the producer is closed") if self._closing else None
 
     def _place(self, record: Written, group: Group) -> None:
-        lanes = self._lanes.get(record.topic)
+        topic, key, body = record
+        lanes = self._lanes.get(topic)
         if lanes is None:
             self._unplaced.append((record, group))
             self._wanted.set()
             return
-        lane = lanes[self._hash(record.key) % len(lanes)]
-        lane.add(record.body, group)
+        lane = lanes[self._hash(key) % len(lanes)]
+        lane.add(body, group)
         self._due[lane] = None
 
     def _finished(self, records: int, size: int, done: Done, fault: LogError | None) -> None:
@@ -263,7 +263,7 @@ class LoopPublisher:
 
     async def _learn(self) -> None:
         link = await self._any_link()
-        topics = self._lanes.keys() | {record.topic for record, _ in self._unplaced}
+        topics = self._lanes.keys() | {record[0] for record, _ in self._unplaced}
         self._adopt(requests.read_cluster(await link.answer(requests.METADATA, requests.metadata_question(topics))))
         if self._identity is None:
             said = requests.read_identity(await link.answer(requests.PRODUCER_ID, requests.producer_id_question()))
@@ -285,9 +285,10 @@ class LoopPublisher:
                 lane.leader = leader
         unplaced, self._unplaced = self._unplaced, []
         for record, group in unplaced:
-            if (code := cluster.errors.get(record.topic, 0)) in codes.REFUSALS:
-                group.ended(RecordRefusedError(f"{record.topic}: {codes.text(code)}"))
-            elif record.topic in self._lanes:
+            topic = record[0]
+            if (code := cluster.errors.get(topic, 0)) in codes.REFUSALS:
+                group.ended(RecordRefusedError(f"{topic}: {codes.text(code)}"))
+            elif topic in self._lanes:
                 self._place(record, group)
             else:
                 self._unplaced.append((record, group))

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from schemas.errors import LogError
+from schemas.errors import CodecError, LogError
 from schemas.events import Event
 from schemas.topics import TOPIC_BY_TYPE
 from streams.codec import MISFITS, Codec, misfit
 from streams.encoder import Encoder
 from streams.kafka.batches import Written, short, written_header
 from streams.log import Done
-from streams.records import KINDED, NAMES_CACHED_MAX, TRACEPARENT, constant_headers, original_key, time_header
+from streams.records import KINDED, TRACEPARENT, constant_headers, time_header
 
 #: The headers behind the constant ones: `ce_id` and `ce_time`.
 OTHER_HEADERS = 2
+#: Keys, times and begins that are remembered, each.
+REMEMBERED_MAX = 4_096
 ID_HEADER = short(len(b"ce_id")) + b"ce_id"
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class HandsOver(Protocol):
@@ -61,55 +65,70 @@ class _Plan(NamedTuple):
     """What the records of a topic have in common."""
 
     topic: str
-    key_of: Callable[[Any], bytes]
+    key_of: Callable[[Any], str]
     #: What the value begins with, and what makes the rest.
     frame: bytes
     encode: Encoder
     has_kind: bool
+    #: By kind, actor and whether there is a trace: headers before the event's id.
+    begins: dict[tuple[str, str, bool], bytes]
 
 
 class EventWriter:
-    """Makes records of events."""
+    """Makes records of events; what comes again is remembered: keys, times, and headers before the id."""
 
     def __init__(self, codec: Codec) -> None:
         """Nothing is asked of the codec's source before it is needed."""
         self._codec = codec
         self._plans: dict[type, _Plan] = {}
+        self._keys: dict[str, tuple[bytes, bytes]] = {}
+        self._times: dict[int, bytes] = {}
 
     def write(self, event: Any, traceparent: bytes | None = None) -> Written:
         """The record of an event; raises CodecError when the event does not fit its schema."""
-        topic, key_of, frame, encode, has_kind = self._plans.get(type(event)) or self._plan(type(event))
+        topic, key_of, frame, encode, has_kind, begins = self._plans.get(type(event)) or self._plan(type(event))
         try:
             value = frame + encode(event)
         except MISFITS as error:
             raise misfit(topic, error) from error
-        key, event_id = key_of(event), event.event_id.encode()
-        begin = _begin(topic, event.kind._value_ if has_kind else "", event.actor, traceparent is not None)
-        trace = b"" if traceparent is None else written_header(TRACEPARENT, traceparent)
-        pieces = (short(len(key)), key, short(len(value)), value, begin, short(len(event_id)), event_id)
-        return Written(topic, key, b"".join((*pieces, _time(event.occurred_at), trace)))
+        text = key_of(event)
+        key, written_key = self._keys.get(text) or self._key(text)
+        kind = (event.kind._value_ if has_kind else "", event.actor, traceparent is not None)
+        begin = begins.get(kind) or self._begin(begins, topic, kind)
+        event_id, at = event.event_id.encode(), event.occurred_at
+        time, trace = self._times.get(at) or self._time(at), b""
+        if traceparent is not None:
+            trace = written_header(TRACEPARENT, traceparent)
+        pieces = (written_key, short(len(value)), value, begin, short(len(event_id)), event_id, time, trace)
+        return topic, key, b"".join(pieces)
 
     def _plan(self, event_type: type) -> _Plan:
         topic = TOPIC_BY_TYPE[event_type]
-        key_of = original_key if topic.key_of is None else partial(_key, topic.key_of)
-        plan = _Plan(topic.name, key_of, *self._codec.encoder(topic.name), event_type in KINDED)
+        if topic.key_of is None:
+            raise CodecError(f"the key of {topic.name} can't be told from an event")
+        plan = _Plan(topic.name, topic.key_of, *self._codec.encoder(topic.name), event_type in KINDED, {})
         self._plans[event_type] = plan
         return plan
 
+    def _key(self, text: str) -> tuple[bytes, bytes]:
+        key = text.encode()
+        return _remember(self._keys, text, (key, short(len(key)) + key))
 
-def _key(key_of: Callable[[Any], str], event: Any) -> bytes:
-    return key_of(event).encode()
+    def _time(self, micros: int) -> bytes:
+        return _remember(self._times, micros, written_header(*time_header(micros)))
+
+    def _begin(self, begins: dict[tuple[str, str, bool], bytes], topic: str, kind: tuple[str, str, bool]) -> bytes:
+        """How many headers there are, those of all such events, and the name of the next."""
+        name, actor, is_traced = kind
+        headers = constant_headers(topic, name, actor)
+        count = short(len(headers) + OTHER_HEADERS + is_traced)
+        pieces = (count, *(written_header(*header) for header in headers), ID_HEADER)
+        return _remember(begins, kind, b"".join(pieces))
 
 
-@lru_cache(maxsize=NAMES_CACHED_MAX)
-def _begin(topic: str, kind: str, actor: str, traced: bool) -> bytes:
-    """How many headers there are, those of all such events, and the name of the next."""
-    headers = constant_headers(topic, kind, actor)
-    return b"".join(
-        (short(len(headers) + OTHER_HEADERS + traced), *(written_header(*header) for header in headers), ID_HEADER)
-    )
-
-
-@lru_cache(maxsize=NAMES_CACHED_MAX)
-def _time(micros: int) -> bytes:
-    return written_header(*time_header(micros))
+def _remember(known: dict[K, V], key: K, value: V) -> V:
+    """Keep it, and forget everything when there is too much to remember."""
+    if len(known) >= REMEMBERED_MAX:
+        known.clear()
+    known[key] = value
+    return value

@@ -36,7 +36,8 @@ class MemoryBroker:
         #: Answers that a test holds back until it says `release`.
         self.holding = False
         self._held: list[tuple[_Wire, bytes]] = []
-        self.identities = 0
+        #: How often it made an identity, and said who leads what.
+        self.identities = self.told = 0
         self.connected = 0
 
     async def connect(self, *_: object) -> Link:
@@ -54,6 +55,11 @@ class MemoryBroker:
         async with asyncio.timeout(10):
             await until(lambda: len(self.produced) >= count)
         return self.produced
+
+    async def asked_for_topics(self, times: int) -> None:
+        """Return when it was asked so often who leads what."""
+        async with asyncio.timeout(10):
+            await until(lambda: self.told >= times)
 
     def release(self) -> None:
         """Hand the held answers out, and hold no more."""
@@ -92,6 +98,7 @@ class MemoryBroker:
         return ProduceResponse_v7([(topic, [(n, outcome.get((topic, n), 0), 0, 0, 0)]) for topic, n in batches], 0)
 
     def _metadata(self) -> Any:
+        self.told += 1
         known = [
             (0, topic, False, [(0, number, 1, [1], [1]) for number in range(count)])
             for topic, count in self.topics.items()

@@ -32,7 +32,7 @@ def read(data: bytes) -> DefaultRecordBatch:
 
 def batch_of(given: Sequence[OutgoingRecord]) -> bytes:
     """A batch of them by producer 77, epoch 3, from sequence number 11."""
-    return batch([written(record).body for record in given], 77, 3, 11, NOW_MILLIS)
+    return batch([written(record)[2] for record in given], 77, 3, 11, NOW_MILLIS)
 
 
 @pytest.mark.parametrize(("count", "value_bytes"), [(1, 0), (1, 5), (3, 200), (300, 50), (2, 200_000)])

@@ -42,7 +42,7 @@ def ends() -> Ends:
 
 def body(value: bytes) -> bytes:
     """A record."""
-    return written(OutgoingRecord("topic", b"key", value, ())).body
+    return written(OutgoingRecord("topic", b"key", value, ()))[2]
 
 
 def fill(lane: Lane, ends: Ends, *values: bytes) -> None:

@@ -181,7 +181,7 @@ async def test_what_expires_in_doubt_costs_the_identity(broker: MemoryBroker) ->
 async def test_a_topic_that_comes_later_gets_what_waited_for_it(publisher: LoopPublisher, broker: MemoryBroker) -> None:
     """A broker that has just been set up may not know it at first."""
     group = hand_over(publisher, record(b"value", "late"))
-    await asyncio.sleep(0.01)
+    await broker.asked_for_topics(3)
 
     broker.topics["late"] = 1
 
