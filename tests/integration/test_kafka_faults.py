@@ -70,6 +70,14 @@ def at_once(bootstrap: str) -> KafkaPublisher:
     return KafkaPublisher(bootstrap, linger_milliseconds=0)
 
 
+def end_of_log(server: KafkaServer) -> int:
+    """Where the next record of the one partition goes."""
+    reader = KafkaReader(address(server))
+    end = reader.end_offsets([AT], SECONDS)[AT]
+    reader.close()
+    return end
+
+
 def read_all(reader: KafkaReader, begin: int = 0) -> list[LogRecord]:
     """Everything on the one partition from there on."""
     records: list[LogRecord] = []
@@ -122,14 +130,13 @@ def test_a_lost_or_late_answer_doubles_nothing(server: KafkaServer, monkeypatch:
     port = proxy.start()
     connect = LoopPublisher._connect
     monkeypatch.setattr(LoopPublisher, "_connect", lambda self, *_: connect(self, "127.0.0.1", port))
-    publisher, outcomes, reader = ThreadedPublisher(address(server)), Outcomes(), KafkaReader(address(server))
-    begin = reader.end_offsets([AT], SECONDS)[AT]
+    publisher, outcomes, begin = ThreadedPublisher(address(server)), Outcomes(), end_of_log(server)
     for number, fault in enumerate(list(NetworkFault) * 2):
         proxy.arm(fault, CONTROL.name.encode(), seconds=BRIEFLY)
         publisher.publish([record(2 * number), record(2 * number + 1)], outcomes.done)
         outcomes.wait(number + 1)
 
-    count = 4 * len(NetworkFault)
+    reader, count = KafkaReader(address(server)), 4 * len(NetworkFault)
     assert [None] * (count // 2) == outcomes.faults
     assert proxy.hits == count // 2
     assert list(range(count)) == [int(kept.value or b"") for kept in read_all(reader, begin)]
@@ -181,8 +188,7 @@ def test_a_killed_broker_loses_nothing_it_acknowledged_and_doubles_nothing(
     server: KafkaServer, publisher_on: Callable[[str], Publisher]
 ) -> None:
     """Groups acknowledged around a kill -9 and a restart are all there, once, in order; the others said so."""
-    publisher, outcomes, reader = publisher_on(address(server)), Outcomes(), KafkaReader(address(server))
-    begin = reader.end_offsets([AT], SECONDS)[AT]
+    publisher, outcomes, begin = publisher_on(address(server)), Outcomes(), end_of_log(server)
     acknowledged: list[int] = []
     for number in range(300):
         if number == 100:
@@ -201,6 +207,7 @@ def test_a_killed_broker_loses_nothing_it_acknowledged_and_doubles_nothing(
             outcomes.wait(number + 1)
     restarted.join()
     outcomes.wait(300)
+    reader = KafkaReader(address(server))
 
     written = [int(kept.value or b"") for kept in read_all(reader, begin)]
 
