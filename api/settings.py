@@ -113,9 +113,6 @@ class Settings(BaseSettings):
         "directory, made at the first start), 'file:PATH', 'env:NAME', or 'kms:MODULE:FACTORY', a key management "
         "service.",
     )
-    linger_milliseconds: float = Field(
-        0.5, ge=0, le=100, description="How long the gateway's producer waits to fill a batch under load."
-    )
     session_seconds: float = Field(
         limits.SESSION_SECONDS,
         ge=1,

@@ -22,7 +22,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]{0,127}")
 
 def uuid7(now_micros: int, random_bytes: bytes) -> str:
     """A uuid7 of the given time (microseconds since the epoch) and ten random bytes, in canonical text."""
-    return uuid7_begin(now_micros // MICROS_PER_MILLI) + uuid7_end(random_bytes)
+    (end,) = uuid7_ends(random_bytes)
+    return uuid7_begin(now_micros // MICROS_PER_MILLI) + end
 
 
 def uuid7_begin(now_millis: int) -> str:
@@ -31,10 +32,13 @@ def uuid7_begin(now_millis: int) -> str:
     return f"{time[:8]}-{time[8:]}-"
 
 
-def uuid7_end(random_bytes: bytes) -> str:
-    """What a uuid7 of ten random bytes ends with."""
-    random = random_bytes.hex()
-    return f"7{random[:3]}-{_VARIANT[random[4]]}{random[5:8]}-{random[8:]}"
+def uuid7_ends(random_bytes: bytes) -> list[str]:
+    """What uuid7s end with: one for every ten random bytes."""
+    digits, variant = random_bytes.hex(), _VARIANT
+    return [
+        f"7{digits[at : at + 3]}-{variant[digits[at + 4]]}{digits[at + 5 : at + 8]}-{digits[at + 8 : at + 20]}"
+        for at in range(0, len(digits), 2 * RANDOM_BYTES_PER_UUID7)
+    ]
 
 
 def uuid7_millis(value: str) -> int:

@@ -21,7 +21,7 @@ from schemas.errors import CodecError, SchemaUnknownError, UndecodableError
 from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPIC_BY_TYPE
 from streams.decoder import FAULTS, Decoder, compile_decoder
-from streams.encoder import Numbers, Texts, compile_encoder
+from streams.encoder import Encoder, Numbers, Texts, compile_encoder
 
 if TYPE_CHECKING:
     from streams.columns import ColumnReader, Columns
@@ -87,14 +87,14 @@ class Codec:
         self._local = {topic: parse_schema(schema_text(topic)) for topic in EVENT_TYPES}
         texts, numbers = Texts(), Numbers()
         self._encoders = {topic: compile_encoder(schema, texts, numbers) for topic, schema in self._local.items()}
-        self._prefixes: dict[str, bytes] = {}
+        self._frames: dict[str, bytes] = {}
         self._readers: dict[str, ColumnReader] = {}
         self._writers: dict[tuple[str, int], tuple[Decoder | None, Any, Any]] = {}
 
     def prepare(self, topics: Iterable[str] = tuple(EVENT_TYPES)) -> None:
         """Ask for every schema id now, so that no encoding waits for the registry later; raises as the source does."""
         for topic in topics:
-            self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
+            self._frames[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
 
     def encode(self, event: Event) -> bytes:
         """The record value of an event; raises CodecError when it does not fit its schema.
@@ -102,13 +102,21 @@ class Codec:
         Also raises what the source raises when the schema's id is not known yet.
         """
         topic = TOPIC_BY_TYPE[type(event)].name
-        prefix = self._prefixes.get(topic)
-        if prefix is None:
-            prefix = self._prefixes[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
+        frame, encode = self.encoder(topic)
         try:
-            return prefix + self._encoders[topic](event)
+            return frame + encode(event)
         except MISFITS as error:
-            raise CodecError(f"the event does not fit {topic}: {error}") from error
+            raise misfit(topic, error) from error
+
+    def encoder(self, topic: str) -> tuple[bytes, Encoder]:
+        """What the values of a topic begin with, and what makes the rest of an event or raises MISFITS.
+
+        Raises what the source raises when the schema's id is not known yet.
+        """
+        frame = self._frames.get(topic)
+        if frame is None:
+            frame = self._frames[topic] = HEADER.pack(MAGIC, self._source.id_of(topic))
+        return frame, self._encoders[topic]
 
     def decode(self, topic: str, value: bytes) -> dict[str, Any]:
         """The fields of a record value as this release's schema reads them.
@@ -177,6 +185,11 @@ class Codec:
         decode = compile_decoder(local) if writer == local else None
         known = self._writers[topic, schema_id] = (decode, writer, local)
         return known
+
+
+def misfit(topic: str, error: Exception) -> CodecError:
+    """The fault for an event that its encoder did not take."""
+    return CodecError(f"the event does not fit {topic}: {error}")
 
 
 def _decoded(decode: Decoder, topic: str, schema_id: int, value: bytes) -> dict[str, Any]:

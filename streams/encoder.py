@@ -36,6 +36,10 @@ SCALARS = {
     "boolean": "(b'\\1' if {value} else b'\\0')",
     "double": "double({value})",
 }
+#: Fields whose text seldom comes again, so that remembering it costs more than it saves; ids of 36 characters.
+UNIQUE = frozenset({"event_id", "causation_id"})
+UNIQUE_BYTES = 36
+UNIQUE_TEXT = f"(b'H' + t if len(t := {{value}}.encode()) == {UNIQUE_BYTES} else data(t))"
 
 
 def _varint(value: int) -> bytes:
@@ -118,7 +122,7 @@ class _Compiler:
     """Writes the source of an encoder; nested records and enums become names it may use."""
 
     def __init__(self, texts: Texts, numbers: Numbers) -> None:
-        self.texts, self.numbers = texts, numbers
+        self.texts, self.numbers, self.scalars = texts, numbers, SCALARS
         self.names: dict[str, Any] = {
             "known": texts.get,
             "text": texts.learn,
@@ -133,20 +137,25 @@ class _Compiler:
 
     def function(self, record: Any) -> Encoder:
         """The encoder of a record schema."""
-        parts = "".join(f"        {self.expression(field['type'], _attribute(field))},\n" for field in record["fields"])
+        parts = "".join(f"        {self.field(field)},\n" for field in record["fields"])
         source = f"def encode(event):\n    return join((\n{parts}    ))\n"
         code = compile(source, f"<encoder of {record['name']}>", "exec")
         exec(code, self.names)  # noqa: S102 - our own schemas, as dataclasses does
         encoder: Encoder = self.names["encode"]
         return encoder
 
+    def field(self, field: Any) -> str:
+        """Source text that encodes a field of the event."""
+        self.scalars = SCALARS | {"string": UNIQUE_TEXT} if field["name"] in UNIQUE else SCALARS
+        return self.expression(field["type"], f"event.{field['name']}")
+
     def expression(self, avro: Any, value: str) -> str:
         """Source text that encodes the value of an expression; raises TypeError for a type the house does not use."""
         if isinstance(avro, list):
             return self._optional(avro, value)
         kind = avro["type"] if isinstance(avro, dict) else avro
-        if kind in SCALARS:
-            return SCALARS[kind].format(value=value)
+        if kind in self.scalars:
+            return self.scalars[kind].format(value=value)
         match kind:
             case "enum":
                 # Hashing an enum member runs Python code; its plain value does not.
@@ -177,10 +186,6 @@ class _Compiler:
         name = f"record_{avro['name'].replace('.', '_')}"
         self.names[name] = compile_encoder(avro, self.texts, self.numbers)
         return name
-
-
-def _attribute(field: Any) -> str:
-    return f"event.{field['name']}"
 
 
 def compile_encoder(schema: Any, texts: Texts, numbers: Numbers) -> Encoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 SEED = 0x9747B28C
 MULTIPLIER = 0x5BD1E995
 MASK = 0xFFFFFFFF
@@ -11,17 +13,21 @@ WORD_BYTES = 4
 def murmur2(key: bytes) -> int:
     """The 32-bit murmur2 hash of a key, unsigned."""
     value = SEED ^ len(key)
-    whole = len(key) - len(key) % WORD_BYTES
-    for start in range(0, whole, WORD_BYTES):
-        word = int.from_bytes(key[start : start + WORD_BYTES], "little") * MULTIPLIER & MASK
-        word = (word ^ word >> 24) * MULTIPLIER & MASK
-        value = (value * MULTIPLIER & MASK) ^ word
-    if whole < len(key):
-        value = (value ^ int.from_bytes(key[whole:], "little")) * MULTIPLIER & MASK
+    words = len(key) // WORD_BYTES
+    for word in struct.unpack_from(f"<{words}I", key):
+        mixed = word * MULTIPLIER & MASK
+        value = value * MULTIPLIER & MASK ^ (mixed ^ mixed >> 24) * MULTIPLIER & MASK
+    if rest := key[words * WORD_BYTES :]:
+        value = (value ^ int.from_bytes(rest, "little")) * MULTIPLIER & MASK
     value = (value ^ value >> 13) * MULTIPLIER & MASK
     return value ^ value >> 15
 
 
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of a key among `partitions` of them."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return positive_hash(key) % partitions
+
+
+def positive_hash(key: bytes) -> int:
+    """What of a key's hash decides its partition."""
+    return murmur2(key) & 0x7FFFFFFF

@@ -1,4 +1,4 @@
-"""Recorder: the asyncio face of a Publisher, for the gateway's hot path.
+"""Recorder: the asyncio face of a Publisher; the gateway has one of its own (streams/kafka/loop_recorder.py).
 
 One encoding per event, one acknowledgement callback per group, one wake-up of the loop for all groups that finished
 since the last one. No task, no lock and no timer per call.
@@ -15,43 +15,27 @@ from schemas.errors import LogError, LogUnavailableError
 from schemas.events import Event
 from schemas.limits import DELIVERY_TIMEOUT_SECONDS
 from streams.codec import Codec
-from streams.log import Done, OutgoingRecord, Publisher
+from streams.log import Publisher
 from streams.records import outgoing
 
 #: How long a group may stay unanswered: the delivery timeout, and the seconds in which librdkafka finds overdue ones.
 WAIT_SECONDS_MAX = DELIVERY_TIMEOUT_SECONDS + 2
 SWEEP_SECONDS = 1.0
-#: With more groups than this under way, further ones are gathered for a moment and handed over together: records that
-#: go together share requests to the broker, whose work goes by requests, not by records.
-BUSY_GROUPS = 6
-GATHER_SECONDS = 0.004
 
 
 class Recorder:
-    """Records groups of events. Owned by one event loop; the publishers stay their maker's to close.
+    """Records groups of events. Owned by one event loop; the publisher stays its maker's to close.
 
     The order of two groups is that of their calls only when the second waits for the first.
     """
 
-    def __init__(
-        self,
-        publisher: Publisher,
-        codec: Codec,
-        wait_seconds_max: float = WAIT_SECONDS_MAX,
-        busy_publisher: Publisher | None = None,
-    ) -> None:
-        """`wait_seconds_max` bounds a call even when the publisher breaks its word.
-
-        `busy_publisher` takes the groups that are gathered, so that it may wait for more where `publisher` sends at
-        once; without it there is one for all.
-        """
+    def __init__(self, publisher: Publisher, codec: Codec, wait_seconds_max: float = WAIT_SECONDS_MAX) -> None:
+        """`wait_seconds_max` bounds a call even when the publisher breaks its word."""
         self._publisher, self._codec, self._wait_seconds_max = publisher, codec, wait_seconds_max
-        self._busy_publisher = busy_publisher or publisher
         self._finished: deque[tuple[asyncio.Future[None], LogError | None]] = deque()
         self._waiting: dict[asyncio.Future[None], float] = {}
         self._waking = False
         self._sweeper: asyncio.TimerHandle | None = None
-        self._gathered: list[tuple[Sequence[OutgoingRecord], Done]] = []
 
     async def record(self, events: Sequence[Event], traceparent: bytes | None = None) -> None:
         """Return when every event of the group is acknowledged with acks=all.
@@ -68,23 +52,10 @@ class Recorder:
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep, loop)
         try:
-            self._hand_over(loop, records, partial(self._done, loop, future))
+            self._publisher.publish(records, partial(self._done, loop, future))
             await future
         finally:
             del self._waiting[future]
-
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, records: Sequence[OutgoingRecord], done: Done) -> None:
-        if len(self._waiting) <= BUSY_GROUPS and not self._gathered:
-            self._publisher.publish(records, done)
-            return
-        if not self._gathered:
-            loop.call_later(GATHER_SECONDS, self._publish_gathered)
-        self._gathered.append((records, done))
-
-    def _publish_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        for records, done in gathered:
-            self._busy_publisher.publish(records, done)
 
     def _done(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], fault: LogError | None) -> None:
         """Keep the outcome, from whichever thread; wake the loop unless it is about to look anyway."""

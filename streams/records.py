@@ -37,9 +37,9 @@ def outgoing(codec: Codec, event: Event, traceparent: bytes | None = None) -> Ou
     topic = TOPIC_BY_TYPE[type(event)]
     key = topic.key_of(event).encode() if topic.key_of else original_key(event)
     headers = (
-        *_constant_headers(topic.name, _kind(event) if type(event) in KINDED else "", event.actor),
+        *constant_headers(topic.name, _kind(event) if type(event) in KINDED else "", event.actor),
         ("ce_id", event.event_id.encode()),
-        _time_header(event.occurred_at),
+        time_header(event.occurred_at),
     )
     if traceparent is not None:
         headers = (*headers, (TRACEPARENT, traceparent))
@@ -85,14 +85,15 @@ def event_of(codec: Codec, record: LogRecord) -> Event:
 
 
 @lru_cache(maxsize=NAMES_CACHED_MAX)
-def _constant_headers(topic: str, kind: str, actor: str) -> Headers:
+def constant_headers(topic: str, kind: str, actor: str) -> Headers:
+    """The headers that all events of a topic, kind and actor have; before `ce_id`."""
     name = f"{topic}.{kind}" if kind else topic
     return (SPECIFICATION, CONTENT_TYPE, ("ce_type", name.encode()), ("ce_source", b"/" + actor.encode()))
 
 
 @lru_cache(maxsize=NAMES_CACHED_MAX)
-def _time_header(micros: int) -> tuple[str, bytes]:
-    """Remembered: the events of a group happened at one or two times."""
+def time_header(micros: int) -> tuple[str, bytes]:
+    """When an event happened; behind `ce_id`. Remembered: the events of a group happened at one or two times."""
     seconds, rest = divmod(micros, MICROS_PER_SECOND)
     return ("ce_time", b"%b.%06dZ" % (_second(seconds), rest))
 

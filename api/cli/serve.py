@@ -66,7 +66,6 @@ def gateway(
         stream_step_tokens=settings.stream_step_tokens,
         tags_allowed=settings.tags_allowed,
         vault_keys=settings.vault_keys,
-        linger_milliseconds=settings.linger_milliseconds,
         log_level=settings.log_level,
     )
     run(options, monitor)

@@ -39,8 +39,6 @@ class GatewayOptions:
     tags_allowed: tuple[str, ...] = TAGS_ALLOWED
     #: Where the keys that wrap end users' data keys are (api.gateway.vault_keys).
     vault_keys: str = "file"
-    #: How long the producer waits to fill a batch while many requests are under way; else it sends at once.
-    linger_milliseconds: float = 0.5
     #: How long running requests may take to end after SIGTERM; what is left then goes to the spool.
     drain_seconds: float = 15.0
     #: Least level logged.

@@ -18,7 +18,7 @@ from api.providers.secrets import Secrets
 from api.providers.upstream import Upstream
 from processors.control import ControlState
 from processors.routing import OrderedRouter, Router
-from schemas.ids import MICROS_PER_MILLI, RANDOM_BYTES_PER_UUID7, uuid7_begin, uuid7_end
+from schemas.ids import MICROS_PER_MILLI, RANDOM_BYTES_PER_UUID7, uuid7_begin, uuid7_ends
 from sinks.redis.holds import HoldStore
 
 
@@ -47,11 +47,7 @@ class IdSource:
         if millis != self._millis:
             self._millis, self._begin = millis, uuid7_begin(millis)
         if not self._ends:
-            random = os.urandom(IDS_AHEAD * RANDOM_BYTES_PER_UUID7)
-            self._ends = [
-                uuid7_end(random[at : at + RANDOM_BYTES_PER_UUID7])
-                for at in range(0, len(random), RANDOM_BYTES_PER_UUID7)
-            ]
+            self._ends = uuid7_ends(os.urandom(IDS_AHEAD * RANDOM_BYTES_PER_UUID7))
         return self._begin + self._ends.pop()
 
 

@@ -36,9 +36,8 @@ from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
 from streams.control import ControlFollower
-from streams.kafka import KafkaPublisher, KafkaReader
+from streams.kafka import KafkaReader, LoopPublisher, LoopRecorder
 from streams.monitor import Monitor
-from streams.recorder import Recorder
 from streams.registry import RegistrySchemas
 
 log = structlog.get_logger(__name__)
@@ -120,13 +119,8 @@ class Worker:
         known = SchemasKnown(schemas)
         known.start()
         opened.callback(known.stop)
-        # A single request must not wait for others that don't come; under load each waits for many anyway.
-        prompt, patient = [
-            KafkaPublisher(options.kafka_bootstrap, linger_milliseconds=milliseconds, client_id="quaestor-gateway")
-            for milliseconds in (0, options.linger_milliseconds)
-        ]
-        await _closing(opened, prompt.close)
-        await _closing(opened, patient.close)
+        publisher = LoopPublisher(options.kafka_bootstrap, client_id="quaestor-gateway")
+        opened.push_async_callback(publisher.close)
         control = ControlFollower(lambda: KafkaReader(options.kafka_bootstrap, "quaestor-gateway"), Codec(schemas))
         control.start()
         await _closing(opened, control.stop)
@@ -134,7 +128,7 @@ class Worker:
         await holds.open()
         opened.push_async_callback(holds.close)
         spool = Spool(options.spool_directory, f"gateway-{instance}")
-        recorder = Recorder(prompt, Codec(schemas), busy_publisher=patient)
+        recorder = LoopRecorder(publisher, Codec(schemas))
         journal = Journal(recorder, spool, options.spool_directory, control, instance, lambda: known.known)
         journal.start()
         opened.push_async_callback(journal.stop)

@@ -10,6 +10,7 @@ from schemas.errors import LogError, LogUnavailableError, RecordRefusedError
 from schemas.limits import (
     CONSUME_BATCH_RECORDS,
     DELIVERY_TIMEOUT_SECONDS,
+    PRODUCER_QUEUE_BYTES_MAX,
     PRODUCER_QUEUE_RECORDS_MAX,
     RECORD_BYTES_MAX,
 )
@@ -17,7 +18,6 @@ from streams.kafka.client_log import ClientLog
 from streams.log import Membership
 
 RECORD_OVERHEAD_BYTES = 4_096
-PRODUCER_QUEUE_KIBIBYTES = 128 * 1024
 READER_QUEUE_KIBIBYTES = 16 * 1024
 READER_QUEUE_RECORDS = 20 * CONSUME_BATCH_RECORDS
 #: Longest time between two calls of consume before the group takes a member's partitions away.
@@ -73,7 +73,7 @@ def producer(bootstrap: str, client_id: str, linger_milliseconds: float) -> dict
         "retry.backoff.max.ms": 500,
         "message.max.bytes": RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES,
         "queue.buffering.max.messages": PRODUCER_QUEUE_RECORDS_MAX,
-        "queue.buffering.max.kbytes": PRODUCER_QUEUE_KIBIBYTES,
+        "queue.buffering.max.kbytes": PRODUCER_QUEUE_BYTES_MAX // 1_024,
     }
 
 

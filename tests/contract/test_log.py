@@ -16,6 +16,7 @@ from streams.log import GroupReader, LogReader, LogRecord, OutgoingRecord, Parti
 from streams.memory import MemoryLog
 from streams.partitioner import partition_of
 from tests.support.kafka_server import fresh_topic, kafka_bootstrap
+from tests.support.loop_publisher import ThreadedPublisher
 
 PARTITIONS = 4
 SECONDS = 20.0
@@ -130,19 +131,26 @@ def memory_bed() -> Bed:
     return bed
 
 
-def kafka_bed() -> Bed:
+def kafka_bed(publisher: Callable[[str], Publisher] = KafkaPublisher) -> Bed:
     """A topic on Kafka."""
     bootstrap = kafka_bootstrap()
-    bed = Bed(
-        fresh_topic(PARTITIONS),
-        lambda: KafkaReader(bootstrap),
-        lambda: KafkaPublisher(bootstrap, linger_milliseconds=1),
-    )
+    bed = Bed(fresh_topic(PARTITIONS), lambda: KafkaReader(bootstrap), lambda: publisher(bootstrap))
     bed.group_reader = lambda group: KafkaGroupReader(bootstrap, f"{bed.topic}.{group}")
     return bed
 
 
-@pytest.fixture(params=[memory_bed, pytest.param(kafka_bed, marks=pytest.mark.stack)], ids=["memory", "kafka"])
+def loop_bed() -> Bed:
+    """A topic on Kafka, written by the gateway's publisher."""
+    return kafka_bed(ThreadedPublisher)
+
+
+KAFKA = pytest.param(kafka_bed, marks=pytest.mark.stack, id="kafka")
+LOOP = pytest.param(loop_bed, marks=pytest.mark.stack, id="kafka-loop")
+#: For what is said of publishers; what is said of readers holds whoever wrote.
+every_publisher = pytest.mark.parametrize("bed", [pytest.param(memory_bed, id="memory"), KAFKA, LOOP], indirect=True)
+
+
+@pytest.fixture(params=[pytest.param(memory_bed, id="memory"), KAFKA])
 def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     """A fresh topic on each log."""
     made: Bed = request.param()
@@ -151,6 +159,7 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
         client.close()
 
 
+@every_publisher
 def test_a_group_is_acknowledged_once_and_can_be_read(bed: Bed) -> None:
     """`done` gets None, and every record is there with its key, value and headers."""
     values = bed.fill(50)
@@ -163,11 +172,13 @@ def test_a_group_is_acknowledged_once_and_can_be_read(bed: Bed) -> None:
     assert all(record.key == record.value and record.headers == (("ce_id", record.value),) for record in records)
 
 
+@every_publisher
 def test_an_empty_group_is_done_at_once(bed: Bed) -> None:
     """Nothing to acknowledge is nothing to wait for."""
     assert bed.write() is None
 
 
+@every_publisher
 def test_a_key_decides_the_partition_as_murmur2(bed: Bed) -> None:
     """Every record is where the JVM's partitioner would have put it."""
     bed.fill(50)
@@ -178,6 +189,7 @@ def test_a_key_decides_the_partition_as_murmur2(bed: Bed) -> None:
         assert record.partition == partition_of(record.key or b"", PARTITIONS)
 
 
+@every_publisher
 def test_records_of_a_key_keep_their_order_across_groups(bed: Bed) -> None:
     """What was handed over first has the lower offset."""
     publisher = bed.publisher()
@@ -196,6 +208,7 @@ def test_records_of_a_key_keep_their_order_across_groups(bed: Bed) -> None:
     assert list(range(100)) == [record.offset for record in records]
 
 
+@every_publisher
 def test_a_record_over_the_limit_is_refused_for_good(bed: Bed) -> None:
     """Size is not a matter of trying again."""
     fault = bed.write(bed.record(b"key", bytes(RECORD_BYTES_MAX + 10_000)))
@@ -203,6 +216,7 @@ def test_a_record_over_the_limit_is_refused_for_good(bed: Bed) -> None:
     assert isinstance(fault, RecordRefusedError)
 
 
+@every_publisher
 def test_flush_waits_for_what_is_under_way(bed: Bed) -> None:
     """After flush nothing is left, and `done` was called."""
     publisher = bed.publisher()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from infra.embedded.servers.kafka import KafkaServer
 from schemas.errors import ConfigurationError, LogError, LogUnavailableError
 from schemas.topics import BUDGETS, CONTROL, Topic
-from streams.kafka import KafkaPublisher, KafkaReader, ensure_topics, topic_ids
-from streams.log import LogRecord, OutgoingRecord, Partition
+from streams.kafka import KafkaPublisher, KafkaReader, LoopPublisher, ensure_topics, topic_ids
+from streams.log import LogRecord, OutgoingRecord, Partition, Publisher
 from tests.support.kafka_server import start_kafka
+from tests.support.loop_publisher import ThreadedPublisher
+from tests.support.proxy import NetworkFault, Proxy
 
 pytestmark = pytest.mark.stack
 
@@ -63,13 +65,26 @@ class Outcomes:
             return list(self.faults)
 
 
-def read_all(reader: KafkaReader) -> list[LogRecord]:
-    """Everything on the one partition."""
+def at_once(bootstrap: str) -> KafkaPublisher:
+    """A publisher that waits for no company."""
+    return KafkaPublisher(bootstrap, linger_milliseconds=0)
+
+
+def end_of_log(server: KafkaServer) -> int:
+    """Where the next record of the one partition goes."""
+    reader = KafkaReader(address(server))
+    end = reader.end_offsets([AT], SECONDS)[AT]
+    reader.close()
+    return end
+
+
+def read_all(reader: KafkaReader, begin: int = 0) -> list[LogRecord]:
+    """Everything on the one partition from there on."""
     records: list[LogRecord] = []
-    reader.assign({AT: 0})
+    reader.assign({AT: begin})
     end = reader.end_offsets([AT], SECONDS)[AT]
     deadline = time.monotonic() + SECONDS
-    while len(records) < end and time.monotonic() < deadline:
+    while len(records) < end - begin and time.monotonic() < deadline:
         records += reader.consume(1_000, 0.5)
     return records
 
@@ -107,6 +122,27 @@ def test_a_full_queue_refuses_the_group_at_once(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(fault, LogUnavailableError)
     assert str(fault) == "the producer's queue is full"
     publisher.close()
+
+
+def test_a_lost_or_late_answer_doubles_nothing(server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the network does to a request of the gateway's publisher: every group stands once, in order."""
+    proxy = Proxy(int(address(server).rpartition(":")[2]))
+    port = proxy.start()
+    connect = LoopPublisher._connect
+    monkeypatch.setattr(LoopPublisher, "_connect", lambda self, *_: connect(self, "127.0.0.1", port))
+    publisher, outcomes, begin = ThreadedPublisher(address(server)), Outcomes(), end_of_log(server)
+    for number, fault in enumerate(list(NetworkFault) * 2):
+        proxy.arm(fault, CONTROL.name.encode(), seconds=BRIEFLY)
+        publisher.publish([record(2 * number), record(2 * number + 1)], outcomes.done)
+        outcomes.wait(number + 1)
+
+    reader, count = KafkaReader(address(server)), 4 * len(NetworkFault)
+    assert [None] * (count // 2) == outcomes.faults
+    assert proxy.hits == count // 2
+    assert list(range(count)) == [int(kept.value or b"") for kept in read_all(reader, begin)]
+    publisher.close()
+    reader.close()
+    proxy.stop()
 
 
 def test_questions_without_kafka_end_in_time() -> None:
@@ -147,9 +183,12 @@ def test_an_unknown_topic_is_named(server: KafkaServer) -> None:
     reader.close()
 
 
-def test_a_killed_broker_loses_nothing_it_acknowledged_and_doubles_nothing(server: KafkaServer) -> None:
+@pytest.mark.parametrize("publisher_on", [at_once, ThreadedPublisher])
+def test_a_killed_broker_loses_nothing_it_acknowledged_and_doubles_nothing(
+    server: KafkaServer, publisher_on: Callable[[str], Publisher]
+) -> None:
     """Groups acknowledged around a kill -9 and a restart are all there, once, in order; the others said so."""
-    publisher, outcomes = KafkaPublisher(address(server), linger_milliseconds=0), Outcomes()
+    publisher, outcomes, begin = publisher_on(address(server)), Outcomes(), end_of_log(server)
     acknowledged: list[int] = []
     for number in range(300):
         if number == 100:
@@ -170,7 +209,7 @@ def test_a_killed_broker_loses_nothing_it_acknowledged_and_doubles_nothing(serve
     outcomes.wait(300)
     reader = KafkaReader(address(server))
 
-    written = [int(kept.value or b"") for kept in read_all(reader)]
+    written = [int(kept.value or b"") for kept in read_all(reader, begin)]
 
     assert sorted(set(written)) == written
     assert set(acknowledged) <= set(written)

@@ -16,6 +16,9 @@ from schemas.events import EVENT_TYPES, Event
 from schemas.topics import TOPICS
 from streams.codec import HEADER, MAGIC, Codec, LocalSchemas, parse_schema, schema_text
 from streams.encoder import LONG_MAX, LONG_MIN, NUMBERS_MAX, TEXTS_MAX, Numbers, Texts, encode_long, encode_text
+from streams.kafka.batches import written
+from streams.kafka.loop_recorder import EventWriter
+from streams.records import outgoing
 from tests.support.avro_values import EXAMPLES, LONGS, values
 from tests.support.events import alert, attempt
 
@@ -25,6 +28,8 @@ SCHEMAS = {name: parse_schema(schema_text(name)) for name in NAMES}
 VALUES = {name: values(schema) for name, schema in SCHEMAS.items()}
 SOURCE = LocalSchemas()
 CODEC = Codec(SOURCE)
+#: The year 9999, microseconds.
+TIME_MAX = 253_402_300_799_999_999
 
 
 def event_of(name: str, fields: dict[str, Any]) -> Event:
@@ -47,6 +52,17 @@ def test_encodes_as_fastavro_behind_the_frame(name: str, data: st.DataObject) ->
     fields = data.draw(VALUES[name])
 
     assert CODEC.encode(event_of(name, fields)) == HEADER.pack(MAGIC, SOURCE.id_of(name)) + body_of(name, fields)
+
+
+@pytest.mark.parametrize("name", [topic.name for topic in TOPICS if topic.key_of is not None])
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_the_gateway_writes_the_record_that_others_write(name: str, data: st.DataObject) -> None:
+    """Topic, key, value and headers in one step, or in two."""
+    event = event_of(name, data.draw(VALUES[name]) | {"occurred_at": data.draw(st.integers(0, TIME_MAX))})
+    traceparent = data.draw(st.none() | st.binary(max_size=60))
+
+    assert written(outgoing(CODEC, event, traceparent)) == EventWriter(CODEC).write(event, traceparent)
 
 
 @pytest.mark.parametrize("name", NAMES)

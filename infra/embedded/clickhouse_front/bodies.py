@@ -6,7 +6,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-import lz4.frame  # type: ignore[import-untyped]  # ships no types
+import lz4.frame
 
 from infra.embedded.clickhouse_front.faults import BAD_ARGUMENTS, NOT_IMPLEMENTED, TOO_MANY_BYTES, FrontError
 

@@ -90,38 +90,6 @@ async def test_a_group_is_handed_over_whole_and_in_order(recorder: Recorder, pub
     assert [b"a", b"b", b"c"] == ids
 
 
-async def test_when_many_are_under_way_further_ones_go_together(recorder: Recorder, publisher: Waiting) -> None:
-    """In the order in which they came, and none is left behind."""
-    tasks = await begin(recorder, publisher, groups=recorder_module.BUSY_GROUPS)
-    late = [asyncio.create_task(recorder.record([alert(f"late {number}")])) for number in range(3)]
-    await asyncio.sleep(0)
-    assert len(publisher.groups) == recorder_module.BUSY_GROUPS
-
-    publisher.handed.clear()
-    await asyncio.wait_for(publisher.handed.wait(), SECONDS)
-
-    names = [dict(records[0].headers)["ce_id"] for records, _ in publisher.groups[recorder_module.BUSY_GROUPS :]]
-    assert [b"late 0", b"late 1", b"late 2"] == names
-    for _, done in publisher.groups:
-        done(None)
-    await asyncio.gather(*tasks, *late)
-
-
-async def test_what_is_gathered_goes_to_the_publisher_that_waits(publisher: Waiting) -> None:
-    """And a group that comes alone to the one that sends at once."""
-    patient = Waiting()
-    recorder = Recorder(publisher, Codec(LocalSchemas()), busy_publisher=patient)
-    tasks = await begin(recorder, publisher, groups=recorder_module.BUSY_GROUPS)
-    late = asyncio.create_task(recorder.record([alert("late")]))
-    await asyncio.wait_for(patient.handed.wait(), SECONDS)
-
-    assert len(publisher.groups) == recorder_module.BUSY_GROUPS
-    assert len(patient.groups) == 1
-    for _, done in publisher.groups + patient.groups:
-        done(None)
-    await asyncio.gather(*tasks, late)
-
-
 @pytest.mark.parametrize("fault", [LogUnavailableError(), RecordRefusedError()])
 async def test_a_fault_is_raised(recorder: Recorder, publisher: Waiting, fault: Exception) -> None:
     """What the publisher said."""
