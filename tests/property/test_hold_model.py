@@ -77,7 +77,8 @@ def test_a_store_that_breaks_a_rule_is_caught(kind: type[MemoryHoldStore]) -> No
 def test_the_folds_say_of_every_log_what_the_model_says(name: str) -> None:
     """Of every log that the search met: `evolve`, and the fold of what the live store keeps."""
     found = searched(name)
-    names, states = Names(found.model, NOW_MICROS), {(): BudgetState()}
+    names = Names(found.model, NOW_MICROS)
+    states: dict[Log, BudgetState] = {(): BudgetState()}
     for log in sorted(found.logs - {()}, key=len):
         states[log] = evolve(states[log[:-1]], names.events[log[-1]])
         assert evolved(names, states[log]) == lived(names, log) == told(names, log)

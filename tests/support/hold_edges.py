@@ -137,10 +137,11 @@ class Graph:
         yield from (("restore", back) for back in range(len(store.applied) + 1))
 
     def _allowed(self, store: Store, action: Action) -> tuple[Outcome, ...]:
-        if action[0] != "place_late":
+        name, *rest = action
+        if name != "place_late":
             return (self.model.ask(store, *action),)
         # Time has passed for all that waits: room that lacks must be found; a store may look for it before it lacks.
-        late, number = store, action[1]
+        late, number = store, rest[0]
         for entry in store.waiting:
             late = self.model.ask(late, "outlive", entry.number)[1]
         eager, lazy = self.model.ask(late, "place", number, 1), self.model.ask(store, "place", number, 1)

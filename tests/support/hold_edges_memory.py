@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from processors.budgets import OpenHold
 from sinks.redis import memory
+from sinks.redis.holds import Refused
 from sinks.redis.memory import MemoryHoldStore
 from tests.budget_world import NOW_MICROS, TENANT
 from tests.support.hold_edges import Graph, Names, Transition, View
@@ -75,7 +76,7 @@ class Live:
                     number_of(hold), _amount(body), self._names.leg_of(number_of(hold), no.limit_id), no.remaining_nano
                 )
                 for hold, (body, no) in slot.answers.items()
-                if isinstance(no, memory.Refused)
+                if isinstance(no, Refused)
             ),
         )
 

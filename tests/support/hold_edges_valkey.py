@@ -98,15 +98,17 @@ class Server:
 
     async def __aenter__(self) -> Self:
         """Connect, to an empty server."""
-        for each in (self.client, *self.gateways):
-            await each.open()
+        await self.client.open()
+        for gateway in self.gateways:
+            await gateway.open()
         await self.client.call("FLUSHALL")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Let go of every connection."""
-        for each in (self.client, *self.gateways):
-            await each.close()
+        for gateway in self.gateways:
+            await gateway.close()
+        await self.client.close()
 
     def generation(self, number: int) -> str:
         """As the server names it."""

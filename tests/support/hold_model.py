@@ -136,11 +136,10 @@ class Model:
         #: Every transition that was asked for.
         self.edges: dict[tuple[Store, Action], Outcome] = {}
 
-    def ask(self, store: Store, *action: int | str) -> Outcome:
+    def ask(self, store: Store, name: str, *arguments: int | str) -> Outcome:
         """The answer, and what is kept then."""
-        asked = (store, action)
+        asked: tuple[Store, Action] = (store, (name, *arguments))
         if asked not in self.edges:
-            name, *arguments = action
             self.edges[asked] = getattr(self, f"_{name}")(store, *arguments)
         return self.edges[asked]
 

@@ -82,8 +82,8 @@ class Search:
             following = list(self._steps(world))
             ended = all(after.faults < world.faults for after in following)
             problem = self._broken_now(world) or (self._broken_at_the_end(world) if ended else "")
-            fresh = set(following) - seen
-            seen |= fresh
+            fresh = [after for after in dict.fromkeys(following) if after not in seen]
+            seen.update(fresh)
             queue.extend(fresh)
         return Found(problem, len(seen), self._model, self._parents(), frozenset(world.log for world in seen))
 
@@ -152,7 +152,7 @@ class Search:
             yield world._replace(store=applied, unread=world.unread[1:])
         if not store.is_open and (not world.unread or self._without == "barrier"):
             yield world._replace(store=self._model.ask(store, "admit")[1])
-        for entry in store.waiting:
+        for entry in sorted(store.waiting):
             if entry.status == "open":
                 yield world._replace(store=self._model.ask(store, "outlive", entry.number)[1])
 

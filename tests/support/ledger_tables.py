@@ -140,9 +140,9 @@ class Desk:
             resolved[each.pending_id] += each.amount_nano if each.pending_id else 0
         found += [f"{name}: {amount}" for name, amount in resolved.items() if name and amount != pending.get(name)]
         kept: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for counter, each in self._state.fold.sums.items():
-            kept[f"budget/{counter.limit_id}/held", counter.currency] += each.held_nano
-            kept[f"budget/{counter.limit_id}/spent", counter.currency] += each.posted_nano
+        for counter, counted in self._state.fold.sums.items():
+            kept[f"budget/{counter.limit_id}/held", counter.currency] += counted.held_nano
+            kept[f"budget/{counter.limit_id}/spent", counter.currency] += counted.posted_nano
         for name, amount in kept.items():
             debits_pending, debits, credits_pending, credits_ = net.get(name, [0, 0, 0, 0])
             if amount != credits_pending + credits_ - debits_pending - debits:
