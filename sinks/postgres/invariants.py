@@ -136,7 +136,8 @@ HAVING sum(resolver.amount_nano) > pending.amount_nano
     ),
     Invariant(
         "resolutions_have_a_pending",
-        "A post or void points at a pending transfer of the same currency and moves on from one of its accounts.",
+        "A post or void points at a pending transfer of the same currency and moves on from one of its accounts; "
+        "a void goes back to where the pending transfer came from.",
         """
 SELECT resolver.tenant_id, resolver.occurred_at AS at, resolver.event_id::text AS id, resolver.request_id,
     format('%s %s', resolver.kind, resolver.event_id) AS difference
@@ -145,7 +146,8 @@ LEFT JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id AND pending.kind = 'PENDING'
 WHERE resolver.kind IN ('POST', 'VOID')
     AND (pending.currency IS DISTINCT FROM resolver.currency
-        OR resolver.debit_account NOT IN (pending.debit_account, pending.credit_account))
+        OR resolver.debit_account NOT IN (pending.debit_account, pending.credit_account)
+        OR (resolver.kind = 'VOID' AND resolver.credit_account <> pending.debit_account))
 """,
         of_spans=True,
     ),

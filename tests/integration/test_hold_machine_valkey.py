@@ -5,18 +5,17 @@ A failure prints its steps as they were, and the line that replays them: to shor
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from sinks.redis.scripts import Script, script
 from sinks.redis.sink import RedisSink
 from tests.support.hold_auditor import AuditError
 from tests.support.hold_ground_valkey import ValkeyGround
 from tests.support.hold_machine import STEPS, audited, machine_on
+from tests.support.hold_mutants import NO_TOMBSTONE, SCRIPTS, changed
 from tests.support.hold_world import TENANTS, Fate, HoldWorld
 from tests.support.simulation_run import simulate
 from tests.valkey import Valkey, running
@@ -24,19 +23,6 @@ from tests.valkey import Valkey, running
 SEED = int(os.environ.get("HOLD_SEED", "20261121"))
 EXAMPLES = int(os.environ.get("HOLD_EXAMPLES", "30"))
 MUTANT_EXAMPLES = 200
-NO_TOMBSTONE = ("confirm", "if status == 'd' then return 'D' end", "")
-#: A script, what stands in it, what stands there instead.
-MUTANTS = {
-    "no pin": ("confirm", "redis.call('HSET', KEYS[3], ARGV[2], 'p' .. string.sub(entry, 2))", ""),
-    "any generation": ("confirm", "slot[1] ~= ARGV[1] or slot[2] ~= '1'", "not slot[1]"),
-    "one limit": (
-        "place",
-        "for leg = 1, legs do\n    if more[leg] and used",
-        "for leg = 1, 1 do\n    if more[leg] and used",
-    ),
-    "growth stays": ("apply", "  leave_growth(hold, raised)", ""),
-    "estimate stays": ("apply", "add(state, 'p:' .. counter, '-' .. amount, true)", ""),
-}
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +47,6 @@ class Broken(ValkeyGround):
         if self._changed.name == "apply":
             sink._slots._apply = self._changed
         return sink
-
-
-def changed(name: str, old: str, new: str) -> Script:
-    """A script with other words in it."""
-    text = script(name).text.decode()
-    assert text.count(old) == 1
-    broken = text.replace(old, new).encode()
-    return Script(name, broken, hashlib.sha1(broken, usedforsecurity=False).hexdigest())
 
 
 def test_every_answer_is_allowed_on_a_real_server(valkey: Valkey) -> None:
@@ -99,8 +77,8 @@ def test_a_forgotten_tombstone_is_caught(valkey: Valkey) -> None:
         fall_away(Broken(valkey, *NO_TOMBSTONE))
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_that_breaks_a_rule_is_caught(valkey: Valkey, name: str) -> None:
     """Otherwise the machine would see nothing of the Lua."""
     with pytest.raises(AuditError):
-        simulate(machine_on(partial(Broken, valkey, *MUTANTS[name])), MUTANT_EXAMPLES, 1, STEPS, shortens=False)
+        simulate(machine_on(partial(Broken, valkey, *SCRIPTS[name])), MUTANT_EXAMPLES, 1, STEPS, shortens=False)

@@ -20,6 +20,12 @@ from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, reque
 
 pytestmark = pytest.mark.stack
 ENCODER = codec()
+#: Pending transfers once more, with another time.
+TWICE = """
+INSERT INTO quaestor_v1.transfer
+SELECT (jsonb_populate_record(transfer, '{"occurred_at": "2026-11-30T00:00:00Z"}')).*
+FROM quaestor_v1.transfer WHERE kind = 'PENDING'
+"""
 
 
 class Desk:
@@ -173,6 +179,22 @@ async def test_what_was_let_through_unchecked_is_above_the_limit(desk: Desk) -> 
          {"balances_are_the_fold", "resolutions_have_a_pending"}),
         ("UPDATE quaestor_v1.transfer SET amount_nano = -amount_nano WHERE kind = 'DIRECT'",
          {"balances_are_the_fold", "amounts_are_not_negative", "ledger_equals_costs"}),
+        ("UPDATE quaestor_v1.transfer SET credit_account = debit_account WHERE kind = 'DIRECT'",
+         {"balances_are_the_fold", "amounts_are_not_negative", "ledger_equals_costs"}),
+        ("UPDATE quaestor_v1.transfer SET kind = 'VOID' WHERE kind = 'POST'",
+         {"balances_are_the_fold", "pending_resolved_within_bounds", "resolutions_have_a_pending"}),
+        ("UPDATE quaestor_v1.transfer SET amount_nano = amount_nano + 1 WHERE kind = 'VOID'",
+         {"balances_are_the_fold", "pending_resolved_within_bounds"}),
+        ("UPDATE quaestor_v1.transfer SET currency = 'EUR' WHERE kind = 'VOID'",
+         {"balances_are_the_fold", "resolutions_have_a_pending"}),
+        ("UPDATE quaestor_v1.transfer SET debit_account = 'budget/limit_1/spent' WHERE kind = 'VOID'",
+         {"resolutions_have_a_pending", "ledger_equals_holds"}),
+        ("DELETE FROM quaestor_v1.budget_event WHERE kind = 'COMMITTED'",
+         {"charges_are_settled", "entries_have_a_source"}),
+        ("UPDATE quaestor_v1.budget_event SET amount_nano = amount_nano + 1 WHERE kind = 'COMMITTED'",
+         {"committed_equals_costs"}),
+        (TWICE,
+         {"one_row_per_id", "balances_are_the_fold"}),
     ],
 )  # fmt: skip
 async def test_a_tampered_ledger_is_named(desk: Desk, sql: str, broken: set[str]) -> None:

@@ -12,87 +12,15 @@ from processors.budgets import ExpiredCharge, expired_event, fold
 from processors.budgets.fold import ClosedHold, Effect, OpenHold
 from processors.reaper import reaper
 from schemas.events import BudgetEvent, BudgetKind
-from sinks.redis import memory
-from sinks.redis.holds import Closed, Confirmation, Extension, Placed, PlaceHold, Placement
 from sinks.redis.memory import MemoryHoldStore
 from tests.support.hold_auditor import AuditError
 from tests.support.hold_grounds import MemoryGround
 from tests.support.hold_machine import STEPS, machine_on
+from tests.support.hold_mutants import STORES
 from tests.support.simulation_run import simulate
 
 SEED = 1
 EXAMPLES = 200
-
-
-class NoPin(MemoryHoldStore):
-    """Confirms without pinning."""
-
-    async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
-        """As the seam says, and the entry's time goes on."""
-        answer = await super().confirm(tenant_id, hold_id, generation)
-        slot = self._slots.get(tenant_id)
-        if slot is not None and answer is Confirmation.CONFIRMED and hold_id in slot.overlay:
-            slot.overlay[hold_id].status = memory._Status.OPEN
-        return answer
-
-
-class NoTombstone(MemoryHoldStore):
-    """Forgets what fell away."""
-
-    def _sweep(self, slot: memory._Slot) -> None:
-        super()._sweep(slot)
-        for hold_id in [each for each, entry in slot.overlay.items() if entry.status is memory._Status.DROPPED]:
-            del slot.overlay[hold_id]
-
-
-class AnyGeneration(MemoryHoldStore):
-    """Confirms whatever the generation."""
-
-    async def confirm(self, tenant_id: str, hold_id: str, generation: str) -> Confirmation:
-        """As the seam says under the present generation."""
-        slot = self._slots.get(tenant_id)
-        return await super().confirm(tenant_id, hold_id, slot.generation if slot else generation)
-
-
-class NoSweep(MemoryHoldStore):
-    """Nothing ever falls away."""
-
-    def _sweep(self, slot: memory._Slot) -> None:
-        """Not done."""
-
-
-class HoldsAgain(MemoryHoldStore):
-    """Takes an id it knows for a new one."""
-
-    async def place(self, ask: PlaceHold) -> Placement:
-        """As the seam says for an id that is new."""
-        reason = self.closed_reason(ask.tenant_id)
-        return Closed(reason) if reason else self._decide(self._slots[ask.tenant_id], ask)
-
-
-class AnyBody(MemoryHoldStore):
-    """Answers by the id alone."""
-
-    async def place(self, ask: PlaceHold) -> Placement:
-        """As the seam says, but never a conflict."""
-        answer = await super().place(ask)
-        return Placed("") if isinstance(answer, memory.Conflict) else answer
-
-
-class OneLimit(MemoryHoldStore):
-    """Looks at the first limit alone."""
-
-    async def place(self, ask: PlaceHold) -> Placement:
-        """As the seam says, with no end to all but the first limit."""
-        return await super().place(ask._replace(limits_nano=(ask.limits_nano[0], *[10**9] * (len(ask.legs) - 1))))
-
-
-class FreeGrowth(MemoryHoldStore):
-    """Grants every extension."""
-
-    async def extend(self, ask: PlaceHold) -> Extension:
-        """As the seam says, without limits."""
-        return await super().extend(ask._replace(limits_nano=(10**9,) * len(ask.legs)))
 
 
 class OpensEarly(MemoryGround):
@@ -111,18 +39,6 @@ class OldGeneration(MemoryGround):
     def _claim(self, tenant_id: str) -> None:
         self._generations = iter([0] * 1_000)
         super()._claim(tenant_id)
-
-
-STORES: list[type[MemoryHoldStore]] = [
-    NoPin,
-    NoTombstone,
-    AnyGeneration,
-    NoSweep,
-    HoldsAgain,
-    AnyBody,
-    OneLimit,
-    FreeGrowth,
-]
 
 
 def caught(ground: Callable[[], MemoryGround]) -> str:
