@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
@@ -79,7 +79,7 @@ def list_letters(
         note(f"the first {limit}; more with --limit")
     for each in paused:
         words = f"{each.projection} stands still at {each.partition}, offset {each.offset}: {each.reason}"
-        note(f"[bold red]paused[/bold red] {escape(words)}")
+        note(Text.assemble(("paused", "bold red"), f" {words}"))
 
 
 def show(
@@ -361,7 +361,7 @@ def _line(letter: DeadLetter) -> tuple[str, ...]:
         f"{letter.event_id}\n{letter.partition}@{letter.offset}\n{letter.sink}",
         state if letter.reason == "UNKNOWN" else f"{state}\n{letter.reason}",
         str(letter.attempts),
-        f"{letter.tenant_id}\n{written} {letter.fingerprint}\n{escape(detail[:DETAIL_CHARACTERS_MAX])}",
+        f"{letter.tenant_id}\n{written} {letter.fingerprint}\n{detail[:DETAIL_CHARACTERS_MAX]}",
     )
 
 
