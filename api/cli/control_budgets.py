@@ -37,7 +37,7 @@ from processors.control import (
     usual_thresholds,
 )
 from processors.control.entities import Scope, Window
-from schemas.money import UNIT_NAMES, currency_of, format_amount, parse_amount, unit_name
+from schemas.money import UNIT_NAMES, currency_of, format_with_unit, parse_amount
 
 APPROVAL_BYTES = 18
 
@@ -270,7 +270,7 @@ def _sentence(limit: Limit) -> str:
 
 
 def _allowed(limit: Limit, now: int) -> str:
-    amount = f"{format_amount(limit.allowed_nano(now), limit.currency)} {unit_name(limit.currency)}"
+    amount = format_with_unit(limit.allowed_nano(now), limit.currency)
     return f"{amount} in all" if limit.window == "total" else f"{amount} a {limit.window}"
 
 

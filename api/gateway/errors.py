@@ -13,7 +13,7 @@ import msgspec
 from processors.budgets import refusal_reason
 from processors.control import Threshold
 from schemas.events import HoldLeg
-from schemas.money import UNIT_NAMES, format_amount, unit_name
+from schemas.money import UNIT_NAMES, format_amount, format_with_unit, unit_name
 from sinks.redis.holds import Conflict, Refused
 
 Header = tuple[bytes, bytes]
@@ -140,9 +140,9 @@ def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int, held_to: Th
     headers = [] if 0 < seconds <= WAIT_SECONDS_MAX else [NO_RETRY]
     if seconds:
         headers.append((b"retry-after", str(seconds).encode()))
-    unit = unit_name(leg.currency)
+    unit, whole = unit_name(leg.currency), format_with_unit(refused.limit_nano, leg.currency)
     message = (
-        f"Budget exceeded: limit {refused.limit_id} of {limit} {unit} has {remaining} left for this window, "
+        f"Budget exceeded: limit {refused.limit_id} of {whole} has {remaining} left for this window, "
         f"{asked} may be needed."
     )
     code, kind = ("rate_limit_exceeded", unit) if leg.currency in UNIT_NAMES else ("budget_exceeded", QUOTA)
