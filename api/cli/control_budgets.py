@@ -13,6 +13,7 @@ import typer
 
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
+from api.cli.control_rates import rate_text
 from api.cli.control_session import control_session
 from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
@@ -222,7 +223,7 @@ def profile(
     else:
         for limit in limits:
             note(_sentence(limit))
-    _ask_for_rate(state, currency)
+    _tell_rate(state, currency)
 
 
 def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> None:
@@ -231,13 +232,18 @@ def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> No
         print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
     else:
         note(_sentence(limit))
-    _ask_for_rate(state, limit.currency)
+    _tell_rate(state, limit.currency)
 
 
-def _ask_for_rate(state: control.ControlState, currency: str) -> None:
-    """Say that calls are refused as long as nothing tells what a dollar is in the limit's currency."""
-    if currency not in {CURRENCY, *UNIT_NAMES} and (CURRENCY, currency) not in state.rates:
+def _tell_rate(state: control.ControlState, currency: str) -> None:
+    """Say at which rate dollars count against a limit in another currency, or that calls are refused without one."""
+    if currency in {CURRENCY, *UNIT_NAMES}:
+        return
+    rate = state.rates.get((CURRENCY, currency))
+    if rate is None:
         note(f"calls wait for an exchange rate: quaestor rate set {CURRENCY} {currency} RATE --dated DAY --source WHO")
+    else:
+        note(f"prices are in {CURRENCY}: {rate_text(rate)}; `quaestor rate import` takes a newer one")
 
 
 def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> tuple[Scope, str]:
