@@ -128,6 +128,10 @@ CONSOLE_REQUEST_SECONDS = 40
 CONSOLE_PAGE_MAX = 500
 CONSOLE_BODY_BYTES_MAX = 64 * 1024
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+# What people write in their own words: reasons, sources, names of keys, who allowed something.
+TEXT_CHARACTERS_MAX = 256
+# An end user's id as callers name it.
+USER_ID_CHARACTERS_MAX = 1_024
 # Writes of the control plane by whose id a repeat is known.
 CONTROL_WRITES_REMEMBERED = 10_000
 

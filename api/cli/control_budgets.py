@@ -38,6 +38,7 @@ from processors.control import (
     usual_thresholds,
 )
 from processors.control.entities import Scope, Window
+from schemas.limits import USER_ID_CHARACTERS_MAX
 from schemas.money import UNIT_NAMES, currency_of, format_with_unit, parse_amount
 
 APPROVAL_BYTES = 18
@@ -254,6 +255,8 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
     if not named:
         return "tenant", tenant
     ((scope, scope_id),) = named.items()
+    if scope == "user" and not 0 < len(scope_id) <= USER_ID_CHARACTERS_MAX:
+        fail(f"--user: an end user's id has 1 to {USER_ID_CHARACTERS_MAX} characters", 2)
     if scope == "user" and scope_id != control.EACH:
         with control_session(settings) as session:
             erasures = session.state.erasures

@@ -16,6 +16,7 @@ from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.times import MICROS_PER_SECOND, ago_or_time, now_micros
 from api.settings import Settings, load_settings
+from processors.control import check
 from schemas.events import QuarantinedRecord
 from schemas.ids import is_uuid
 from sinks.dead_letters import STATES, UNRESOLVED, DeadLetter, DeadLetters, PausedPartition, Selection, State
@@ -171,6 +172,7 @@ def park(
 ) -> None:
     """Leave records where they are, as known; what waits behind them waits on."""
     chosen = _demanded(event_ids, everything, ("QUARANTINED",), sink, topic, tenant, fingerprint, since, until)
+    _require_text(reason)
 
     async def run(letters: DeadLetters) -> int:
         return await letters.park(await _ids(letters, chosen), _actor(), reason)
@@ -195,6 +197,7 @@ def discard(
     chosen = _demanded(event_ids, everything, UNRESOLVED, sink, topic, tenant, fingerprint, since, until)
     if not reason.strip():
         fail("--reason is empty: say why these records are given up")
+    _require_text(reason)
 
     async def run(letters: DeadLetters) -> int:
         return await letters.discard(await _ids(letters, chosen), _actor(), reason)
@@ -336,6 +339,13 @@ def _ends(settings: Settings, partitions: list[Partition]) -> dict[Partition, in
 
 def _actor() -> str:
     return f"cli/{os.getuid()}"
+
+
+def _require_text(reason: str) -> None:
+    """End the command unless the log may keep it."""
+    wrong = check.text("reason", reason)
+    if wrong:
+        fail(wrong.message)
 
 
 def _print_count(what: str, count: int, *, as_json: bool) -> None:

@@ -317,6 +317,14 @@ def test_a_limit_stands_on_one_thing(commands: Control) -> None:
     assert (result.exit_code, "not on team and run" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize("user", ["", "x" * 1_025])
+def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: str) -> None:
+    """What no call may carry is refused before anybody is remembered for it."""
+    result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
+    assert (2, 0) == (result.exit_code, commands.events())
+    assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
+
+
 def test_limits_of_one_place_are_told_apart(commands: Control) -> None:
     """By window, unit, hardness and name; the same again is the same limit."""
     base = ("budget", "set", "--tenant", "acme", "--amount", "5")
@@ -381,7 +389,9 @@ def test_the_central_banks_file_gives_dollars_in_euros(commands: Control, tmp_pa
     assert (rate["base"], rate["rate"], rate["quote"], rate["dated"]) == ("USD", "0.80", "EUR", "2026-11-20")
 
 
-@pytest.mark.parametrize("text", ["", "Date\n", "Date,JPY\n2026-11-20,1\n", "Date,USD\n2026-11-20,x\n", "Date,USD\n2026-11-20,0\n", "é"])
+@pytest.mark.parametrize(
+    "text", ["", "Date\n", "Date,JPY\n2026-11-20,1\n", "Date,USD\n2026-11-20,x\n", "Date,USD\n2026-11-20,0\n", "é"]
+)
 def test_another_file_is_not_the_central_banks(commands: Control, tmp_path: Path, text: str) -> None:
     """One line says so; nothing is changed."""
     file = tmp_path / "eurofxref.csv"
