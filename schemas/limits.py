@@ -144,7 +144,7 @@ RETENTION_BLOCK_ENTRIES = 65_536
 #: How long a cut waits for its own entry to be published.
 RETENTION_ENTRY_SECONDS = 60
 
-# The nightly report.
+# The nightly report, and `verify budgets`.
 #: After a request's last lease: streams tick, batches are written.
 REPORT_SLACK_SECONDS = 60
 

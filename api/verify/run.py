@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Literal, get_args
 
 from api.audit.local import layout_of
@@ -15,10 +15,11 @@ from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.kept import KeptEntries, KeptEvents, control_range, events_kept_from
 from api.verify.log_scan import Barrier, LogScan, Taker, take_barrier
-from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees, unread_records_are_kept
+from api.verify.parity import NamedStore, compare_totals, reach, reach_all, rollup_agrees, unread_records_are_kept
 from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
-from schemas.topics import TOPICS
+from schemas.limits import REPORT_SLACK_SECONDS
+from schemas.topics import BUDGETS, TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
 from sinks.audit.keys import load_salts
@@ -46,6 +47,7 @@ Scope = Literal["parity", "budgets", "ledger", "audit"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 LEDGER_TRIES = 5
 LEDGER_PAUSE_SECONDS = 1.0
+MICROS_PER_SECOND = 1_000_000
 #: Told what is being done, how far it is and how far it goes.
 OnProgress = Callable[[str, int, int], None]
 
@@ -163,23 +165,29 @@ class Verification:
         return [_invariant(each) for each in results]
 
     async def budgets(self) -> list[Check]:
-        """Under traffic: Redis against the log's fold at each tenant's cursor, and the ledger against its holds."""
+        """Under traffic: Redis against the log's fold at each tenant's cursor, and the ledger against its holds.
+
+        What was recorded when it began must be applied, or be so within a minute.
+        """
+        barrier = await asyncio.to_thread(self._end_of_budgets)
         reads = RedisReads(self._settings.redis_url)
         try:
             await reads.open()
+            lags = await reach("redis", reads, barrier, lambda name, left: self._progress(f"{name} lags", 0, left))
             states = await read_states(reads)
         finally:
             await reads.close()
+        applied = barrier if lags is None else {}
         postgres = PostgresReads(self._settings.postgres_dsn)
         try:
             set_aside = await postgres.set_aside(REDIS)
             booked = await self._settled(postgres)
         finally:
             await postgres.close()
-        found = await asyncio.to_thread(self._check_budgets, states, set_aside)
+        found = await asyncio.to_thread(self._check_budgets, states, set_aside, applied)
         words = [f"{each.what}: expected {each.expected}, found {each.actual}" for each in found.differences]
         redis = empty("redis budgets = fold of the log", words, found.events, "")
-        return [redis, *(_invariant(each) for each in booked)]
+        return [*([] if lags is None else [lags]), redis, *(_invariant(each) for each in booked)]
 
     async def _settled(self, postgres: PostgresReads) -> list[InvariantResult]:
         """What the ledger has booked: a hold whose transfers came in two batches differs for a moment only."""
@@ -190,12 +198,18 @@ class Verification:
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
         return await postgres.verify_ledger(under_traffic=True)
 
-    def _check_budgets(self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]]) -> BudgetCheck:
-        reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")
-        try:
-            return check_budgets(states, reader, self._codec, set_aside, time.time_ns() // 1_000)
-        finally:
-            reader.close()
+    def _end_of_budgets(self) -> dict[Partition, int]:
+        with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
+            return take_barrier(reader, [BUDGETS.name])
+
+    def _check_budgets(
+        self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]], applied: Mapping[Partition, int]
+    ) -> BudgetCheck:
+        now = time.time_ns() // 1_000
+        grace_seconds = self._settings.clock_skew_seconds + self._settings.spool_grace_seconds + REPORT_SLACK_SECONDS
+        overdue = now - grace_seconds * MICROS_PER_SECOND
+        with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
+            return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue)
 
     async def audit(self) -> list[Check]:
         """Every entry, chain, tile, row and signature of the audit log, derived again."""
