@@ -61,7 +61,7 @@ def check_budgets(
     Windows that ended twice a tombstone's life before `now_micros` are the ledger's to check: their sums may be swept.
     Records that can't be decoded are passed over, and those at offsets that the sink `set_aside`. `applied` is how far
     the sink was in each partition before the states were read: whoever lacks a movement below it is named. So is a hold
-    whose lease ended before `overdue_before_micros`, as nobody ends it.
+    whose lease ended before `overdue_before_micros`: nobody ends it, unless its end was set aside.
     """
     folding = _Folding(states, codec)
     for partition in reader.partitions([BUDGETS.name], METADATA_SECONDS):
@@ -74,7 +74,8 @@ def check_budgets(
         result.differences += [item._replace(what=f"{tenant_id}: {item.what}") for item in found]
         negative = [counter for counter, sums in fold.sums.items() if min(sums) < 0]
         result.differences += [Difference(f"{tenant_id}: fold {counter}", ">= 0", "< 0") for counter in negative]
-        overdue = [hold_id for hold_id, hold in fold.open_holds.items() if hold.lease_until < overdue_before_micros]
+        late = {} if tenant_id in folding.waiting else fold.open_holds
+        overdue = [hold_id for hold_id, hold in late.items() if hold.lease_until < overdue_before_micros]
         result.differences += [Difference(f"{tenant_id}: hold {hold_id}", "EXPIRED", "open") for hold_id in overdue]
     return result
 
@@ -86,6 +87,8 @@ class _Folding:
         self._states, self._codec = states, codec
         self.folds = {tenant_id: BudgetFold() for tenant_id in states}
         self.events = 0
+        #: Tenants of whom something was set aside; the log's key is the tenant.
+        self.waiting: set[str] = set()
         #: The first movement that a tenant lacks.
         self.behind: dict[str, Difference] = {}
 
@@ -97,7 +100,9 @@ class _Folding:
         while cursor < end:
             records = reader.consume(READ_RECORDS, READ_SECONDS)
             for record in records:
-                if record.offset not in absent:
+                if record.offset in absent:
+                    self.waiting.add((record.key or b"").decode(errors="replace"))
+                else:
                     self._take(partition, record, applied)
             if records:
                 cursor = records[-1].offset + 1

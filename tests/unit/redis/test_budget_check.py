@@ -29,14 +29,16 @@ def slot(cursor: int) -> TenantState:
     return TenantState(TENANT, "run:1", True, cursor, HELD, holds, {}, {})
 
 
-def check(states: Mapping[str, TenantState], applied: int, overdue_before_micros: int = 0) -> BudgetCheck:
+def check(
+    states: Mapping[str, TenantState], applied: int, overdue_before_micros: int = 0, set_aside: tuple[int, ...] = ()
+) -> BudgetCheck:
     """Of a log with two holds of a tenant, the second one unsound, where the sink was so far."""
     log, make = MemoryLog(), Events()
     sound = make.placed(hold_id(1), leg(10))
     unsound = make.placed(hold_id(2), leg(-10))
     log.publisher().publish([outgoing(CODEC, event) for event in (sound, unsound)], lambda _: None)
-    upto = {PARTITION: applied}
-    return check_budgets(dict(states), log.reader(), CODEC, applied=upto, overdue_before_micros=overdue_before_micros)
+    asides, upto = {PARTITION: set_aside}, {PARTITION: applied}
+    return check_budgets(dict(states), log.reader(), CODEC, asides, 0, upto, overdue_before_micros)
 
 
 def test_a_slot_that_applied_what_moves_is_as_it_should_be() -> None:
@@ -71,3 +73,10 @@ def test_a_hold_that_nobody_ends_is_named() -> None:
 
     assert [] == check({TENANT: slot(1)}, 2, overdue_before_micros=over).differences
     assert (f"{TENANT}: hold {hold_id(1)}", "EXPIRED", "open") == found
+
+
+def test_a_hold_whose_end_was_set_aside_is_for_a_person_to_end() -> None:
+    """It is listed where such records are."""
+    over = NOW_MICROS + LEASE_MICROS + 1
+
+    assert [] == check({TENANT: slot(1)}, 2, overdue_before_micros=over, set_aside=(1,)).differences
