@@ -85,9 +85,7 @@ WRONG_KEY = Problem(401, "invalid_api_key", "The API key is not known.", headers
 REVOKED_KEY = Problem(
     401, "invalid_api_key", "The API key has been revoked.", headers=((b"www-authenticate", b"Bearer"),)
 )
-BODY_TOO_LARGE = Problem(
-    413, "request_too_large", "The request body is too large.", headers=((b"connection", b"close"),)
-)
+BODY_TOO_LARGE = Problem(413, "request_too_large", "The request body is too large.")
 BODY_TOO_SLOW = Problem(
     408, "request_timeout", "The request body did not come in time.", headers=((b"connection", b"close"),)
 )
