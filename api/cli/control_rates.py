@@ -78,7 +78,7 @@ def remove(
 ) -> None:
     """Take a rate out of force: calls under a limit that needs it wait until there is one again.
 
-    `quaestor up` puts the bundled rate from USD to EUR back in force where there is none.
+    The next start of the product puts the bundled rate from USD to EUR in force where there is none.
     """
     with control_session(load_settings(data)) as session:
         session.change(lambda state, origin: control.remove_exchange_rate(state, base, quote, origin), reason)

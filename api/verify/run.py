@@ -199,7 +199,7 @@ class Verification:
             await postgres.close()
         found = await asyncio.to_thread(self._check_budgets, states, set_aside, applied)
         words = [f"{each.what}: expected {each.expected}, found {each.actual}" for each in found.differences]
-        redis = empty("redis budgets = fold of the log", words, found.events, "")
+        redis = empty("redis budgets = fold of the log", words, max(found.events, len(words)), "tenant")
         return [*lags, redis, *(_invariant(each) for each in booked)]
 
     async def _settled(self, postgres: PostgresReads, *, under_traffic: bool = False) -> list[InvariantResult]:

@@ -70,7 +70,7 @@ def _kind(fields: Fields) -> str:
 
 
 def _money(fields: Fields, name: str = "amount_nano") -> str:
-    return f"{format_nano(int(fields[name]))} {fields['currency']}"
+    return format_with_unit(int(fields[name]), fields["currency"])
 
 
 def _request(fields: Fields) -> str:
@@ -120,6 +120,8 @@ def _cost(fields: Fields) -> str:
     per_million = format_nano(int(fields["unit_price_pico"]) * 1_000)
     estimate = ", estimate" if fields["estimated"] else ""
     meter = fields["meter"].lower().replace("_", " ")
+    if fields["quantity"] == 1:
+        meter = meter.removesuffix("s")
     return f"{fields['quantity']} {meter} x {per_million} per million = {_money(fields)}{estimate}"
 
 
