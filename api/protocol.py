@@ -9,11 +9,11 @@ import asyncio
 from abc import abstractmethod
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
+from schemas.limits import BODY_DROPPED_BYTES_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX
 
-#: From the first byte of a request (or the connection) to the first byte of its body.
+#: From the first byte of a request (or the connection) to the first byte of its body; also for what is dropped.
 HEADER_SECONDS_MAX = 15.0
 
 
@@ -27,6 +27,8 @@ class BoundedProtocol(HttpToolsProtocol):
     #: Bytes of the request's head so far; None while a body is being read.
     _head_bytes: int | None = 0
     _head_timer: asyncio.TimerHandle | None = None
+    #: Of the body that comes after its answer.
+    _dropped_bytes = 0
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
@@ -70,20 +72,37 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Body bytes; those of a refused request are dropped."""
+        if self._is_answered():
+            self._drop(len(body))
+            return
         self._stop_timer()
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole; what follows is a new head."""
-        self._stop_timer()
-        self._head_bytes = 0
+        if not self._is_answered():
+            self._stop_timer()
+        self._head_bytes, self._dropped_bytes = 0, 0
         if not self._refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """The bytes are no HTTP."""
         self._refuse(HTTPStatus.BAD_REQUEST)
+
+    def _is_answered(self) -> bool:
+        """Whether the application has answered the request of which more comes."""
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first one
+        return cycle is not None and cycle.response_complete
+
+    def _drop(self, size: int) -> None:
+        """Hear the rest of a body out: who is cut off while sending may never read the answer. Not for ever."""
+        self._dropped_bytes += size
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEADER_SECONDS_MAX, self._give_up)
+        if self._dropped_bytes > BODY_DROPPED_BYTES_MAX and not self.transport.is_closing():
+            self.transport.close()
 
     def _head_over_limit(self) -> bool:
         return self._head_bytes is not None and self._head_bytes > HEADER_BYTES_MAX

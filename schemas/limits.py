@@ -7,6 +7,8 @@ from __future__ import annotations
 
 # Requests into the gateway.
 BODY_BYTES_MAX = 10 * 1024 * 1024
+# Of a body whose request is refused already: dropped, so that the caller reads the answer; beyond, it is cut off.
+BODY_DROPPED_BYTES_MAX = 64 * 1024 * 1024
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_COUNT_MAX = 100
 TAGS_MAX = 16
@@ -129,6 +131,10 @@ CONSOLE_REQUEST_SECONDS = 40
 CONSOLE_PAGE_MAX = 500
 CONSOLE_BODY_BYTES_MAX = 64 * 1024
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+# What people write in their own words: reasons, sources, names of keys, who allowed something.
+TEXT_CHARACTERS_MAX = 256
+# An end user's id as callers name it.
+USER_ID_CHARACTERS_MAX = 1_024
 # Writes of the control plane by whose id a repeat is known.
 CONTROL_WRITES_REMEMBERED = 10_000
 
@@ -141,10 +147,12 @@ RETENTION_BLOCK_ENTRIES = 65_536
 #: How long a cut waits for its own entry to be published.
 RETENTION_ENTRY_SECONDS = 60
 
-# The nightly report.
+# The nightly report, and `verify budgets`.
 #: After a request's last lease: streams tick, batches are written.
 REPORT_SLACK_SECONDS = 60
 
+# Who sends a body that is too large reads that it is.
+assert BODY_BYTES_MAX < BODY_DROPPED_BYTES_MAX
 # A request must end before its hold's lease does, or the reaper would charge a call that is still running.
 assert REQUEST_TIMEOUT_SECONDS + DELIVERY_TIMEOUT_SECONDS < LEASE_SECONDS
 # PLACED is acknowledged, or given up, well before its overlay entry falls away.

@@ -84,6 +84,13 @@ def format_amount(amount_nano: int, currency: str) -> str:
     return str(amount_nano) if currency in UNIT_NAMES else format_nano(amount_nano)
 
 
+def format_with_unit(amount_nano: int, currency: str) -> str:
+    """An amount with its unit: 12.50 USD, 3 tokens, 1 request."""
+    unit = unit_name(currency)
+    one = currency in UNIT_NAMES and abs(amount_nano) == 1
+    return f"{format_amount(amount_nano, currency)} {unit.removesuffix('s') if one else unit}"
+
+
 def parse_amount(text: str, currency: str) -> int:
     """The opposite; raises ValueError for a text that is no such amount."""
     if currency not in UNIT_NAMES:

@@ -10,7 +10,7 @@ import typer
 
 from api.anchors.uri import make_plans
 from api.audit.local import layout_of
-from api.cli.terminal import DataOption, JsonOption, note, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, agreement, note, print_json, table, terminal
 from api.cli.times import MICROS_PER_SECOND, now_micros
 from api.settings import Settings, load_settings
 from api.times import time_text
@@ -59,8 +59,7 @@ def verify(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"ok": ok, "checks": [check.as_json() for check in checks]})
     else:
-        marks = {True: "[green]ok[/green]", False: "[red]differs[/red]"}
-        rows = ((marks[each.ok], each.name, each.expected, each.first_difference or "") for each in checks)
+        rows = ((agreement(ok=each.ok), each.name, each.expected, each.first_difference or "") for each in checks)
         terminal().print(table("Anchors", ("", "anchor", "checkpoints", "first difference"), rows, numbers=(2,)))
     raise typer.Exit(0 if ok else 1)
 

@@ -7,6 +7,7 @@ import base64
 from typing import Any
 
 import typer
+from rich.text import Text
 
 from api.audit.local import layout_of, trust_of
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
@@ -72,7 +73,7 @@ def replay(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"ok": True} | signed_size_and_root(signed))
         return
-    note(f"[green]{signed.size:,} entries made again from Kafka's records give the signed root[/green]")
+    note(Text(f"{signed.size:,} entries made again from Kafka's records give the signed root", "green"))
 
 
 async def _replayed(settings: Settings, on_progress: OnProgress) -> Checkpoint:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from api.audit.http_reader import HttpLog
 from api.audit.local import layout_of, trust_of
 from api.audit.offline import CheckedReceipt, check_file
 from api.cli.audit_witness import when
-from api.cli.terminal import DataOption, JsonOption, fail, note, plain, print_json, progress, table, terminal
+from api.cli.terminal import DataOption, JsonOption, agreement, fail, note, plain, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from processors.audit.entry import Entry
 from processors.audit.export import Export
@@ -123,7 +124,7 @@ def show_files(paths: list[Path], trust: Trust) -> bool:
             rows = [(name, plain(value)) for name, value in facts.items() if name not in {"file", "ok"} and value != ""]
             terminal().print(table(f"{plain(path)}: proven", ("", ""), rows))
         else:
-            terminal().print(f"[red]refused[/red] {plain(path)}: {plain(facts['error'])}")
+            terminal().print(Text.assemble(("refused", "red"), f" {plain(path)}: {plain(facts['error'])}"))
     return good
 
 
@@ -249,11 +250,8 @@ def _end(report: AuditReport, *, as_json: bool) -> None:
 
 
 def _show(report: AuditReport) -> None:
-    rows = [
-        ("[green]ok[/green]" if check.ok else "[red]differs[/red]", check.name, plain(check.first_difference or ""))
-        for check in report.checks
-    ]
+    rows = [(agreement(ok=check.ok), check.name, plain(check.first_difference or "")) for check in report.checks]
     terminal().print(table(f"{plain(report.origin)}: {report.size} entries", ("", "check", "first difference"), rows))
     since = f" from entry {report.minimum_index} on" if report.minimum_index else ""
     if report.ok:
-        note(f"[green]every entry{since} of {report.tenants} tenants is under the signed root[/green]")
+        note(Text(f"every entry{since} of {report.tenants} tenants is under the signed root", "green"))

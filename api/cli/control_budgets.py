@@ -13,6 +13,7 @@ import typer
 
 from api.cli import control_usage
 from api.cli.control_keys import ReasonOption
+from api.cli.control_rates import rate_text
 from api.cli.control_session import control_session
 from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
@@ -37,7 +38,8 @@ from processors.control import (
     usual_thresholds,
 )
 from processors.control.entities import Scope, Window
-from schemas.money import UNIT_NAMES, currency_of, format_amount, parse_amount, unit_name
+from schemas.limits import USER_ID_CHARACTERS_MAX
+from schemas.money import UNIT_NAMES, currency_of, format_with_unit, parse_amount
 
 APPROVAL_BYTES = 18
 
@@ -222,7 +224,7 @@ def profile(
     else:
         for limit in limits:
             note(_sentence(limit))
-    _ask_for_rate(state, currency)
+    _tell_rate(state, currency)
 
 
 def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> None:
@@ -231,13 +233,18 @@ def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> No
         print_json(msgspec.to_builtins(limit_shown(limit, now_micros())))
     else:
         note(_sentence(limit))
-    _ask_for_rate(state, limit.currency)
+    _tell_rate(state, limit.currency)
 
 
-def _ask_for_rate(state: control.ControlState, currency: str) -> None:
-    """Say that calls are refused as long as nothing tells what a dollar is in the limit's currency."""
-    if currency not in {CURRENCY, *UNIT_NAMES} and (CURRENCY, currency) not in state.rates:
+def _tell_rate(state: control.ControlState, currency: str) -> None:
+    """Say at which rate dollars count against a limit in another currency, or that calls are refused without one."""
+    if currency in {CURRENCY, *UNIT_NAMES}:
+        return
+    rate = state.rates.get((CURRENCY, currency))
+    if rate is None:
         note(f"calls wait for an exchange rate: quaestor rate set {CURRENCY} {currency} RATE --dated DAY --source WHO")
+    else:
+        note(f"prices are in {CURRENCY}: {rate_text(rate)}; `quaestor rate import` takes a newer one")
 
 
 def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> tuple[Scope, str]:
@@ -248,6 +255,8 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
     if not named:
         return "tenant", tenant
     ((scope, scope_id),) = named.items()
+    if scope == "user" and not 0 < len(scope_id) <= USER_ID_CHARACTERS_MAX:
+        fail(f"--user: an end user's id has 1 to {USER_ID_CHARACTERS_MAX} characters", 2)
     if scope == "user" and scope_id != control.EACH:
         with control_session(settings) as session:
             erasures = session.state.erasures
@@ -270,7 +279,7 @@ def _sentence(limit: Limit) -> str:
 
 
 def _allowed(limit: Limit, now: int) -> str:
-    amount = f"{format_amount(limit.allowed_nano(now), limit.currency)} {unit_name(limit.currency)}"
+    amount = format_with_unit(limit.allowed_nano(now), limit.currency)
     return f"{amount} in all" if limit.window == "total" else f"{amount} a {limit.window}"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,9 @@ from api.control.shown import rate_shown
 from api.settings import load_settings
 from processors import control
 from processors.control import CURRENCY, ExchangeRate
-from schemas.money import RATE_SCALE, divide_half_even, format_nano, parse_nano
+from processors.pricing.ecb import SOURCE, newest_rate
+from schemas.money import format_nano, parse_nano
 
-ECB = "European Central Bank, euro foreign exchange reference rates"
 FILE_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -56,9 +55,7 @@ def import_rates(
     data: DataOption = None,
 ) -> None:
     """Take dollars in euros from the newest day of the European Central Bank's file."""
-    dated, dollars_nano = read_ecb(file)
-    rate_nano = divide_half_even(RATE_SCALE * RATE_SCALE, dollars_nano)
-    _put(ExchangeRate(base="USD", quote="EUR", rate_nano=rate_nano, dated=dated, source=ECB), reason, data)
+    _put(read_ecb(file), reason, data)
 
 
 def list_rates(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -79,38 +76,40 @@ def remove(
     reason: ReasonOption = None,
     data: DataOption = None,
 ) -> None:
-    """Take a rate out of force: calls under a limit that needs it wait until there is one again."""
+    """Take a rate out of force: calls under a limit that needs it wait until there is one again.
+
+    The next start of the product puts the bundled rate from USD to EUR in force where there is none.
+    """
     with control_session(load_settings(data)) as session:
         session.change(lambda state, origin: control.remove_exchange_rate(state, base, quote, origin), reason)
     note(f"there is no rate from {base} to {quote} any more")
 
 
-def read_ecb(file: Path) -> tuple[str, int]:
-    """Newest day (YYYY-MM-DD) and dollars for one euro, in 1e-9, of the file; ends the command when it is another.
-
-    Format: a header of Date and currency codes, then days, the newest first; eurofxref.csv writes '20 November 2026',
-    eurofxref-hist.csv '2026-11-20'.
-    """
+def read_ecb(file: Path) -> ExchangeRate:
+    """Dollars in euros of the file's newest day; ends the command when it is another file."""
     try:
         if file.stat().st_size > FILE_BYTES_MAX:
             fail(f"{file} is over {FILE_BYTES_MAX} bytes: not a file of the European Central Bank", 2)
         with file.open(encoding="ascii", newline="") as opened:
-            head, newest = [
-                [cell.strip() for cell in row] for _, row in zip(range(2), csv.reader(opened), strict=False)
-            ]
-        return _day(newest[head.index("Date")]), parse_nano(newest[head.index(CURRENCY)])
+            return euros_for_dollars(opened)
     except OSError as error:
         fail(f"{file}: {error.strerror}", 2)
-    except (ValueError, IndexError):
+    except ValueError:
         fail(f"{file} is not eurofxref.csv or eurofxref-hist.csv: no Date and {CURRENCY} in its first two lines", 2)
 
 
-def _day(text: str) -> str:
-    shape = "%Y-%m-%d" if text[:4].isdecimal() else "%d %B %Y"
-    return datetime.strptime(text, shape).date().isoformat()  # noqa: DTZ007 - a day has no zone
+def euros_for_dollars(lines: Iterable[str]) -> ExchangeRate:
+    """The rate in a file of the European Central Bank; raises ValueError when it is another."""
+    found = newest_rate(lines, CURRENCY)
+    return ExchangeRate(base=CURRENCY, quote="EUR", rate_nano=found.rate_nano, dated=found.dated, source=SOURCE)
+
+
+def rate_text(rate: ExchangeRate) -> str:
+    """What it says, its day and who said it, for people."""
+    return f"1 {rate.base} is {format_nano(rate.rate_nano)} {rate.quote}, {rate.dated}, {rate.source}"
 
 
 def _put(rate: ExchangeRate, reason: str | None, data: Path | None) -> None:
     with control_session(load_settings(data)) as session:
         session.settle(lambda state, origin: control.set_exchange_rate(state, rate, origin), reason)
-    note(f"1 {rate.base} is {format_nano(rate.rate_nano)} {rate.quote}, {rate.dated}, {rate.source}")
+    note(rate_text(rate))

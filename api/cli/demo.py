@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from api.audit.local import layout_of, trust_of
 from api.audit.receipts import request_receipts
@@ -124,7 +124,8 @@ def show_receipt(settings: Settings, request_id: str) -> bool:
         return False
     path = Path(write_receipts(found, settings.data / "receipts" / request_id)[-1]["file"])
     trust = trust_of(layout_of(settings))
-    terminal().print(f"\n[bold]{path.name}[/bold]\n{escape(path.read_text(encoding='utf-8'))}", soft_wrap=True)
+    words = Text.assemble("\n", (path.name, "bold"), f"\n{path.read_text(encoding='utf-8')}")
+    terminal().print(words, soft_wrap=True)
     note(f"again, with nothing but file and key: quaestor audit verify {path} --key '{trust.keys[0].vkey}'")
     return show_files([path], trust)
 

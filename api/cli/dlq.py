@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from api.cli.control_session import require_kafka
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.times import MICROS_PER_SECOND, ago_or_time, now_micros
 from api.settings import Settings, load_settings
+from processors.control import check
 from schemas.events import QuarantinedRecord
 from schemas.ids import is_uuid
 from sinks.dead_letters import STATES, UNRESOLVED, DeadLetter, DeadLetters, PausedPartition, Selection, State
@@ -79,7 +80,7 @@ def list_letters(
         note(f"the first {limit}; more with --limit")
     for each in paused:
         words = f"{each.projection} stands still at {each.partition}, offset {each.offset}: {each.reason}"
-        note(f"[bold red]paused[/bold red] {escape(words)}")
+        note(Text.assemble(("paused", "bold red"), f" {words}"))
 
 
 def show(
@@ -171,6 +172,7 @@ def park(
 ) -> None:
     """Leave records where they are, as known; what waits behind them waits on."""
     chosen = _demanded(event_ids, everything, ("QUARANTINED",), sink, topic, tenant, fingerprint, since, until)
+    _require_text(reason)
 
     async def run(letters: DeadLetters) -> int:
         return await letters.park(await _ids(letters, chosen), _actor(), reason)
@@ -195,6 +197,7 @@ def discard(
     chosen = _demanded(event_ids, everything, UNRESOLVED, sink, topic, tenant, fingerprint, since, until)
     if not reason.strip():
         fail("--reason is empty: say why these records are given up")
+    _require_text(reason)
 
     async def run(letters: DeadLetters) -> int:
         return await letters.discard(await _ids(letters, chosen), _actor(), reason)
@@ -338,6 +341,13 @@ def _actor() -> str:
     return f"cli/{os.getuid()}"
 
 
+def _require_text(reason: str) -> None:
+    """End the command unless the log may keep it."""
+    wrong = check.text("reason", reason)
+    if wrong:
+        fail(wrong.message)
+
+
 def _print_count(what: str, count: int, *, as_json: bool) -> None:
     if as_json:
         print_json({what: count})
@@ -361,7 +371,7 @@ def _line(letter: DeadLetter) -> tuple[str, ...]:
         f"{letter.event_id}\n{letter.partition}@{letter.offset}\n{letter.sink}",
         state if letter.reason == "UNKNOWN" else f"{state}\n{letter.reason}",
         str(letter.attempts),
-        f"{letter.tenant_id}\n{written} {letter.fingerprint}\n{escape(detail[:DETAIL_CHARACTERS_MAX])}",
+        f"{letter.tenant_id}\n{written} {letter.fingerprint}\n{detail[:DETAIL_CHARACTERS_MAX]}",
     )
 
 

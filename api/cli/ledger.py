@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
 from api.cli.times import ago_or_time, now_micros
 from api.settings import load_settings
 from schemas.money import format_amount
@@ -83,6 +83,8 @@ def statement(
     """What the newest transfers did to one account, newest first; --since and --until bound their time."""
     dsn, period = load_settings(data).postgres_dsn, _period(since, until)
     lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit, period))
+    if not lines and account not in {row.account for row in _read(dsn, lambda reads: reads.balances(tenant, account))}:
+        fail(f"tenant {tenant!r} has no account {account!r}: `quaestor ledger balance --tenant {tenant}` lists them")
     if as_json:
         print_json({"tenant_id": tenant, "account": account, "lines": [vars(line) for line in lines]})
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from rich.text import Text
 
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
 from api.load.calls import Call, mixed_calls, read_trace
@@ -133,4 +134,5 @@ def report(summary: Summary, calls: int, *, as_json: bool) -> None:
     rows += [(f"latency {name}", f"{value} ms") for name, value in latency.items()]
     terminal().print(table("Load", ("what", "value"), rows, numbers=(1,)))
     if summary.answered < calls:
-        note(f"[red]{calls - summary.answered} calls got no answer[/red]; `quaestor status` says what is not running")
+        without = (f"{calls - summary.answered} calls got no answer", "red")
+        note(Text.assemble(without, "; `quaestor status` says what is not running"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from api.cli.stack_view import StackView, endpoint_rows, next_steps, rebuild_table, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
@@ -189,5 +189,5 @@ def _show_status(found: Status) -> None:
             terminal().print(rebuild_table(process["rebuilds"]))
         for word, style in (("paused", "yellow"), ("broken", "bold red")):
             for where, why in process.get(word, {}).items():
-                terminal().print(f"[{style}]{word}[/{style}] {process['name']} at {where}: {escape(why)}")
+                terminal().print(Text.assemble((word, style), f" {process['name']} at {where}: {why}"))
     terminal().print(" · ".join(f"{name} {version}" for name, version in found.versions.items()), style="dim")

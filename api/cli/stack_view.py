@@ -51,7 +51,7 @@ class StackView:
         self.message = ""
         self._stopping = self._done = stopping
         self._parts: dict[str, Mapping[str, Any]] = {}
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, markup=False)
         self._live = Live(console=self._console, refresh_per_second=8) if self._console.is_terminal else None
         self._told: dict[str, int] = {}
         self._started = time.monotonic()
@@ -108,17 +108,16 @@ class StackView:
             if self._told.get(event["part"]) == tenth:
                 return
             self._told[event["part"]] = tenth
-        self._console.print(f"{event['part']}: {event['state']} {_detail(event)}".rstrip(), markup=False)
+        self._console.print(f"{event['part']}: {event['state']} {_detail(event)}".rstrip())
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for name, event in self._parts.items():
-            state = Text(event["state"], style=COLOURS.get(event["state"], "cyan"))
             shown: Any = Text(_detail(event), style="dim", overflow="ellipsis", no_wrap=True)
             if event["state"] == "downloading":
                 shown = Table.grid(padding=(0, 1))
                 shown.add_row(ProgressBar(total=event["total"], completed=event["done"], width=30), _detail(event))
-            table.add_row(name, state, shown)
+            table.add_row(name, state_text(event["state"]), shown)
         return table
 
 
@@ -128,10 +127,9 @@ def _detail(event: Mapping[str, Any]) -> str:
     return str(event["detail"])
 
 
-def state_text(state: str) -> str:
-    """A state with its colour, as markup."""
-    colour = COLOURS.get(state, "cyan")
-    return f"[{colour}]{state}[/{colour}]"
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    return Text(state, COLOURS.get(state, "cyan"))
 
 
 def rebuild_table(rebuilds: Sequence[Mapping[str, Any]]) -> Table:
@@ -164,11 +162,10 @@ def endpoint_rows(found: Endpoints) -> list[dict[str, Any]]:
     return rows
 
 
-def next_steps(servers_only: bool) -> list[str]:
-    """What to do next, as markup."""
+def next_steps(servers_only: bool) -> list[Text]:
+    """What to do next, a line each."""
     if servers_only:
-        return ["next: [bold]quaestor up[/bold] adds the gateway, streams and sinks"]
-    return [
-        "next: [bold]quaestor key create --tenant acme --team search --project web[/bold]",
-        "      [bold]quaestor status[/bold] · [bold]quaestor down[/bold] (nothing is lost)",
-    ]
+        return [Text.assemble("next: ", ("quaestor up", "bold"), " adds the gateway, streams and sinks")]
+    create = ("quaestor key create --tenant acme --team search --project web", "bold")
+    others = (("quaestor status", "bold"), " · ", ("quaestor down", "bold"), " (nothing is lost)")
+    return [Text.assemble("next: ", create), Text.assemble("      ", *others)]

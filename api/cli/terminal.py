@@ -10,7 +10,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 from rich.table import Table
@@ -42,7 +41,7 @@ class _Terminal(Console):
 
 def terminal() -> Console:
     """Standard output; colours only where a terminal (or FORCE_COLOR) asks for them."""
-    return unfolded(_Terminal(highlight=False))
+    return unfolded(_Terminal(highlight=False, markup=False))
 
 
 def visible(text: str) -> str:
@@ -67,11 +66,11 @@ def progress(*, quiet: bool = False) -> Progress:
     """A progress bar on standard error, so that standard output stays clean for pipes."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         disable=quiet or not sys.stderr.isatty(),
         transient=True,
@@ -84,12 +83,12 @@ def print_json(value: Any) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[int] = ()) -> Table:
-    """A table; the columns whose positions stand in `numbers` are aligned right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+    """A table; the columns whose positions stand in `numbers` are aligned right. A cell with colours is a Text."""
+    made = Table(title=Text(visible(title), "bold"), title_justify="left", header_style="bold cyan")
     for position, column in enumerate(columns):
         made.add_column(column, justify="right" if position in numbers else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(visible(str(cell)) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(visible(str(cell))) for cell in row))
     return made
 
 
@@ -100,8 +99,13 @@ def require_request_id(text: str) -> None:
 
 
 def plain(text: object) -> str:
-    """What others wrote, for a table or a line: as text, never as markup or as commands to the terminal."""
-    return escape(_spelled(str(text)))
+    """What others wrote, on one line: its line breaks are spelled too."""
+    return _spelled(str(text))
+
+
+def agreement(*, ok: bool) -> Text:
+    """The first cell of a check's row."""
+    return Text("ok", "green") if ok else Text("differs", "red")
 
 
 def bar(percent: int, level: str) -> Text:
@@ -110,9 +114,9 @@ def bar(percent: int, level: str) -> Text:
     return Text(f"{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}", COLOURS[level], no_wrap=True)
 
 
-def note(message: str) -> None:
+def note(message: str | Text) -> None:
     """One line of news on standard error."""
-    _Terminal(stderr=True, highlight=False).print(message, soft_wrap=True)
+    _Terminal(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
+from api.cli.terminal import DataOption, JsonOption, agreement, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
 from api.verify.run import SCOPES, Scope, Verification
 from processors.parity.checks import Check
@@ -98,13 +99,10 @@ def run_verification(
 
 def show_checks(checks: list[Check]) -> None:
     """Print the checks, differing ones with their first difference."""
-    rows = [
-        ("[green]ok[/green]" if each.ok else "[red]differs[/red]", each.name, each.actual, _difference(each))
-        for each in checks
-    ]
+    rows = [(agreement(ok=each.ok), each.name, each.actual, _difference(each)) for each in checks]
     terminal().print(table("Verification", ("", "check", "found", "first difference"), rows, numbers=(2,)))
     if checks and all(each.ok for each in checks):
-        note(f"[green]{len(checks)} {'check' if len(checks) == 1 else 'checks'}, nothing differs[/green]")
+        note(Text(f"{len(checks)} {'check' if len(checks) == 1 else 'checks'}, nothing differs", "green"))
     if any(each.name == "requests in the log" and each.actual == 0 for each in checks):
         note("the log is empty: nothing was lost, because nothing was sent; try `quaestor load --requests 100`")
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from api.cli.audit_parts import open_trail, seen_in_kafka
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, require_request_id, terminal
@@ -27,13 +27,14 @@ STYLES = {
     "OVERAGE": "red",
     "EXPIRED": "red",
 }
+BAD = "bold red"
 MARKS = {
-    MarkState.VERIFIED: "[green]✓[/green]",
-    MarkState.INCLUDED: "[yellow]included[/yellow]",
-    MarkState.PENDING: "[yellow]pending[/yellow]",
-    MarkState.UNCHECKED: "[yellow]unchecked[/yellow]",
-    MarkState.GONE: "[dim]gone[/dim]",
-    MarkState.MISMATCH: "[bold red]differs[/bold red]",
+    MarkState.VERIFIED: ("✓", "green"),
+    MarkState.INCLUDED: ("included", "yellow"),
+    MarkState.PENDING: ("pending", "yellow"),
+    MarkState.UNCHECKED: ("unchecked", "yellow"),
+    MarkState.GONE: ("gone", "dim"),
+    MarkState.MISMATCH: ("differs", BAD),
 }
 
 
@@ -92,29 +93,28 @@ def show_story(console: Console, story: Story) -> None:
         where = f"{step.topic.removeprefix('quaestor.')}/{step.partition}@{step.offset}"
         style = STYLES.get(step.kind, "")
         after = f"{step.after_milliseconds:.1f} ms"
-        table.add_row(after, step.kind, escape(step.summary), where, mark_text(step.audit), style=style)
+        table.add_row(after, step.kind, Text(step.summary), where, mark_text(step.audit), style=style)
     console.print(table)
     for step in story.steps:
         if not step.ok:
-            console.print(f"[bold red]{step.kind} differs[/bold red]: {escape(step.audit.detail)}")
+            console.print(Text.assemble((f"{step.kind} differs", BAD), f": {step.audit.detail}"))
     for place in story.missing:
         where = f"{place.topic}/{place.partition}@{place.offset}"
-        console.print(
-            f"[bold red]missing[/bold red]: entry {place.seq} of the audit log ({where}) has no row in Postgres"
-        )
+        words = f": entry {place.seq} of the audit log ({where}) has no row in Postgres"
+        console.print(Text.assemble(("missing", BAD), words))
     note(_conclusion(story))
 
 
-def mark_text(mark: Mark) -> str:
-    """Index and mark, as markup."""
+def mark_text(mark: Mark) -> Text:
+    """Index and mark, in its colour."""
     index = "" if mark.index is None else f"{mark.index} "
-    return f"{index}{MARKS[mark.state]}"
+    return Text.assemble(index, MARKS[mark.state])
 
 
-def _conclusion(story: Story) -> str:
+def _conclusion(story: Story) -> Text:
     verified = sum(step.audit.state is MarkState.VERIFIED for step in story.steps)
     if not story.ok:
-        return "[bold red]this story and the audit log contradict each other[/bold red]"
+        return Text("this story and the audit log contradict each other", BAD)
     if verified == len(story.steps):
-        return "[green]every step is verified against the signed audit log[/green]"
-    return f"{verified} of {len(story.steps)} steps are verified against the signed audit log"
+        return Text("every step is verified against the signed audit log", "green")
+    return Text(f"{verified} of {len(story.steps)} steps are verified against the signed audit log")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from api.console.values import PAGE, Amount, Moment, Name, Reason
+from api.console.values import PAGE, Amount, Moment, Name, Reason, UserId
 from api.control.shown import LimitShown, StandingShown
 from processors.control import CURRENCY, PROFILES
 from schemas.limits import CONSOLE_PAGE_MAX
@@ -78,7 +78,7 @@ class LimitWanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     #: Which; * each apart; name=value of a tag. End users by their handle. Not given for a tenant.
     scope_id: str | None = None
     #: An end user as callers name them, instead of scope and scope_id.
-    user: Name | None = None
+    user: UserId | None = None
     #: Whether it refuses calls, or only watches.
     hard: bool = True
     #: Where its days begin, an IANA name.

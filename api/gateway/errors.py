@@ -13,7 +13,7 @@ import msgspec
 from processors.budgets import refusal_reason
 from processors.control import Threshold
 from schemas.events import HoldLeg
-from schemas.money import UNIT_NAMES, format_amount, unit_name
+from schemas.money import UNIT_NAMES, format_amount, format_with_unit, unit_name
 from sinks.redis.holds import Conflict, Refused
 
 Header = tuple[bytes, bytes]
@@ -85,9 +85,7 @@ WRONG_KEY = Problem(401, "invalid_api_key", "The API key is not known.", headers
 REVOKED_KEY = Problem(
     401, "invalid_api_key", "The API key has been revoked.", headers=((b"www-authenticate", b"Bearer"),)
 )
-BODY_TOO_LARGE = Problem(
-    413, "request_too_large", "The request body is too large.", headers=((b"connection", b"close"),)
-)
+BODY_TOO_LARGE = Problem(413, "request_too_large", "The request body is too large.")
 BODY_TOO_SLOW = Problem(
     408, "request_timeout", "The request body did not come in time.", headers=((b"connection", b"close"),)
 )
@@ -140,9 +138,9 @@ def budget_exceeded(refused: Refused, leg: HoldLeg, now_micros: int, held_to: Th
     headers = [] if 0 < seconds <= WAIT_SECONDS_MAX else [NO_RETRY]
     if seconds:
         headers.append((b"retry-after", str(seconds).encode()))
-    unit = unit_name(leg.currency)
+    unit, whole = unit_name(leg.currency), format_with_unit(refused.limit_nano, leg.currency)
     message = (
-        f"Budget exceeded: limit {refused.limit_id} of {limit} {unit} has {remaining} left for this window, "
+        f"Budget exceeded: limit {refused.limit_id} of {whole} has {remaining} left for this window, "
         f"{asked} may be needed."
     )
     code, kind = ("rate_limit_exceeded", unit) if leg.currency in UNIT_NAMES else ("budget_exceeded", QUOTA)

@@ -16,11 +16,11 @@ import msgspec
 from api.gateway.errors import Problem, invalid
 from schemas.events import Operation
 from schemas.ids import is_name
-from schemas.limits import TAG_KEY_CHARACTERS_MAX, TAG_VALUE_CHARACTERS_MAX, TAGS_MAX
+from schemas.limits import TAG_KEY_CHARACTERS_MAX, TAG_VALUE_CHARACTERS_MAX, TAGS_MAX, USER_ID_CHARACTERS_MAX
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-UserId = Annotated[str, msgspec.Meta(max_length=1024)]
+UserId = Annotated[str, msgspec.Meta(max_length=USER_ID_CHARACTERS_MAX)]
 
 RUN_ID = b"x-quaestor-run-id"
 TAGS = b"x-quaestor-tags"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Literal, get_args
 
 from api.audit.local import layout_of
@@ -15,10 +15,19 @@ from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.kept import KeptEntries, KeptEvents, control_range, events_kept_from
 from api.verify.log_scan import Barrier, LogScan, Taker, take_barrier
-from api.verify.parity import NamedStore, compare_totals, reach_all, rollup_agrees, unread_records_are_kept
+from api.verify.parity import (
+    Follower,
+    NamedStore,
+    compare_totals,
+    reach,
+    reach_all,
+    rollup_agrees,
+    unread_records_are_kept,
+)
 from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
-from schemas.topics import TOPICS
+from schemas.limits import REPORT_SLACK_SECONDS
+from schemas.topics import BUDGETS, CONTROL, COSTS, LEDGER, TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
 from sinks.audit.keys import load_salts
@@ -44,8 +53,11 @@ from streams.registry import RegistrySchemas
 
 Scope = Literal["parity", "budgets", "ledger", "audit"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+#: What the ledger is made of and judged by.
+BOOKED = tuple(topic.name for topic in (BUDGETS, COSTS, LEDGER, CONTROL))
 LEDGER_TRIES = 5
 LEDGER_PAUSE_SECONDS = 1.0
+MICROS_PER_SECOND = 1_000_000
 #: Told what is being done, how far it is and how far it goes.
 OnProgress = Callable[[str, int, int], None]
 
@@ -154,48 +166,67 @@ class Verification:
                 await store.close()
 
     async def ledger(self) -> list[Check]:
-        """The named invariants of the double-entry ledger."""
-        reads = PostgresReads(self._settings.postgres_dsn)
+        """The named invariants of the double-entry ledger, once Postgres has what was recorded when this began."""
+        barrier = await asyncio.to_thread(self._end_of, BOOKED)
+        postgres = PostgresReads(self._settings.postgres_dsn)
         try:
-            results = await reads.verify_ledger()
+            lags = await self._reach("postgres", postgres, barrier)
+            results = await self._settled(postgres)
         finally:
-            await reads.close()
-        return [_invariant(each) for each in results]
+            await postgres.close()
+        return [*lags, *(_invariant(each) for each in results)]
 
     async def budgets(self) -> list[Check]:
-        """Under traffic: Redis against the log's fold at each tenant's cursor, and the ledger against its holds."""
+        """Under traffic: Redis against the log's fold at each tenant's cursor, and the ledger against its holds.
+
+        What was recorded when it began must be applied, or be so within a minute.
+        """
+        barrier = await asyncio.to_thread(self._end_of, [BUDGETS.name])
         reads = RedisReads(self._settings.redis_url)
         try:
             await reads.open()
+            lags = await self._reach("redis", reads, barrier)
             states = await read_states(reads)
         finally:
             await reads.close()
+        applied = {} if lags else barrier
         postgres = PostgresReads(self._settings.postgres_dsn)
         try:
+            lags += await self._reach("postgres", postgres, barrier)
             set_aside = await postgres.set_aside(REDIS)
-            booked = await self._settled(postgres)
+            booked = await self._settled(postgres, under_traffic=True)
         finally:
             await postgres.close()
-        found = await asyncio.to_thread(self._check_budgets, states, set_aside)
+        found = await asyncio.to_thread(self._check_budgets, states, set_aside, applied)
         words = [f"{each.what}: expected {each.expected}, found {each.actual}" for each in found.differences]
-        redis = empty("redis budgets = fold of the log", words, found.events, "")
-        return [redis, *(_invariant(each) for each in booked)]
+        redis = empty("redis budgets = fold of the log", words, max(found.events, len(words)), "tenant")
+        return [*lags, redis, *(_invariant(each) for each in booked)]
 
-    async def _settled(self, postgres: PostgresReads) -> list[InvariantResult]:
-        """What the ledger has booked: a hold whose transfers came in two batches differs for a moment only."""
+    async def _settled(self, postgres: PostgresReads, *, under_traffic: bool = False) -> list[InvariantResult]:
+        """What the ledger has booked: what is not, or came in two batches, differs for a moment only."""
         for _ in range(LEDGER_TRIES - 1):
-            results = await postgres.verify_ledger(under_traffic=True)
+            results = await postgres.verify_ledger(under_traffic=under_traffic)
             if all(each.ok for each in results):
                 return results
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
-        return await postgres.verify_ledger(under_traffic=True)
+        return await postgres.verify_ledger(under_traffic=under_traffic)
 
-    def _check_budgets(self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]]) -> BudgetCheck:
-        reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")
-        try:
-            return check_budgets(states, reader, self._codec, set_aside, time.time_ns() // 1_000)
-        finally:
-            reader.close()
+    async def _reach(self, name: str, follower: Follower, barrier: Barrier) -> list[Check]:
+        lags = await reach(name, follower, barrier, lambda what, left: self._progress(f"{what} lags", 0, left))
+        return [] if lags is None else [lags]
+
+    def _end_of(self, topics: Sequence[str]) -> dict[Partition, int]:
+        with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
+            return take_barrier(reader, topics)
+
+    def _check_budgets(
+        self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]], applied: Mapping[Partition, int]
+    ) -> BudgetCheck:
+        now = time.time_ns() // 1_000
+        grace_seconds = self._settings.clock_skew_seconds + self._settings.spool_grace_seconds + REPORT_SLACK_SECONDS
+        overdue = now - grace_seconds * MICROS_PER_SECOND
+        with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
+            return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue)
 
     async def audit(self) -> list[Check]:
         """Every entry, chain, tile, row and signature of the audit log, derived again."""

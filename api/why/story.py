@@ -8,7 +8,7 @@ from typing import Any
 
 from processors.audit.marks import Mark, MarkState
 from schemas import topics
-from schemas.money import format_amount, format_nano, unit_name
+from schemas.money import format_nano, format_with_unit
 from sinks.postgres.reads import StoredEvent
 
 Fields = Mapping[str, Any]
@@ -70,7 +70,7 @@ def _kind(fields: Fields) -> str:
 
 
 def _money(fields: Fields, name: str = "amount_nano") -> str:
-    return f"{format_nano(int(fields[name]))} {fields['currency']}"
+    return format_with_unit(int(fields[name]), fields["currency"])
 
 
 def _request(fields: Fields) -> str:
@@ -83,7 +83,8 @@ def _request(fields: Fields) -> str:
         tokens = f"{fields['input_tokens']} in, {fields['output_tokens']} out"
         served = f"{fields['provider_id']}/{fields['model_served']}"
         return f"{fields['status_code']} from {served}, {tokens}, {_money(fields)}, {took:.1f} ms"
-    return f"{fields['status_code']} {fields['error_code'] or ''}: {fields['error_detail'] or ''}"
+    detail = f": {fields['error_detail']}" if fields["error_detail"] else ""
+    return f"{fields['status_code']} {fields['error_code'] or ''}{detail}".rstrip()
 
 
 def _decision(fields: Fields) -> str:
@@ -99,8 +100,7 @@ def _decision(fields: Fields) -> str:
 
 def _budget(fields: Fields) -> str:
     legs = ", ".join(
-        f"{leg['limit_id']}: {format_amount(int(leg['amount_nano']), leg['currency'])} {unit_name(leg['currency'])}"
-        for leg in fields["legs"]
+        f"{leg['limit_id']}: {format_with_unit(int(leg['amount_nano']), leg['currency'])}" for leg in fields["legs"]
     )
     reason = f" ({fields['reason']})" if fields["reason"] else ""
     late = ", late" if fields["late"] else ""
@@ -120,6 +120,8 @@ def _cost(fields: Fields) -> str:
     per_million = format_nano(int(fields["unit_price_pico"]) * 1_000)
     estimate = ", estimate" if fields["estimated"] else ""
     meter = fields["meter"].lower().replace("_", " ")
+    if fields["quantity"] == 1:
+        meter = meter.removesuffix("s")
     return f"{fields['quantity']} {meter} x {per_million} per million = {_money(fields)}{estimate}"
 
 

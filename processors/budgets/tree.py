@@ -204,7 +204,8 @@ def _leg(
         rate = rates.get((size.currency, limit.currency))
         if rate is None:
             raise ConfigurationError(
-                f"limit {limit.limit_id} counts {limit.currency} and there is no exchange rate from {size.currency}"
+                f"limit {limit.limit_id} counts {limit.currency} and there is no exchange rate from {size.currency}: "
+                f"set one with `quaestor rate set {size.currency} {limit.currency}`"
             )
         used[rate.rate_id] = None
         rate_nano = rate.rate_nano

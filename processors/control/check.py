@@ -27,7 +27,7 @@ from processors.control.kept import LegalHold, held_by
 from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
 from schemas.ids import is_name
-from schemas.limits import LIMIT_UNITS_MAX
+from schemas.limits import LIMIT_UNITS_MAX, TEXT_CHARACTERS_MAX
 from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, PICO_PER_UNIT, RATE_SCALE
 
 #: The currency of prices, and of a limit that names none.
@@ -49,7 +49,6 @@ MODELS_PER_PROVIDER_MAX = 1_000
 CANDIDATES_PER_ROUTE_MAX = 16
 PRICES_PER_BOOK_MAX = 2_000
 MODEL_CHARACTERS_MAX = 256
-TEXT_CHARACTERS_MAX = 256
 URL_CHARACTERS_MAX = 1_024
 TIMEOUT_SECONDS_MAX = 300.0
 #: A hundred units of currency for one token: no price is near it.

@@ -287,10 +287,8 @@ def erase_subject(state: ControlState, erasure: Erasure, origin: Origin) -> Cont
     """Make the erasure of a data subject known: from then on no gateway uses its key; erased_at is from the origin."""
     if erasure.handle in state.erasures:
         return Refusal(RefusalCode.UNCHANGED, f"subject {erasure.handle} was erased already")
-    wrong = (
-        check.names(tenant=erasure.tenant_id, handle=erasure.handle)
-        or check.text("reason", origin.reason or "")
-        or check.not_held(state.holds, erasure.tenant_id, erasure.handle)
+    wrong = check.names(tenant=erasure.tenant_id, handle=erasure.handle) or check.not_held(
+        state.holds, erasure.tenant_id, erasure.handle
     )
     place = _Place(EntityKind.SUBJECT, erasure.tenant_id, erasure.handle)
     erased = msgspec.structs.replace(erasure, erased_at=origin.now_micros)
@@ -322,6 +320,9 @@ def _changed(
     origin: Origin,
     action: ControlAction | None = None,
 ) -> ControlEvent | Refusal:
+    wrong = check.text("reason", origin.reason or "")
+    if wrong:
+        return wrong
     if before == after:
         return Refusal(RefusalCode.UNCHANGED, f"{place.entity_id} is so already")
     texts = (_json(before), _json(after))

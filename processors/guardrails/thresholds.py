@@ -11,7 +11,7 @@ from processors.budgets.usage import place_of
 from processors.control.entities import Limit, Threshold
 from schemas.events import Alert, AlertKind, BudgetEvent, HoldLeg, Severity
 from schemas.ids import derived_id
-from schemas.money import format_amount, unit_name
+from schemas.money import format_amount, format_with_unit, unit_name
 
 GUARDRAILS = "guardrails"
 #: From here on an alert is critical.
@@ -108,9 +108,8 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
     holding = (one for one in limit.guards if one.action != "notify")
     held_to = next((one for one in holding if refusal_reason(one) == event.reason), WHOLE)
     at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
-    asked, left, at = (
-        format_amount(nano, leg.currency) for nano in (leg.amount_nano, event.remaining_nano or 0, at_nano)
-    )
+    asked, at = (format_amount(nano, leg.currency) for nano in (leg.amount_nano, at_nano))
+    left = format_with_unit(event.remaining_nano or 0, leg.currency)
     does = _DOES[held_to.action].format(models=", ".join(held_to.models))
     return limit_alert(
         limit,
@@ -122,8 +121,8 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         causation_id=event.event_id,
         severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
         title=f"{limit.tenant_id}: calls are refused by the budget of {_named(limit, counter)}",
-        detail=f"{left} {unit_name(leg.currency)} are left up to {held_to.percent}% of it ({at}), and a call may need "
-        f"{asked}.{does} Limit {counter.limit_id}.",
+        detail=f"Up to {held_to.percent}% of it ({at}) there is room for {left}, and a call may need {asked}.{does} "
+        f"Limit {counter.limit_id}.",
         threshold=f"{held_to.percent}%",
         allowed_nano=at_nano,
         action=held_to.action,
@@ -132,7 +131,7 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
 
 def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert:
     """The alert of the first call in a window that cost more than it held: the whole of it is charged."""
-    over = f"{format_amount(leg.amount_nano, leg.currency)} {unit_name(leg.currency)}"
+    over = format_with_unit(leg.amount_nano, leg.currency)
     return limit_alert(
         limit,
         counter,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from processors.budgets.usage import Level, level_of, place_of
 from processors.calendar import MICROS_PER_SECOND, zone_of
 from processors.report.figures import BudgetUse, Report, TenantReport
-from schemas.money import format_amount, unit_name
+from schemas.money import format_amount, format_with_unit, unit_name
 
 PERCENT = 100
 #: Rows of one table; the JSON has all.
@@ -319,7 +319,7 @@ def place(provider_id: str, model: str) -> str:
 
 def money(amount_nano: int, currency: str) -> str:
     """An amount with its unit."""
-    return f"{format_amount(amount_nano, currency)} {unit_name(currency)}"
+    return format_with_unit(amount_nano, currency)
 
 
 def _share(amount_nano: int, total_nano: int) -> Share:

@@ -1,7 +1,8 @@
 """`quaestor verify budgets`: live budgets against the fold of the log, tenant by tenant at each one's own cursor.
 
 It needs no pause of traffic: a tenant's state and cursor are read at one moment, and its events are folded to exactly
-that cursor. Invariants over the fold itself (nothing negative, no hold open past its lease) are checked beside.
+that cursor. A slot that is gone or was left behind has a cursor too: how far the sink was tells of it. Invariants over
+the fold itself (nothing negative, no hold open past its lease) are checked beside.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from processors.budgets import BudgetFold
+from processors.budgets.sound import MOVING, problem_of_fields
 from schemas.errors import CodecError, IntegrityError
 from schemas.events import BudgetEvent
 from schemas.limits import HOLD_TOMBSTONE_SECONDS
@@ -51,60 +53,75 @@ def check_budgets(
     codec: Codec,
     set_aside: Mapping[Partition, Collection[int]] | None = None,
     now_micros: int = 0,
+    applied: Mapping[Partition, int] | None = None,
+    overdue_before_micros: int = 0,
 ) -> BudgetCheck:
     """Fold quaestor.budgets and compare; blocks while it reads. Raises LogUnavailableError and IntegrityError.
 
     Windows that ended twice a tombstone's life before `now_micros` are the ledger's to check: their sums may be swept.
-    Records that can't be decoded are passed over, and those at offsets that the sink `set_aside`.
+    Records that can't be decoded are passed over, and those at offsets that the sink `set_aside`. `applied` is how far
+    the sink was in each partition before the states were read: whoever lacks a movement below it is named. So is a hold
+    whose lease ended before `overdue_before_micros`: nobody ends it, unless its end was set aside.
     """
-    folds = {tenant_id: BudgetFold() for tenant_id in states}
-    result = BudgetCheck(tenants=len(states))
+    folding = _Folding(states, codec)
     for partition in reader.partitions([BUDGETS.name], METADATA_SECONDS):
         absent = frozenset((set_aside or {}).get(partition, ()))
-        _fold_partition(partition, states, folds, reader, codec, result, absent)
+        folding.read(partition, reader, absent, (applied or {}).get(partition, 0))
+    result = BudgetCheck(len(states), folding.events, [folding.behind[name] for name in sorted(folding.behind)])
     for tenant_id, state in sorted(states.items()):
-        fold = folds[tenant_id]
+        fold = folding.folds[tenant_id]
         found = compare(fold.sums, fold.open_holds, state, now_micros - 2 * HOLD_TOMBSTONE_SECONDS * MICROS_PER_SECOND)
         result.differences += [item._replace(what=f"{tenant_id}: {item.what}") for item in found]
         negative = [counter for counter, sums in fold.sums.items() if min(sums) < 0]
         result.differences += [Difference(f"{tenant_id}: fold {counter}", ">= 0", "< 0") for counter in negative]
+        late = {} if tenant_id in folding.waiting else fold.open_holds
+        overdue = [hold_id for hold_id, hold in late.items() if hold.lease_until < overdue_before_micros]
+        result.differences += [Difference(f"{tenant_id}: hold {hold_id}", "EXPIRED", "open") for hold_id in overdue]
     return result
 
 
-def _fold_partition(
-    partition: Partition,
-    states: dict[str, TenantState],
-    folds: dict[str, BudgetFold],
-    reader: LogReader,
-    codec: Codec,
-    result: BudgetCheck,
-    absent: Collection[int],
-) -> None:
-    cursor = reader.begin_offsets([partition], METADATA_SECONDS)[partition]
-    end = reader.end_offsets([partition], METADATA_SECONDS)[partition]
-    reader.assign({partition: cursor})
-    while cursor < end:
-        records = reader.consume(READ_RECORDS, READ_SECONDS)
-        for record in records:
-            if record.offset in absent:
-                continue
-            _fold_record(record, states, folds, codec, result)
-        if records:
-            cursor = records[-1].offset + 1
+class _Folding:
+    """The log, folded to each tenant's own cursor."""
 
+    def __init__(self, states: Mapping[str, TenantState], codec: Codec) -> None:
+        self._states, self._codec = states, codec
+        self.folds = {tenant_id: BudgetFold() for tenant_id in states}
+        self.events = 0
+        #: Tenants of whom something was set aside; the log's key is the tenant.
+        self.waiting: set[str] = set()
+        #: The first movement that a tenant lacks.
+        self.behind: dict[str, Difference] = {}
 
-def _fold_record(
-    record: LogRecord, states: dict[str, TenantState], folds: dict[str, BudgetFold], codec: Codec, result: BudgetCheck
-) -> None:
-    try:
-        fields = codec.decode(BUDGETS.name, record.value or b"")
-    except CodecError:
-        return
-    state = states.get(fields["tenant_id"])
-    if state is None or record.offset >= state.cursor:
-        return
-    try:
-        folds[state.tenant_id].apply(msgspec.convert(fields, BudgetEvent, builtin_types=(bytes,)))
-    except msgspec.ValidationError as error:
-        raise IntegrityError(f"{BUDGETS.name}/{record.partition}@{record.offset}: {error}") from error
-    result.events += 1
+    def read(self, partition: Partition, reader: LogReader, absent: Collection[int], applied: int) -> None:
+        """Fold a partition from its beginning to its end."""
+        cursor = reader.begin_offsets([partition], METADATA_SECONDS)[partition]
+        end = reader.end_offsets([partition], METADATA_SECONDS)[partition]
+        reader.assign({partition: cursor})
+        while cursor < end:
+            records = reader.consume(READ_RECORDS, READ_SECONDS)
+            for record in records:
+                if record.offset in absent:
+                    self.waiting.add((record.key or b"").decode(errors="replace"))
+                else:
+                    self._take(partition, record, applied)
+            if records:
+                cursor = records[-1].offset + 1
+
+    def _take(self, partition: Partition, record: LogRecord, applied: int) -> None:
+        try:
+            fields = self._codec.decode(BUDGETS.name, record.value or b"")
+        except CodecError:
+            return
+        tenant_id = str(fields["tenant_id"])
+        state = self._states.get(tenant_id)
+        if state is None or record.offset >= state.cursor:
+            if record.offset < applied and fields["kind"] in MOVING and problem_of_fields(fields) is None:
+                found = "no slot" if state is None or state.generation is None else f"a slot up to {state.cursor}"
+                missing = Difference(f"{tenant_id}: {partition}", f"applied past {record.offset}", found)
+                self.behind.setdefault(tenant_id, missing)
+            return
+        try:
+            self.folds[tenant_id].apply(msgspec.convert(fields, BudgetEvent, builtin_types=(bytes,)))
+        except msgspec.ValidationError as error:
+            raise IntegrityError(f"{BUDGETS.name}/{record.partition}@{record.offset}: {error}") from error
+        self.events += 1

@@ -82,10 +82,10 @@ def test_an_unreadable_record_stops_nobody(sit: Sit) -> None:
 
 
 def test_seeding_a_new_installation(sit: Sit) -> None:
-    """Provider, price books and aliases are recorded once."""
+    """Provider, price books, a rate and aliases are recorded once."""
     url = "http://127.0.0.1:18090/v1"
 
-    assert (9, []) == (len(seed(sit(), url)), seed(sit(), url))
+    assert (10, []) == (len(seed(sit(), url)), seed(sit(), url))
 
 
 def test_a_log_that_is_away_is_said(tmp_path: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,8 +14,8 @@ import pytest
 
 from processors.control import Limit, Provider
 from processors.pricing import Rates
+from schemas.events import BudgetEvent, BudgetKind
 from schemas.money import PICO_PER_NANO
-from sinks.redis.reads import RedisReads, TenantState
 from tests.budget_world import limit_on
 from tests.support.gateway_stack import EFFECTIVE_SECONDS_MAX, GatewayStack, gateway_stack, wait_for
 
@@ -24,6 +25,8 @@ TOKENS, NANO_PER_TOKEN = 8, 1_000
 COST_NANO = TOKENS * NANO_PER_TOKEN
 CALLS, ROOM = 1_000, 100
 SEED = 20261121
+#: When the halves of the calls come that meet the end of a minute: one before it, one around it.
+MINUTE_SECONDS, FIRST_HALF_SECONDS, SECOND_HALF_SECONDS = 60.0, 8.0, 0.3
 
 
 class Answer(NamedTuple):
@@ -71,28 +74,9 @@ def all_at_once(stack: GatewayStack, calls: list[tuple[str, dict[str, str]]]) ->
     return asyncio.run(run())
 
 
-def state_of(stack: GatewayStack, tenant: str) -> TenantState:
-    """The tenant's live budgets."""
-
-    async def read() -> TenantState:
-        reads = RedisReads(stack.settings.redis_url)
-        await reads.open()
-        try:
-            return await reads.tenant_state(tenant)
-        finally:
-            await reads.close()
-
-    return asyncio.run(read())
-
-
-def settled(stack: GatewayStack, tenant: str) -> dict[str, int]:
+def posted_on(stack: GatewayStack, tenant: str) -> dict[str, int]:
     """What is posted on each limit, once nothing is held any more."""
-    wait_for(lambda: not _held(state_of(stack, tenant)), EFFECTIVE_SECONDS_MAX)
-    return {counter.limit_id: sums.posted_nano for counter, sums in state_of(stack, tenant).sums.items()}
-
-
-def _held(state: TenantState) -> bool:
-    return bool(state.holds or state.unconfirmed or any(sums.held_nano for sums in state.sums.values()))
+    return {counter.limit_id: nano for counter, nano in stack.settled(tenant).items()}
 
 
 def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack) -> None:
@@ -106,7 +90,7 @@ def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack
 
     assert Counter(answer.status for answer in answers) == {200: ROOM, 429: CALLS - ROOM}
     assert {answer.error["limit_id"] for answer in answers if answer.error} == {whole.limit_id}
-    assert settled(stack, "crowd") == {whole.limit_id: ROOM * COST_NANO}
+    assert posted_on(stack, "crowd") == {whole.limit_id: ROOM * COST_NANO}
 
 
 def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each_time(stack: GatewayStack) -> None:
@@ -136,7 +120,7 @@ def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each
 
     assert {answer.status for answer in answers} == {200, 429}, f"seed {SEED}"
     allowed = {one.limit_id: one.amount_nano for one in limits}
-    posted = settled(stack, "levels")
+    posted = posted_on(stack, "levels")
     for name, amount in posted.items():
         assert amount <= allowed[name.partition(".")[0]], name
     refused_by = {answer.error["limit_id"] for answer in answers if answer.error}
@@ -144,6 +128,24 @@ def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each
     # A call holds tokens for every byte it sent until the answer is there: such a limit refuses before it is full.
     on_tokens = {one.limit_id for one in limits if one.currency == "TOK"}
     assert refused_by - on_tokens <= full
+
+
+def test_a_thousand_calls_across_the_end_of_a_minute(stack: GatewayStack) -> None:
+    """Each minute admits exactly the hundred that fit in it, by whichever process, however near its end they come."""
+    stack.put_limits(limit_on("tenant", "minutes", ROOM * COST_NANO, tenant_id="minutes", window="minute"))
+    key = stack.key("minutes")
+    _known(stack, key)
+    answers = []
+    for before_the_end in (FIRST_HALF_SECONDS, SECOND_HALF_SECONDS):
+        wait_for(lambda early=before_the_end: -time.time() % MINUTE_SECONDS <= early, MINUTE_SECONDS)  # type: ignore[misc]  # bound now
+        answers += all_at_once(stack, [(key, {})] * (CALLS // 2))
+
+    posted = {counter.window_start: nano for counter, nano in stack.settled("minutes").items()}
+    movements = [e for e in stack.events("budgets") if isinstance(e, BudgetEvent) and e.tenant_id == "minutes"]
+    asked = Counter(e.legs[0].window_start for e in movements if e.kind in {BudgetKind.PLACED, BudgetKind.REFUSED})
+    assert sum(answer.status == 200 for answer in answers) * COST_NANO == sum(posted.values())
+    assert posted == {start: min(calls, ROOM) * COST_NANO for start, calls in asked.items()}
+    assert list(posted.values()).count(ROOM * COST_NANO) > 1, asked
 
 
 def _known(stack: GatewayStack, key: str) -> None:

@@ -317,6 +317,8 @@ async def test_what_is_set_aside_is_on_its_topic(world: World) -> None:
         (("redrive",), "name records by id or by a filter, or say --all"),
         (("discard", "--reason", "x"), "name records by id or by a filter, or say --all"),
         (("discard", "--all", "--reason", " "), "--reason is empty: say why these records are given up"),
+        (("discard", "--all", "--reason", "x" * 257), "the reason must be printable, at most 256 characters"),
+        (("park", "--all", "--reason", "a\nb"), "the reason must be printable, at most 256 characters"),
         (("list", "--since", "yesterday"), "'yesterday' is no time: say 2h, 30m, 7d or 2026-11-21T08:00"),
         (
             ("list", "--state", "lost"),

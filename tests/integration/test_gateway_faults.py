@@ -82,8 +82,9 @@ def kinds_of(stack: GatewayStack, request_id: str) -> list[str]:
 
 
 def test_kafka_gone_under_a_running_request(stack: GatewayStack, kafka: KafkaServer) -> None:
-    """It is answered from the spool, new ones are 503; once Kafka is back, its end is in the log and requests go on."""
+    """Answered from the spool, new ones are 503; once Kafka is back, its end is in the log, and its hold is settled."""
     gateway = stack.start_gateway()
+    stack.limit("outage", 1.0)
     key = stack.key("outage")
     with ThreadPoolExecutor(1) as pool:
         running = in_flight(stack, pool, key)
@@ -99,6 +100,10 @@ def test_kafka_gone_under_a_running_request(stack: GatewayStack, kafka: KafkaSer
     assert refused[1]["retry-after"]
     assert spooled
     assert ["COMPLETED", "RECEIVED"] == kinds_of(stack, headers["x-quaestor-request-id"])
+    movements = [e for e in stack.events("budgets") if isinstance(e, BudgetEvent) and e.tenant_id == "outage"]
+    committed = {e.hold_id: e.amount_nano for e in movements if e.kind is BudgetKind.COMMITTED}
+    assert [sum(committed.values())] == list(stack.settled("outage").values())
+    assert headers["x-quaestor-request-id"] in {e.request_id for e in movements if e.hold_id in committed}
 
 
 def test_a_killed_gateway_leaves_its_spool_to_the_next(stack: GatewayStack, kafka: KafkaServer) -> None:

@@ -97,3 +97,13 @@ def test_what_moved_in_a_period(filled: str, period: tuple[str, ...], posted_nan
     assert posted_nano == sum(each["debits_posted_nano"] for each in accounts)
     assert posted_nano == sum(each["posted_nano"] for each in lines)
     assert 0 == sum(each["debits_pending_nano"] for each in accounts)
+
+
+@pytest.mark.parametrize(("account", "tenant"), [("budget/limit_1", "acme"), (ACCOUNT, "nobody")])
+def test_a_statement_of_no_account_is_no_answer(filled: str, account: str, tenant: str) -> None:
+    """A slip in the name or the tenant ends with one line and 1; an account at rest in a period is an answer."""
+    unknown = run("ledger", "statement", account, "--tenant", tenant)
+    at_rest = run("ledger", "statement", ACCOUNT, "--tenant", "acme", "--since", "2026-11-02")
+
+    assert (1, 1, 0) == (unknown.exit_code, unknown.stderr.count("\n"), at_rest.exit_code)
+    assert f"tenant {tenant!r} has no account {account!r}" in unknown.stderr

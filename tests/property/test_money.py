@@ -16,6 +16,7 @@ from schemas.money import (
     convert_nano,
     divide_half_even,
     format_nano,
+    format_with_unit,
     parse_nano,
     parse_pico,
     round_pico,
@@ -92,3 +93,18 @@ def test_prices_finer_than_ours_are_rounded_half_even(value: Decimal) -> None:
 def test_amounts_as_text(amount_nano: int, text: str) -> None:
     """Exact, at least two decimals."""
     assert text == format_nano(amount_nano)
+
+
+@pytest.mark.parametrize(
+    ("amount_nano", "currency", "text"),
+    [
+        (1, "REQ", "1 request"),
+        (0, "REQ", "0 requests"),
+        (-1, "TOK", "-1 token"),
+        (2, "TOK", "2 tokens"),
+        (1_000_000_000, "USD", "1.00 USD"),
+    ],
+)
+def test_amounts_with_their_unit(amount_nano: int, currency: str, text: str) -> None:
+    """One of what is counted is one."""
+    assert text == format_with_unit(amount_nano, currency)

@@ -24,6 +24,7 @@ from api.control.session import ControlSession
 from api.settings import Settings
 from infra.embedded.ports import free_ports
 from infra.embedded.testing import start_servers
+from processors.budgets import Counter
 from processors.control import (
     ControlState,
     Limit,
@@ -42,6 +43,7 @@ from schemas.events import ControlEvent, Event
 from schemas.money import NANO_PER_UNIT
 from schemas.topics import TOPIC_BY_NAME
 from sinks.postgres import migrations
+from sinks.redis.reads import RedisReads, TenantState
 from streams.codec import Codec
 from streams.kafka import KafkaReader, ensure_topics
 from streams.records import event_of
@@ -170,6 +172,24 @@ class GatewayStack:
             session.change(lambda state, origin: publish_prices(state, make_book(provider_id, [price]), origin))
             session.change(lambda state, origin: set_route(state, one, origin))
 
+    def live_state(self, tenant: str) -> TenantState:
+        """A tenant's live budgets."""
+
+        async def read() -> TenantState:
+            reads = RedisReads(self.settings.redis_url)
+            await reads.open()
+            try:
+                return await reads.tenant_state(tenant)
+            finally:
+                await reads.close()
+
+        return asyncio.run(read())
+
+    def settled(self, tenant: str) -> dict[Counter, int]:
+        """What is posted on each counter, once nothing is held any more."""
+        wait_for(lambda: not _held(self.live_state(tenant)), EFFECTIVE_SECONDS_MAX)
+        return {counter: sums.posted_nano for counter, sums in self.live_state(tenant).sums.items()}
+
     def events(self, *topics: str) -> list[Event]:
         """Every event of these topics now."""
         codec = Codec(RegistrySchemas(self.settings.registry_url))
@@ -178,6 +198,10 @@ class GatewayStack:
             return _read(reader, codec, [f"quaestor.{topic}" for topic in topics])
         finally:
             reader.close()
+
+
+def _held(state: TenantState) -> bool:
+    return bool(state.holds or state.unconfirmed or any(sums.held_nano for sums in state.sums.values()))
 
 
 def _set_limit(limit: Limit, state: ControlState, origin: Origin) -> ControlEvent | Refusal:

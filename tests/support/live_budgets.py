@@ -193,9 +193,11 @@ class World:
 
     async def differences(self) -> list[str]:
         """Where the live state differs from the fold of the log."""
+        applied = await self.reads.cursors()
         states = await read_states(self.reads)
         reader = self.log.reader()
         try:
-            return [str(item) for item in (await asyncio.to_thread(check_budgets, states, reader, CODEC)).differences]
+            found = await asyncio.to_thread(check_budgets, states, reader, CODEC, applied=applied)
+            return [str(item) for item in found.differences]
         finally:
             reader.close()

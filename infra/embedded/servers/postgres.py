@@ -6,6 +6,7 @@ let it reach a folder that is closed to others; nobody else gets anything (docs/
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import pwd
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
-from infra.embedded.errors import ServerFailedError
+from infra.embedded.errors import ServerFailedError, explained
 from infra.embedded.ports import LOOPBACK
 from infra.embedded.process import Launch, last_line, rotate
 from infra.embedded.progress import Progress, ProgressCallback
@@ -29,6 +30,8 @@ from schemas.errors import ConfigurationError
 DATABASE = "quaestor"
 USER = "postgres"
 INIT_SECONDS_MAX = 60
+#: What a cluster takes at least before anything is in it.
+NEW_CLUSTER_BYTES = 128 * 1024 * 1024
 #: The kernel's limit on the path of a Unix socket, with its closing zero.
 SOCKET_PATH_BYTES_MAX = 107
 CAPABILITIES = "+dac_override,+dac_read_search"
@@ -128,6 +131,9 @@ class PostgresServer(Server):
                 timeout=INIT_SECONDS_MAX,
                 check=False,
             )
+        if done.returncode != 0 and shutil.disk_usage(self.log.parent).free < NEW_CLUSTER_BYTES:
+            # Its log, on the same disk, may lack the reason.
+            raise explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self.log.parent.parent)
         if done.returncode != 0:
             why = f"could not make its database: {last_line(self.log)}"
             raise ServerFailedError(self.name, why, self.log)

@@ -177,6 +177,18 @@ def test_a_limit_in_a_currency_without_rate_says_what_is_missing(commands: Contr
     commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
     result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "2", "--unit", "EUR"))
     assert "rate set" not in result.stderr
+    assert "1 USD is 0.90 EUR, 2026-11-20, treasury" in result.stderr
+
+
+def test_a_new_installation_has_a_rate_for_the_profile(commands: Control) -> None:
+    """A dated fact of the European Central Bank, told where a limit in euros is set; another one stays."""
+    control_seed.seed_defaults(Settings())
+    result = RUNNER.invoke(commands.app, ("budget", "profile", "eu-default", "--tenant", "acme"))
+    assert "1 USD is 0.89509488 EUR, 2026-10-30, European Central Bank" in result.stderr
+
+    commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
+    control_seed.seed_defaults(Settings())
+    assert "0.90" == commands.json("rate", "list")["rates"][0]["rate"]
 
 
 def test_a_budget_may_stand_on_a_key(commands: Control) -> None:
@@ -240,7 +252,7 @@ def test_seeding_twice_does_it_once(commands: Control) -> None:
     first = control_seed.seed_defaults(Settings())
     second = control_seed.seed_defaults(Settings())
 
-    assert (9, [], {"default", "fast", "smart"}) == (
+    assert (10, [], {"default", "fast", "smart"}) == (
         len(first),
         second,
         {row["alias"] for row in commands.json("route", "list")["routes"]},
@@ -303,6 +315,14 @@ def test_a_limit_stands_on_one_thing(commands: Control) -> None:
     given = ("budget", "set", "--tenant", "acme", "--amount", "5", "--team", "a", "--run", "b")
     result = RUNNER.invoke(commands.app, given)
     assert (result.exit_code, "not on team and run" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("user", ["", "x" * 1_025])
+def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: str) -> None:
+    """What no call may carry is refused before anybody is remembered for it."""
+    result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
+    assert (2, 0) == (result.exit_code, commands.events())
+    assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
 
 
 def test_limits_of_one_place_are_told_apart(commands: Control) -> None:
@@ -369,7 +389,9 @@ def test_the_central_banks_file_gives_dollars_in_euros(commands: Control, tmp_pa
     assert (rate["base"], rate["rate"], rate["quote"], rate["dated"]) == ("USD", "0.80", "EUR", "2026-11-20")
 
 
-@pytest.mark.parametrize("text", ["", "Date\n", "Date,JPY\n2026-11-20,1\n", "Date,USD\n2026-11-20,x\n", "é"])
+@pytest.mark.parametrize(
+    "text", ["", "Date\n", "Date,JPY\n2026-11-20,1\n", "Date,USD\n2026-11-20,x\n", "Date,USD\n2026-11-20,0\n", "é"]
+)
 def test_another_file_is_not_the_central_banks(commands: Control, tmp_path: Path, text: str) -> None:
     """One line says so; nothing is changed."""
     file = tmp_path / "eurofxref.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ from processors.control import (
 )
 from processors.pricing import Price, Rates, Tier, make_book
 from schemas.events import ControlAction, ControlEvent
-from schemas.limits import LIMIT_UNITS_MAX, RECORD_BYTES_MAX
+from schemas.limits import LIMIT_UNITS_MAX, RECORD_BYTES_MAX, TEXT_CHARACTERS_MAX
 from schemas.money import NANO_PER_UNIT
 
 ORIGIN = Origin(event_id="01900000-0000-7000-8000-000000000001", now_micros=1_000, actor="cli/0", reason="because")
@@ -231,6 +232,18 @@ ACCEPTED: dict[str, Change] = {
 def test_a_right_change_is_an_event(name: str) -> None:
     """Each right change gives an event."""
     assert isinstance(ACCEPTED[name](known()), ControlEvent)
+
+
+@pytest.mark.parametrize("reason", ["x" * (TEXT_CHARACTERS_MAX + 1), "two\nlines"])
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_no_change_has_an_endless_reason(monkeypatch: pytest.MonkeyPatch, name: str, reason: str) -> None:
+    """The log keeps it for ever, whatever was changed."""
+    state = known()
+    monkeypatch.setattr(sys.modules[__name__], "ORIGIN", msgspec.structs.replace(ORIGIN, reason=reason))
+    refusal = ACCEPTED[name](state)
+
+    assert isinstance(refusal, Refusal), refusal
+    assert (RefusalCode.INVALID_VALUE, "reason") == (refusal.code, refusal.field)
 
 
 def test_the_event_of_a_key_carries_its_hash_and_no_more() -> None:
