@@ -134,8 +134,10 @@ class BatchPolicy:
     records_max: int = limits.BATCH_RECORDS_MAX
     #: Most bytes of record values in a batch.
     bytes_max: int = limits.BATCH_BYTES_MAX
-    #: Longest wait of a batch's first record for company, milliseconds.
+    #: Longest wait of a batch's first record for company, milliseconds, while writes are quick.
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
+    #: The same where they take long (streams.company); 0: never longer than the above.
+    age_milliseconds_max: int = 0
     #: Longest block in one consume, milliseconds.
     poll_milliseconds: int = 50
     #: How often `heartbeat` is called, milliseconds.
