@@ -1,7 +1,7 @@
 """How long what has come waits for company: the longer, the longer the work on it takes.
 
-What is done at once costs something whatever is in it. While the machine has time to spare, little is done often, and is
-fresh; where work takes longer because others want the CPU too, more is done at once, so that less is spent on each.
+What is done at once costs something whatever is in it. While the machine has time to spare, little is done often, and
+is fresh; where work takes longer because others want the CPU too, more is done at once, and less is spent on each.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class RunConsumer(PromptService, aiokafka.Consumer):
     """Both, and commits behind runs.
 
     Faust takes the offsets between two messages for gaps, and searches them for the last that is done with all before
-    it. Here that is the last that is done: an agent takes one run at a time (CONCURRENCY), a partition's in their order.
+    it. Here it is the last that is done: an agent takes one run after another (CONCURRENCY), a partition's in order.
     """
 
     def _new_consumer_thread(self) -> Any:
