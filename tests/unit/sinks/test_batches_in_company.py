@@ -82,7 +82,7 @@ def test_records_gather_while_a_batch_is_open() -> None:
     """What comes in that moment, of every partition, is taken at one look."""
     log = MemoryLog()
     reader = CountingReader(log, MemoryGroup())
-    reader.assign(dict.fromkeys(log.records, 0))
+    reader.subscribe(list(log.counts), lambda given: dict.fromkeys(given, 0), lambda _: None)
     assembler = Assembler(Screen(CODEC, "test@v1"), BatchPolicy(age_milliseconds=3_600_000))
     for partition in log.records:
         assembler.own(partition, TOPIC_ID, 0)
