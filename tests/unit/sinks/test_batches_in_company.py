@@ -102,5 +102,6 @@ def test_records_gather_while_a_batch_is_open() -> None:
     reading._stopping = Moment(publish)
     reading._take_together(None)
     assembler.place(0.0)
+    assert list(stories) == []
     assert reader.asked == 2
     assert sum(assembler.owned.values()) == sum(map(len, log.records.values()))
