@@ -22,6 +22,7 @@ from schemas.events import Event
 from schemas.limits import CONSUME_BATCH_RECORDS, DELIVERY_TIMEOUT_SECONDS
 from streams.codec import Codec
 from streams.company import Company
+from streams.garbage import collect_seldom
 from streams.kafka import KafkaGroupReader, KafkaPublisher
 from streams.log import GroupReader, LogRecord, Membership, OutgoingRecord, Partition, Publisher
 from streams.monitor import Monitor
@@ -316,6 +317,7 @@ async def run_stream(
 ) -> None:
     """Run a processor on Kafka until `stop`; raises what StreamRuntime.run raises."""
     client_id = f"quaestor-stream-{processor.name}"
+    collect_seldom()
     publisher = KafkaPublisher(bootstrap, client_id=client_id)
     reader = KafkaGroupReader(bootstrap, f"stream-{processor.name}", client_id, membership)
     halt = threading.Event()
