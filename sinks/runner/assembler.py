@@ -93,18 +93,13 @@ class Assembler:
 
     def due(self, now: float) -> bool:
         """Whether a batch should be cut at this monotonic time, seconds."""
-        left_seconds = self.due_in_seconds(now)
-        return left_seconds is not None and left_seconds <= 0
-
-    def due_in_seconds(self, now: float) -> float | None:
-        """How long from this monotonic time on the open batch may still wait for company; None when none is open."""
         if self._opened_at is None:
-            return None
-        if self.full:
-            return 0.0
+            return False
+        return self.full or now - self._opened_at >= self._age_seconds()
+
+    def _age_seconds(self) -> float:
         least, most = self.policy.age_milliseconds, self.policy.age_milliseconds_max
-        age_seconds = self.company.wait_seconds(least / MILLIS_PER_SECOND, most / MILLIS_PER_SECOND)
-        return self._opened_at + age_seconds - now
+        return self.company.wait_seconds(least / MILLIS_PER_SECOND, most / MILLIS_PER_SECOND)
 
     def has(self, partitions: Iterable[Partition]) -> bool:
         """Whether anything of these waits in the open batch."""

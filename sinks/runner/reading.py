@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from random import Random
-from typing import Any
 
 from schemas import limits
 from schemas.errors import LogUnavailableError
@@ -60,27 +57,8 @@ class Reading:
         #: Owned partitions that stopped because two things disagree, and where the store stands.
         self._stuck: dict[Partition, int] = {}
         self._troubled = False
-        #: Whether the last look took all that the log's client had.
-        self._drained = True
         self._ages = Ages()
         self._told_at = 0.0
-
-    def _take_together(self, writing: Future[Any] | None) -> None:
-        """Consume; while a batch is open, after a moment in which records gather in the log's client.
-
-        An answer of the log reaches us partition by partition, and each time we look costs the same, for however few
-        records. What is being written ends the moment early.
-        """
-        poll_seconds = self._sink.policy.poll_milliseconds / 1_000
-        left_seconds = self._assembler.due_in_seconds(time.monotonic())
-        if left_seconds is None:
-            self._take(poll_seconds)
-            return
-        if self._drained and writing is not None:
-            concurrent.futures.wait([writing], min(left_seconds, poll_seconds) if left_seconds > 0 else poll_seconds)
-        elif self._drained:
-            self._stopping.wait(min(max(left_seconds, 0.0), poll_seconds))
-        self._take(0.0)
 
     def _take(self, timeout_seconds: float) -> None:
         """Consume once."""
@@ -90,7 +68,6 @@ class Reading:
             self._trouble(str(error))
             self._stopping.wait(LOG_RETRY_SECONDS)
             return
-        self._drained = sum(map(len, runs)) < limits.CONSUME_BATCH_RECORDS
         self._assembler.enqueue(runs)
         self._ages.note(runs)
         self._fine()

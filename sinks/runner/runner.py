@@ -145,7 +145,7 @@ class _Runner(Reading):
             self._await_write()
             return
         if not self._assembler.waiting:
-            self._take_together(self._writing)
+            self._take(self._sink.policy.poll_milliseconds / 1_000)
         self._assembler.place(time.monotonic())
         self._move()
         if not self._sink.policy.takes_columns:
