@@ -159,6 +159,9 @@ assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 # A channel is given up before its alert is too old to be told.
 assert ALERT_ATTEMPTS_MAX * (ALERT_PAUSE_SECONDS_MAX + ALERT_SEND_SECONDS) < ALERT_DELIVERY_SECONDS_MAX
+# A batch may be older where writes are slow, never younger.
+assert BATCH_AGE_MILLISECONDS < BATCH_AGE_MILLISECONDS_MAX
+assert AUDIT_BATCH_AGE_MILLISECONDS < AUDIT_BATCH_AGE_MILLISECONDS_MAX
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
 # A round of witnesses is over before their absence is an alarm.

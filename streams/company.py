@@ -15,17 +15,16 @@ WORKS_REMEMBERED = 4
 class Company:
     """What the last works took. Used by one thread."""
 
-    def __init__(self, works: float) -> None:
-        """What comes waits `works` times as long as a work takes."""
-        self._works = works
+    def __init__(self) -> None:
+        """Nothing is known."""
         self._took_seconds: deque[float] = deque(maxlen=WORKS_REMEMBERED)
 
     def took(self, seconds: float) -> None:
         """Note how long a work took."""
         self._took_seconds.append(seconds)
 
-    def wait_seconds(self, least_seconds: float, most_seconds: float) -> float:
-        """How long to wait for company, within these two; the least until enough is known."""
+    def wait_seconds(self, works: float, least_seconds: float, most_seconds: float) -> float:
+        """How long to wait: `works` times a work, within these two bounds; the least while too little is known."""
         if len(self._took_seconds) < WORKS_REMEMBERED:
             return least_seconds
-        return min(max(least_seconds, self._works * min(self._took_seconds)), max(least_seconds, most_seconds))
+        return min(max(least_seconds, works * min(self._took_seconds)), max(least_seconds, most_seconds))

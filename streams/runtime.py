@@ -36,8 +36,8 @@ State = TypeVar("State")
 CONSUME_SECONDS = 0.25
 #: Records that came are joined by those that come in this time, and in more of it where batches take long: each is
 #: published, acknowledged and committed on its own, which costs more than what is decided in it (docs/decisions/0113).
-COLLECT_SECONDS, COLLECT_SECONDS_MAX = 0.05, 0.4
-COMPANY_BATCHES = 4.0
+COLLECT_SECONDS, COLLECT_SECONDS_MAX = 0.05, 0.25
+COLLECT_BATCHES = 4.0
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
 #: librdkafka answers within its delivery timeout and the seconds in which it looks for what is overdue.
@@ -113,7 +113,7 @@ class StreamRuntime:
         self._topic_ids: dict[str, str] = {}
         self._stop = threading.Event()
         self._tick_at = 0.0
-        self._company = Company(COMPANY_BATCHES)
+        self._company = Company()
 
     def start(self) -> None:
         """Join the group."""
@@ -157,7 +157,7 @@ class StreamRuntime:
         if not 0 < len(records) < CONSUME_BATCH_RECORDS:
             return records
         tasks = dict(self._tasks)
-        self._stop.wait(self._company.wait_seconds(COLLECT_SECONDS, COLLECT_SECONDS_MAX))
+        self._stop.wait(self._company.wait_seconds(COLLECT_BATCHES, COLLECT_SECONDS, COLLECT_SECONDS_MAX))
         try:
             more = self._reader.consume(CONSUME_BATCH_RECORDS - len(records), 0.0)
         except LogUnavailableError:

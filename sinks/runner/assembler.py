@@ -12,8 +12,6 @@ from streams.company import Company
 from streams.log import Partition
 from streams.runs import Run
 
-#: A batch waits so many times as long as a write takes.
-COMPANY_WRITES = 3.0
 MILLIS_PER_SECOND = 1_000
 
 
@@ -26,7 +24,7 @@ class Assembler:
         #: When a batch is cut; the sink may change its mind.
         self.policy = policy
         #: How long writes take.
-        self.company = Company(COMPANY_WRITES)
+        self.company = Company()
         #: Runs of one partition's records, as they were consumed.
         self._raw: deque[Run] = deque()
         #: Runs of the open batch that are not screened yet.
@@ -99,7 +97,7 @@ class Assembler:
 
     def _age_seconds(self) -> float:
         least, most = self.policy.age_milliseconds, self.policy.age_milliseconds_max
-        return self.company.wait_seconds(least / MILLIS_PER_SECOND, most / MILLIS_PER_SECOND)
+        return self.company.wait_seconds(self.policy.age_writes, least / MILLIS_PER_SECOND, most / MILLIS_PER_SECOND)
 
     def has(self, partitions: Iterable[Partition]) -> bool:
         """Whether anything of these waits in the open batch."""

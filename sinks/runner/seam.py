@@ -136,8 +136,9 @@ class BatchPolicy:
     bytes_max: int = limits.BATCH_BYTES_MAX
     #: Longest wait of a batch's first record for company, milliseconds, while writes are quick.
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
-    #: The same where they take long (streams.company); 0: never longer than the above.
-    age_milliseconds_max: int = 0
+    #: Where they are not, it is so many times as long as a write takes (streams.company), at most the following.
+    age_writes: float = 0.0
+    age_milliseconds_max: int = limits.BATCH_AGE_MILLISECONDS_MAX
     #: Longest block in one consume, milliseconds.
     poll_milliseconds: int = 50
     #: How often `heartbeat` is called, milliseconds.

@@ -9,10 +9,10 @@ from streams.company import WORKS_REMEMBERED, Company
 
 def after(*took_seconds: float) -> float:
     """How long is waited after works of these lengths: three times the work, between 0.25 and 1 s."""
-    company = Company(3.0)
+    company = Company()
     for seconds in took_seconds:
         company.took(seconds)
-    return company.wait_seconds(0.25, 1.0)
+    return company.wait_seconds(3.0, 0.25, 1.0)
 
 
 def test_the_least_until_enough_is_known() -> None:
@@ -38,7 +38,7 @@ def test_what_was_slow_is_forgotten() -> None:
 
 def test_there_need_not_be_more() -> None:
     """Without room above the least, the least is waited."""
-    company = Company(3.0)
+    company = Company()
     for _ in range(WORKS_REMEMBERED):
         company.took(5.0)
-    assert company.wait_seconds(0.25, 0.0) == 0.25
+    assert company.wait_seconds(3.0, 0.25, 0.0) == 0.25
