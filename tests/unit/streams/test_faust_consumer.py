@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiokafka import ConsumerRecord
 
-from streams.agents.consumer import RUN_RECORDS_MAX, PromptService, runs_of
+from streams.agents.consumer import RUN_RECORDS_MAX, PromptService, RunConsumer, runs_of
 
 
 class Waiting(PromptService):
@@ -96,3 +96,14 @@ def test_a_long_run_is_cut() -> None:
 def test_nothing_is_no_run() -> None:
     """A partition that was fetched without records has no message."""
     assert runs_of([]) == []
+
+
+def test_a_position_is_behind_the_last_run_that_is_done() -> None:
+    """However many records lie between two runs; asked again without another, there is nothing to commit."""
+    consumer = RunConsumer.__new__(RunConsumer)
+    consumer._acked, consumer._acked_index = {"place": [9, 25, 40]}, {"place": {9, 25, 40}}
+    assert consumer._new_offset("place") == 41
+    assert consumer._new_offset("place") is None
+    consumer._acked["place"].append(55)
+    assert consumer._new_offset("place") == 56
+    assert consumer._acked_index["place"] == set()
