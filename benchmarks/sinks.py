@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from api.cli.migrate import migrate_all
+from api.cli.migrate import migrate_parts
 from api.settings import Settings
 from benchmarks import peers
 from benchmarks.events import EventMaker
@@ -107,7 +107,7 @@ class Bench:
 
     def prepare(self, records: int) -> None:
         """Topics, schemas, tables, and events."""
-        for step in asyncio.run(migrate_all(self.settings, 60.0)):
+        for step in asyncio.run(migrate_parts(self.settings, 60.0)):
             if not step.ok:
                 raise RuntimeError(f"{step.part}: {step.detail}")
         self.say(f"filling the log with {records:,} events")

@@ -21,6 +21,8 @@ from schemas.errors import CodecError, IntegrityError, LogError, LogUnavailableE
 from schemas.events import Event
 from schemas.limits import CONSUME_BATCH_RECORDS, DELIVERY_TIMEOUT_SECONDS
 from streams.codec import Codec
+from streams.company import Company
+from streams.garbage import collect_seldom
 from streams.kafka import KafkaGroupReader, KafkaPublisher
 from streams.log import GroupReader, LogRecord, Membership, OutgoingRecord, Partition, Publisher
 from streams.monitor import Monitor
@@ -32,9 +34,10 @@ from streams.warmup import warm_up_offsets
 State = TypeVar("State")
 
 CONSUME_SECONDS = 0.25
-#: Records that came are joined by those that come in this time: each batch is published, acknowledged and committed on
-#: its own, which costs more than what is decided in it (docs/decisions/0113).
-COLLECT_SECONDS = 0.05
+#: Records that came are joined by those that come in this time, and in more of it where batches take long: each is
+#: published, acknowledged and committed on its own, which costs more than what is decided in it (docs/decisions/0113).
+COLLECT_SECONDS, COLLECT_SECONDS_MAX = 0.05, 0.25
+COLLECT_BATCHES = 4.0
 TICK_SECONDS = 1.0
 ASK_SECONDS = 10.0
 #: librdkafka answers within its delivery timeout and the seconds in which it looks for what is overdue.
@@ -110,6 +113,7 @@ class StreamRuntime:
         self._topic_ids: dict[str, str] = {}
         self._stop = threading.Event()
         self._tick_at = 0.0
+        self._company = Company()
 
     def start(self) -> None:
         """Join the group."""
@@ -139,7 +143,9 @@ class StreamRuntime:
         """Take one batch all the way, tick when it is time; returns how many records were taken."""
         records = self._consume()
         if records:
+            started = time.monotonic()
             self._apply(records)
+            self._company.took(time.monotonic() - started)
         if time.monotonic() >= self._tick_at:
             self._tick()
             self._tick_at = time.monotonic() + TICK_SECONDS
@@ -151,7 +157,7 @@ class StreamRuntime:
         if not 0 < len(records) < CONSUME_BATCH_RECORDS:
             return records
         tasks = dict(self._tasks)
-        self._stop.wait(COLLECT_SECONDS)
+        self._stop.wait(self._company.wait_seconds(COLLECT_BATCHES, COLLECT_SECONDS, COLLECT_SECONDS_MAX))
         try:
             more = self._reader.consume(CONSUME_BATCH_RECORDS - len(records), 0.0)
         except LogUnavailableError:
@@ -311,6 +317,7 @@ async def run_stream(
 ) -> None:
     """Run a processor on Kafka until `stop`; raises what StreamRuntime.run raises."""
     client_id = f"quaestor-stream-{processor.name}"
+    collect_seldom()
     publisher = KafkaPublisher(bootstrap, client_id=client_id)
     reader = KafkaGroupReader(bootstrap, f"stream-{processor.name}", client_id, membership)
     halt = threading.Event()

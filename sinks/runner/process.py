@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from random import SystemRandom
 
@@ -12,13 +11,12 @@ from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink
 from sinks.runner.seam import QuarantineStore, Sink
 from streams.codec import Codec
+from streams.garbage import collect_seldom
 from streams.kafka import KafkaGroupReader
 from streams.log import Membership
 from streams.monitor import Monitor
 from streams.registry import RegistrySchemas
 
-#: Every record makes a dictionary that lives as long as its batch; the default of 700 would scan them again and again.
-COLLECT_AFTER_ALLOCATIONS = 50_000
 #: A thread that decodes hands the interpreter over after so long. At the default of 5 ms the loop waits that long after
 #: every answer of the store: forty round trips of a batch would take longer than its rows.
 SWITCH_SECONDS = 0.0005
@@ -26,8 +24,7 @@ SWITCH_SECONDS = 0.0005
 
 def prepare_process() -> None:
     """Set the interpreter up for a process that decodes in one thread and writes in another."""
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_ALLOCATIONS, 20, 100)
+    collect_seldom()
     sys.setswitchinterval(SWITCH_SECONDS)
 
 

@@ -52,7 +52,7 @@ def faust_application(name: str, bootstrap: str, data: Path, membership: Members
 
 
 def raw_topic(application: Any, name: str) -> Any:
-    """An existing topic whose keys and values are bytes: framing is our codec's business."""
+    """An existing topic of bytes: framing is our codec's business. What is read of it are runs: lists of values."""
     return application.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 

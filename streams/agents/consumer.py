@@ -1,13 +1,15 @@
-"""Faust's consumer, but for two things that cost more than all it does with a record (docs/decisions/0112).
+"""Faust's consumer, but for what costs more than all it does with a record (docs/decisions/0112, 0147).
 
-There is a setting for neither: a fetch waits for enough records, and a record that nothing holds up makes no tasks.
+There is a setting for none of it: a fetch waits for enough records, what nothing holds up makes no tasks, and the
+records of a partition that came together go through Faust as one message, their run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from faust.transport.drivers import aiokafka
@@ -18,6 +20,8 @@ from mode.services import WaitResults
 #: travels alone.
 FETCH_BYTES_MIN = 256 * 1024
 FETCH_WAIT_MILLISECONDS = 500
+#: Most records of a run: the loop does nothing else while an agent takes one.
+RUN_RECORDS_MAX = 500
 
 
 class PromptService(Service):
@@ -68,8 +72,14 @@ def _resumed(begun: Coroutine[Any, Any, Any], held_up_by: Any) -> Generator[Any,
         return end.value
 
 
+def runs_of(records: Sequence[Any]) -> list[Any]:
+    """Records of one partition, in their order, as runs: each is the last of its records, with the values of all."""
+    pieces = (records[first : first + RUN_RECORDS_MAX] for first in range(0, len(records), RUN_RECORDS_MAX))
+    return [replace(run[-1], key=None, value=[record.value for record in run], headers=()) for run in pieces]
+
+
 class _FetchingThread(aiokafka.AIOKafkaConsumerThread):
-    """Has its fetches wait."""
+    """Has its fetches wait, and hands runs over."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -77,15 +87,36 @@ class _FetchingThread(aiokafka.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS  # noqa: SLF001 - likewise
         return consumer
 
+    async def _fetch_records(self, *given: Any, **named: Any) -> Mapping[Any, list[Any]]:
+        fetched = await super()._fetch_records(*given, **named)
+        return {partition: runs_of(records) for partition, records in fetched.items()}
 
-class _Consumer(PromptService, aiokafka.Consumer):
-    """Both."""
+
+class RunConsumer(PromptService, aiokafka.Consumer):
+    """Both, and commits behind runs.
+
+    Faust takes the offsets between two messages for gaps, and searches them for the last that is done with all before
+    it. Here it is the last that is done: an agent takes one run after another (CONCURRENCY), a partition's in order.
+    """
 
     def _new_consumer_thread(self) -> Any:
         return _FetchingThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """There is nothing to remember."""
+
+    def _new_offset(self, tp: Any) -> int | None:
+        """Where to commit a partition; None when nothing of it was done since it was asked last."""
+        done = self._acked[tp]
+        if not done:
+            return None
+        offset: int = max(done) + 1
+        done.clear()
+        self._acked_index[tp].clear()
+        return offset
 
 
 class Transport(aiokafka.Transport):
     """What an application is given as its transport."""
 
-    Consumer = _Consumer
+    Consumer = RunConsumer

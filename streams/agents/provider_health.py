@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
@@ -31,16 +31,17 @@ def provider_health(application: Any, codec: Codec, monitor: Monitor) -> None:
     age_micros = 0
 
     @application.agent(raw_topic(application, ATTEMPTS.name), concurrency=CONCURRENCY, name="provider-health")  # type: ignore[untyped-decorator] # faust has no types
-    async def watch(values: AsyncIterator[bytes]) -> None:
+    async def watch(runs: AsyncIterator[Sequence[bytes]]) -> None:
         nonlocal age_micros
-        async for value in values:
-            attempt = await _decoded(codec, value)
-            if attempt is None:
-                windows.missed += 1
-            else:
-                now = _now_micros()
-                windows.observe(attempt, now)
-                age_micros = max(now - attempt.occurred_at, 0)
+        async for values in runs:
+            now = _now_micros()
+            for value in values:
+                attempt = await _decoded(codec, value)
+                if attempt is None:
+                    windows.missed += 1
+                else:
+                    windows.observe(attempt, now)
+                    age_micros = max(now - attempt.occurred_at, 0)
 
     @application.task  # type: ignore[untyped-decorator] # likewise
     async def begin() -> None:

@@ -10,6 +10,7 @@ from schemas.errors import LogUnavailableError
 from streams.agents.application import faust_application
 from streams.agents.provider_health import provider_health
 from streams.codec import Codec
+from streams.garbage import collect_seldom
 from streams.log import Membership
 from streams.monitor import Monitor
 from streams.waiting import prepared
@@ -21,6 +22,7 @@ async def run_health(
     """Watch providers on Kafka until `stop`; raises LogUnavailableError when Faust gave up."""
     if not await prepared(codec, monitor, stop):
         return
+    collect_seldom()
     application = faust_application("health", bootstrap, data, membership)
     provider_health(application, codec, monitor)
     await run_application(application, monitor, stop)

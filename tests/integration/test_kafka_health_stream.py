@@ -16,7 +16,7 @@ from schemas.ids import uuid7
 from schemas.topics import ATTEMPTS, HEALTH
 from streams.agents.run import run_health
 from streams.codec import Codec, LocalSchemas
-from streams.kafka import KafkaPublisher, KafkaReader
+from streams.kafka import KafkaGroupReader, KafkaPublisher, KafkaReader
 from streams.log import Membership, OutgoingRecord
 from streams.monitor import Monitor
 from streams.records import event_of, outgoing
@@ -107,6 +107,26 @@ async def test_a_closed_window_is_published(bootstrap: str, tmp_path: Path, monk
     assert health.state is HealthState.DEGRADED
     assert 19_000 <= health.latency_p50_micros <= 20_000
     assert monitor.status()["missed"] >= CALLS
+
+
+async def test_what_was_taken_is_committed(bootstrap: str, tmp_path: Path) -> None:
+    """Every partition's position is the end of it, however many records a message had."""
+    reader = KafkaGroupReader(bootstrap, "stream-health")
+    monitor, stop = Monitor("stream-health"), asyncio.Event()
+    running = asyncio.create_task(run_health(bootstrap, CODEC, monitor, stop, tmp_path, Membership()))
+    await until_running(running, monitor)
+    partitions = reader.partitions([ATTEMPTS.name], SECONDS)
+    for times in (1, 2, 3):
+        await asyncio.to_thread(publish_calls, bootstrap, time.time_ns() // 1_000 + times)
+        ends = {at: end for at, end in reader.end_offsets(partitions, SECONDS).items() if end}
+        deadline = time.monotonic() + SECONDS
+        while await asyncio.to_thread(reader.committed, list(ends), SECONDS) != ends:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+    stop.set()
+    await asyncio.wait_for(running, SECONDS)
+    reader.close()
 
 
 async def test_a_restarted_agent_does_not_wait_for_its_old_session(bootstrap: str, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Waiting without tasks where there is nothing to wait for."""
+"""Waiting without tasks where there is nothing to wait for, and records that travel as runs."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from aiokafka import ConsumerRecord
 
-from streams.agents.consumer import PromptService
+from streams.agents.consumer import RUN_RECORDS_MAX, PromptService, RunConsumer, runs_of
 
 
 class Waiting(PromptService):
@@ -71,3 +72,38 @@ async def test_a_fault_comes_out(later: bool) -> None:
         asyncio.get_running_loop().call_soon(until.set)
     with pytest.raises(LookupError):
         await Waiting().wait_first(refuse(until), asyncio.Event().wait())
+
+
+def record(offset: int) -> ConsumerRecord[bytes, bytes]:
+    """A record as it was fetched."""
+    return ConsumerRecord("topic", 3, offset, 1_000 + offset, 0, b"key", b"%d" % offset, None, 3, 1, ())
+
+
+def test_what_came_together_is_one_run() -> None:
+    """It stands at its last record, has that one's time, and all values in their order."""
+    (run,) = runs_of([record(offset) for offset in (7, 8, 9)])
+    assert (run.offset, run.partition, run.timestamp, run.value) == (9, 3, 1_009, [b"7", b"8", b"9"])
+
+
+def test_a_long_run_is_cut() -> None:
+    """No record is lost or doubled where it is."""
+    offsets = range(2 * RUN_RECORDS_MAX + 1)
+    runs = runs_of([record(offset) for offset in offsets])
+    assert [len(run.value) for run in runs] == [RUN_RECORDS_MAX, RUN_RECORDS_MAX, 1]
+    assert [int(value) for run in runs for value in run.value] == list(offsets)
+
+
+def test_nothing_is_no_run() -> None:
+    """A partition that was fetched without records has no message."""
+    assert runs_of([]) == []
+
+
+def test_a_position_is_behind_the_last_run_that_is_done() -> None:
+    """However many records lie between two runs; asked again without another, there is nothing to commit."""
+    consumer = RunConsumer.__new__(RunConsumer)
+    consumer._acked, consumer._acked_index = {"place": [9, 25, 40]}, {"place": {9, 25, 40}}
+    assert consumer._new_offset("place") == 41
+    assert consumer._new_offset("place") is None
+    consumer._acked["place"].append(55)
+    assert consumer._new_offset("place") == 56
+    assert consumer._acked_index["place"] == set()
