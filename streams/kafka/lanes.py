@@ -82,6 +82,10 @@ class Lane:
             self._sent = _Sent(records, data)
         return self._sent.data
 
+    def awaits(self, data: bytes) -> bool:
+        """Whether it is this batch whose answer is waited for."""
+        return self._sent is not None and self._sent.data is data
+
     def accepted(self) -> None:
         """The batch stands."""
         records = self._end()

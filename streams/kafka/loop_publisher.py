@@ -178,7 +178,7 @@ class LoopPublisher:
         for lane in lanes:
             data = lane.take(self._identity, now_millis)
             batches.setdefault(lane.topic, []).append((lane.number, data))
-            sent.append(lane)
+            sent.append((lane, data))
             del self._due[lane]
             size += len(data)
             if size >= REQUEST_BYTES_MAX:
@@ -190,15 +190,19 @@ class LoopPublisher:
     def _request_seconds(self) -> float:
         return self._delivery_seconds / 2
 
-    def _answered(self, lanes: Sequence[Lane], answer: bytes | None) -> None:
-        """What the broker says of each batch; without an answer all of them are sent again, as they are."""
+    def _answered(self, sent: Sequence[tuple[Lane, bytes]], answer: bytes | None) -> None:
+        """What the broker says of each batch; without an answer all of them are sent again, as they are.
+
+        Nothing of one that its lane has done with meanwhile: it went to a new leader too, and that one answered.
+        """
         said: dict[tuple[str, int], int] = {}
         try:
             said = requests.read_produced(answer) if answer is not None else {}
         except requests.MALFORMED as error:
             self._log.log(logging.WARNING, "%s: a broker's answer can't be read", type(error).__name__)
-        for lane in lanes:
-            self._judge(lane, said.get((lane.topic, lane.number), codes.NO_ANSWER))
+        for lane, data in sent:
+            if lane.awaits(data):
+                self._judge(lane, said.get((lane.topic, lane.number), codes.NO_ANSWER))
             if lane.has_work:
                 self._due[lane] = None
         if self._due:
