@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.columns import Column, Columns
+from streams.pieces import Integers, copy_bytes
+
+#: Few texts have a line feed.
+SEPARATOR = ord("\n")
 
 
 def texts_of(
@@ -19,14 +23,24 @@ def texts_of(
         column = column.take(rows)
     found: Sequence[str | None]
     if column.lengths is None:
-        found = [column.symbols[place] for place in column.values.tolist()]
+        found = list(map(column.symbols.__getitem__, column.values.tolist()))
     else:
-        begins, ends = column.values.tolist(), (column.values + column.lengths).tolist()
-        characters = columns.characters
-        cut = [characters[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        if not "".join(cut).isascii():
-            cut = [columns.buffer[begin:end].decode() for begin, end in zip(begins, ends, strict=True)]
-        found = cut
+        lengths = column.lengths if column.present is None else np.where(column.present, column.lengths, 0)
+        found = _cut(columns, column.values, lengths)
     if column.present is None:
         return list(found)
     return [text if there else None for text, there in zip(found, column.present.tolist(), strict=True)]
+
+
+def _cut(columns: Columns, begins: Integers, lengths: Integers) -> list[str]:
+    """Pieces of the buffer as texts: decoded together with a separator behind each, as long as none contains that."""
+    if not len(lengths):
+        return []
+    ends = np.cumsum(lengths + 1)
+    joined = np.full(int(ends[-1]), SEPARATOR, np.uint8)
+    copy_bytes(columns.bytes, begins, lengths, joined, ends - lengths - 1)
+    found = joined[:-1].tobytes().decode().split(chr(SEPARATOR))
+    if len(found) == len(lengths):
+        return found
+    pieces = zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
+    return [columns.buffer[begin:end].decode() for begin, end in pieces]
