@@ -26,21 +26,33 @@ def texts_of(
         found = list(map(column.symbols.__getitem__, column.values.tolist()))
     else:
         lengths = column.lengths if column.present is None else np.where(column.present, column.lengths, 0)
-        found = _cut(columns, column.values, lengths)
+        found = _texts(columns, column.values, lengths)
     if column.present is None:
         return list(found)
     return [text if there else None for text, there in zip(found, column.present.tolist(), strict=True)]
 
 
-def _cut(columns: Columns, begins: Integers, lengths: Integers) -> list[str]:
-    """Pieces of the buffer as texts: decoded together with a separator behind each, as long as none contains that."""
-    if not len(lengths):
-        return []
+def pieces_of(columns: Columns, column: Column) -> list[bytes]:
+    """The bytes of a text field that is never null."""
+    if column.lengths is None:
+        raise TypeError(f"{column.kind} is no text")
+    found = _separated(columns, column.values, column.lengths).split(bytes([SEPARATOR]))
+    return found if len(found) == len(columns) else _cut(columns, column.values, column.lengths)
+
+
+def _texts(columns: Columns, begins: Integers, lengths: Integers) -> list[str]:
+    found = _separated(columns, begins, lengths).decode().split(chr(SEPARATOR))
+    return found if len(found) == len(begins) else [each.decode() for each in _cut(columns, begins, lengths)]
+
+
+def _separated(columns: Columns, begins: Integers, lengths: Integers) -> bytes:
+    """Pieces of the buffer with a separator between them: taking that apart costs half of cutting piece by piece."""
     ends = np.cumsum(lengths + 1)
-    joined = np.full(int(ends[-1]), SEPARATOR, np.uint8)
+    joined = np.full(int(ends[-1]) if len(ends) else 0, SEPARATOR, np.uint8)
     copy_bytes(columns.bytes, begins, lengths, joined, ends - lengths - 1)
-    found = joined[:-1].tobytes().decode().split(chr(SEPARATOR))
-    if len(found) == len(lengths):
-        return found
-    pieces = zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
-    return [columns.buffer[begin:end].decode() for begin, end in pieces]
+    return joined[:-1].tobytes()
+
+
+def _cut(columns: Columns, begins: Integers, lengths: Integers) -> list[bytes]:
+    """The same piece by piece: where there are none, or one of them contains the separator."""
+    return [columns.buffer[begin:end] for begin, end in zip(begins.tolist(), (begins + lengths).tolist(), strict=True)]

@@ -12,8 +12,8 @@ import numpy as np
 from sinks.clickhouse.plans import Known
 from sinks.postgres.tables import HASH_BYTES, body_hash
 from sinks.runner.columns import Selection
-from streams.columns import Column, Columns
 from streams.pieces import Integers
+from streams.texts import pieces_of
 
 KEY_BYTES = 16
 TIME_BYTES = 6
@@ -29,8 +29,8 @@ class KnownRows(Sequence[Known]):
         columns = selection.columns
         self.times: Integers = columns.fields["occurred_at"].values
         self.offsets = selection.offsets
-        self._tenants = _pieces(columns, columns.fields["tenant_id"])
-        self._ids = _pieces(columns, columns.fields["event_id"])
+        self._tenants = pieces_of(columns, columns.fields["tenant_id"])
+        self._ids = pieces_of(columns, columns.fields["event_id"])
         self.hashes = b"".join(map(body_hash, selection.bodies()))
 
     def __len__(self) -> int:
@@ -78,11 +78,3 @@ def _name_hashes(tenants: Sequence[bytes], ids: Sequence[bytes]) -> bytes:
         hashed.update(event_id)
         found.append(hashed.digest())
     return b"".join(found)
-
-
-def _pieces(columns: Columns, column: Column) -> list[bytes]:
-    """The bytes of a text field that is never null."""
-    if column.lengths is None:
-        raise TypeError(f"{column.kind} is no text")
-    buffer, ends = columns.buffer, (column.values + column.lengths).tolist()
-    return [buffer[begin:end] for begin, end in zip(column.values.tolist(), ends, strict=True)]
