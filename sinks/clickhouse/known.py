@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -22,7 +21,7 @@ MICROS_PER_MILLI = 1_000
 
 
 class KnownRows(Sequence[Known]):
-    """The events of a selection; what the index takes of all of them is made at once."""
+    """The events of a selection; what the index takes of all of them is made here, at once and beside a write."""
 
     def __init__(self, selection: Selection) -> None:
         """In the selection's order."""
@@ -32,6 +31,8 @@ class KnownRows(Sequence[Known]):
         self._tenants = pieces_of(columns, columns.fields["tenant_id"])
         self._ids = pieces_of(columns, columns.fields["event_id"])
         self.hashes = b"".join(map(body_hash, selection.bodies()))
+        #: `key_of` of every event, one after the other.
+        self.keys = self._keys()
 
     def __len__(self) -> int:
         """How many."""
@@ -49,9 +50,7 @@ class KnownRows(Sequence[Known]):
         tenant_id, event_id = self._tenants[place].decode(), self._ids[place].decode()
         return Known(tenant_id, event_id, int(self.times[place]), int(self.offsets[place]), content)
 
-    @cached_property
-    def keys(self) -> bytes:
-        """`key_of` of every event, one after the other."""
+    def _keys(self) -> bytes:
         keys = np.empty((len(self), KEY_BYTES), np.uint8)
         millis = (self.times // MICROS_PER_MILLI).astype(">u8").view(np.uint8).reshape(-1, 8)
         keys[:, :TIME_BYTES] = millis[:, -TIME_BYTES:]
