@@ -5,18 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from operator import is_
+from operator import is_, methodcaller
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import IntegrityError, LogUnavailableError, QuaestorError, ReplacedError
 from streams.kafka import admin, configuration
@@ -39,10 +31,9 @@ ASK_SECONDS_MIN = 0.1
 #: The one fault that ends a consumer for good; librdkafka tells it as fatal, with the broker's words.
 REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})  # noqa: SLF001 - its public name
 GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
-#: Called for every message, and looked up once. Of messages with an error their types say that some may be None.
-_message: Any = Message
-_error_of, _topic_of, _partition_of = _message.error, _message.topic, _message.partition
-_offset_of, _key_of, _value_of = _message.offset, _message.key, _message.value
+_error_of, _topic_of, _partition_of, _offset_of, _key_of, _value_of = map(
+    methodcaller, ("error", "topic", "partition", "offset", "key", "value")
+)
 
 
 class KafkaReader:
