@@ -10,7 +10,6 @@ from uuid import UUID
 
 import asyncpg
 import numpy as np
-from numpy.typing import NDArray
 
 from schemas.errors import FencedError, IntegrityError, QuaestorError, StoreUnavailableError
 from schemas.limits import ID_HORIZON_DAYS
@@ -30,7 +29,7 @@ from sinks.clickhouse.plans import (
 from sinks.postgres import plan_queries, queries
 from sinks.postgres.connect import APP_ROLE, POSTGRES_EPOCH_MICROS, connect, freeing_locks, passing_errors
 from streams.log import Partition
-from streams.pieces import Integers, put
+from streams.pieces import Integers
 
 MICROS_PER_DAY = 86_400_000_000
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -213,8 +212,8 @@ class _Index:
         return self._dates.values()
 
     def copy(self, projection: str) -> bytes:
-        """All rows in the binary format of COPY, in the order of their keys: they meet the index page after page."""
-        parts = []
+        """All rows in the binary format of COPY."""
+        parts = [COPY_HEADER]
         for draft, days, ids in zip(self._drafts, self._days, self._ids, strict=True):
             topic, owner = draft.partition.topic.encode(), projection.encode()
             rows = np.empty(len(draft.events), _row_type(len(owner), len(topic)))
@@ -227,8 +226,8 @@ class _Index:
             rows["log_offset"] = _offsets(draft.events)
             rows["id"] = np.frombuffer(ids, "V16")
             rows["content_hash"] = np.frombuffer(_hashes(draft.events), "V16")
-            parts.append(rows)
-        return b"".join([COPY_HEADER, _in_order(parts), COPY_TRAILER])
+            parts.append(rows.tobytes())
+        return b"".join([*parts, COPY_TRAILER])
 
     @property
     def columns(self) -> tuple[list[date], list[UUID], list[str], list[int], list[int], list[UUID]]:
@@ -243,22 +242,6 @@ class _Index:
             [event.offset for _, event in located],
             [UUID(bytes=event.content_hash) for _, event in located],
         )
-
-
-def _in_order(parts: Sequence[NDArray[np.void]]) -> bytes:
-    """All rows by the first half of their keys, time and a bit of the hash."""
-    keys = np.concatenate([np.ascontiguousarray(rows["id"]).view(">u8")[::2] for rows in parts])
-    order = np.argsort(keys)
-    sizes = np.repeat(np.array([rows.itemsize for rows in parts], np.int64), [len(rows) for rows in parts])
-    places = np.empty(len(keys), np.int64)
-    ends = np.cumsum(sizes[order])
-    places[order] = ends - sizes[order]
-    target = np.empty(int(ends[-1]), np.uint8)
-    first = 0
-    for rows in parts:
-        put(target, places[first : first + len(rows)], rows)
-        first += len(rows)
-    return target.tobytes()
 
 
 def _row_type(projection_bytes: int, topic_bytes: int) -> np.dtype[Any]:
