@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pieces import Bytes, Integers, ranges, uuids
+from streams.pieces import Bytes, HighBytes, Integers, ranges, uuids
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -138,33 +138,12 @@ class _Taken(Mapping[str, Column]):
         return len(self._of)
 
 
-class _Highs:
-    """Which bytes have their high bit set; where they are is looked for once somebody asks."""
-
-    __slots__ = ("_bytes", "_places")
-
-    def __init__(self, data: Bytes) -> None:
-        self._bytes = data
-        self._places: NDArray[np.intp] | None = None
-
-    def count(self) -> int:
-        """How many there are."""
-        return int(np.count_nonzero(self._bytes >= CONTINUES))
-
-    def between(self, begins: Integers, ends: Integers) -> NDArray[np.intp]:
-        """How many there are from each begin to its end."""
-        if self._places is None:
-            self._places = np.flatnonzero(self._bytes >= CONTINUES)
-        found: NDArray[np.intp] = np.searchsorted(self._places, ends) - np.searchsorted(self._places, begins)
-        return found
-
-
 class _Cursor:
     """Where each record is being read, and what was found on the way."""
 
     __slots__ = ("at", "bad", "bytes", "high", "highs", "limit", "words")
 
-    def __init__(self, data: Bytes, words: NDArray[np.uint64], highs: _Highs, at: Integers) -> None:
+    def __init__(self, data: Bytes, words: NDArray[np.uint64], highs: HighBytes, at: Integers) -> None:
         self.bytes, self.words, self.highs, self.at = data, words, highs, at
         self.limit = len(data) - len(PADDING) + 1
         self.bad: Flags = np.zeros(len(at), np.bool_)
@@ -243,7 +222,7 @@ class ColumnReader:
         sizes = np.fromiter(map(len, values), np.int64, len(values))
         ends = np.cumsum(sizes)
         begins = ends - sizes
-        highs = _Highs(data)
+        highs = HighBytes(data)
         cursor = _Cursor(data, words, highs, begins + len(prefix))
         mask = np.uint64((1 << 8 * len(prefix)) - 1)
         cursor.bad = (words[begins] & mask != int.from_bytes(prefix, "little")) | (sizes < len(prefix))

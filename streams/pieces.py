@@ -17,10 +17,33 @@ UUID_CHARACTERS = 36
 UUID_TEXT = np.dtype("V8, u1, V4, u1, V4, u1, V4, u1, V12")
 UUID_DIGITS = np.dtype("V8, V4, V4, V4, V12")
 BYTE_MAX = 255
+HIGH_BIT = 128
 
 
 class UnusualError(Exception):
     """A value that only the slow way can judge."""
+
+
+class HighBytes:
+    """Which bytes have their high bit set; where they are is looked for once somebody asks."""
+
+    __slots__ = ("_bytes", "_places")
+
+    def __init__(self, data: Bytes) -> None:
+        """Of these bytes."""
+        self._bytes = data
+        self._places: NDArray[np.intp] | None = None
+
+    def count(self) -> int:
+        """How many there are."""
+        return int(np.count_nonzero(self._bytes >= HIGH_BIT))
+
+    def between(self, begins: Integers, ends: Integers) -> NDArray[np.intp]:
+        """How many there are from each begin to its end."""
+        if self._places is None:
+            self._places = np.flatnonzero(self._bytes >= HIGH_BIT)
+        found: NDArray[np.intp] = np.searchsorted(self._places, ends) - np.searchsorted(self._places, begins)
+        return found
 
 
 def ranges(firsts: Integers, counts: Integers) -> Integers:
