@@ -10,13 +10,14 @@ the caller reads those records one by one with `streams.decoder`, whose word is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.pieces import Bytes, Integers, ranges, uuids
+from streams.pieces import Bytes, HighBytes, Integers, ranges, uuids
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -87,15 +88,6 @@ class Columns:
     doubtful: Flags
     #: Of columns of uuids that were asked for, by identity: rules and writers ask for the same ones.
     _uuids: dict[int, tuple[Column, NDArray[np.void]]] = field(default_factory=dict, repr=False, compare=False)
-    #: The buffer as text of one character per byte, once somebody asked.
-    _characters: list[str] = field(default_factory=list, repr=False, compare=False)
-
-    @property
-    def characters(self) -> str:
-        """The buffer, a character per byte: cutting ASCII out of it is cheaper than decoding each text."""
-        if not self._characters:
-            self._characters.append(self.buffer.decode("latin-1"))
-        return self._characters[0]
 
     def uuids(self, column: Column) -> NDArray[np.void]:
         """The bytes of the uuids in one of these columns, of every record that has one; raises UnusualError."""
@@ -151,37 +143,37 @@ class _Cursor:
 
     __slots__ = ("at", "bad", "bytes", "high", "highs", "limit", "words")
 
-    def __init__(self, data: Bytes, words: NDArray[np.uint64], highs: NDArray[np.intp], at: Integers) -> None:
+    def __init__(self, data: Bytes, words: NDArray[np.uint64], highs: HighBytes, at: Integers) -> None:
         self.bytes, self.words, self.highs, self.at = data, words, highs, at
         self.limit = len(data) - len(PADDING) + 1
         self.bad: Flags = np.zeros(len(at), np.bool_)
         #: Bytes with their high bit set that are no text.
         self.high: Integers = np.zeros(len(at), np.int64)
 
-    def part(self, rows: NDArray[np.intp]) -> _Cursor:
-        return _Cursor(self.bytes, self.words, self.highs, self.at[rows])
-
-    def merge(self, rows: NDArray[np.intp], part: _Cursor) -> None:
-        self.at[rows] = part.at
-        self.bad[rows] |= part.bad
-        self.high[rows] += part.high
-
-    def high_between(self, begins: Integers, ends: Integers) -> NDArray[np.intp]:
-        """How many bytes have their high bit set."""
-        found: NDArray[np.intp] = np.searchsorted(self.highs, ends) - np.searchsorted(self.highs, begins)
-        return found
+    @contextmanager
+    def only(self, rows: NDArray[np.intp]) -> Iterator[_Cursor]:
+        """A cursor of these records, in order; when it has moved, so has this one."""
+        if len(rows) == len(self.at):
+            yield self
+            return
+        part = _Cursor(self.bytes, self.words, self.highs, self.at[rows])
+        yield part
+        if len(rows):
+            self.at[rows] = part.at
+            self.bad[rows] |= part.bad
+            self.high[rows] += part.high
 
     def skip(self, lengths: Integers) -> None:
         self.at = np.minimum(self.at + lengths, self.limit)
 
     def byte(self) -> Bytes:
-        found = self.bytes[self.at]
+        found = self.bytes.take(self.at)
         self.at = np.minimum(self.at + 1, self.limit)
         return found
 
     def varint(self) -> Integers:
         """Unsigned numbers of up to eight bytes; longer ones are bad."""
-        first = self.bytes[self.at]
+        first = self.bytes.take(self.at)
         if not len(first) or int(first.max()) < CONTINUES:
             self.at = np.minimum(self.at + 1, self.limit)
             return first.astype(np.int64)
@@ -230,13 +222,17 @@ class ColumnReader:
         sizes = np.fromiter(map(len, values), np.int64, len(values))
         ends = np.cumsum(sizes)
         begins = ends - sizes
-        cursor = _Cursor(data, words, np.flatnonzero(data >= CONTINUES), begins + len(prefix))
+        highs = HighBytes(data)
+        cursor = _Cursor(data, words, highs, begins + len(prefix))
         mask = np.uint64((1 << 8 * len(prefix)) - 1)
         cursor.bad = (words[begins] & mask != int.from_bytes(prefix, "little")) | (sizes < len(prefix))
         fields = {name: read(cursor) for name, read in self._fields}
         sound = ~cursor.bad & (cursor.at == ends)
-        seen = cursor.high_between(begins + len(prefix), ends)
-        return Columns(buffer, data, begins, sizes, fields, sound, sound & (seen != cursor.high))
+        doubtful = np.zeros(len(values), np.bool_)
+        in_frames = len(values) * sum(byte >= CONTINUES for byte in prefix)
+        if not sound.all() or highs.count() != in_frames + int(cursor.high.sum()):
+            doubtful = sound & (highs.between(begins + len(prefix), ends) != cursor.high)
+        return Columns(buffer, data, begins, sizes, fields, sound, doubtful)
 
 
 def _reader(avro: Any) -> Read:
@@ -273,8 +269,8 @@ def _sized(kind: str) -> Read:
         lengths = cursor.size()
         begins = cursor.at
         cursor.skip(lengths)
-        if kind == "bytes":
-            cursor.high += cursor.high_between(begins, cursor.at)
+        if kind == "bytes" and len(begins):
+            cursor.high += cursor.highs.between(begins, cursor.at)
         return Column(kind, begins, lengths)
 
     return read
@@ -322,9 +318,8 @@ def _optional(union: list[Any]) -> Read:
             return read_inner(cursor)
         cursor.bad |= ~present & (branch != null)
         rows = np.flatnonzero(present)
-        part = cursor.part(rows)
-        column = read_inner(part)
-        cursor.merge(rows, part)
+        with cursor.only(rows) as part:
+            column = read_inner(part)
         return _spread(column, rows, present)
 
     return read
@@ -358,15 +353,12 @@ def _blocks(kind: str, readers: Sequence[tuple[str, Read]]) -> Read:
         owners: list[NDArray[np.intp]] = []
         for number in range(int(counts.max(initial=0))):
             rows = np.flatnonzero(counts > number)
-            part = cursor.part(rows)
-            for name, read_inner in readers:
-                found[name].append(read_inner(part))
-            cursor.merge(rows, part)
+            with cursor.only(rows) as part:
+                for name, read_inner in readers:
+                    found[name].append(read_inner(part))
             owners.append(rows)
-        rows = np.flatnonzero(counts)
-        part = cursor.part(rows)
-        part.bad |= part.byte() != 0
-        cursor.merge(rows, part)
+        with cursor.only(np.flatnonzero(counts)) as part:
+            part.bad |= part.byte() != 0
         order = np.argsort(np.concatenate(owners), kind="stable") if len(owners) > 1 else None
         items = {name: _joined(columns, order) for name, columns in found.items() if columns}
         return Column(kind, counts, items=items, begins=begins, sizes=cursor.at - begins)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,13 +14,36 @@ Bytes: TypeAlias = NDArray[np.uint8]
 LENGTHS_AT_ONCE_MAX = 24
 LENGTHS_MAX = 512
 UUID_CHARACTERS = 36
-DASHES = (8, 13, 18, 23)
-#: A hexadecimal digit is 0x30 to 0x39 or 0x61 to 0x66.
-ZERO, NINE, LETTERS_AFTER_DIGITS = np.uint8(0x30), np.uint8(9), np.uint8(0x61 - 0x30 - 10)
+UUID_TEXT = np.dtype("V8, u1, V4, u1, V4, u1, V4, u1, V12")
+UUID_DIGITS = np.dtype("V8, V4, V4, V4, V12")
+BYTE_MAX = 255
+HIGH_BIT = 128
 
 
 class UnusualError(Exception):
     """A value that only the slow way can judge."""
+
+
+class HighBytes:
+    """Which bytes have their high bit set; where they are is looked for once somebody asks."""
+
+    __slots__ = ("_bytes", "_places")
+
+    def __init__(self, data: Bytes) -> None:
+        """Of these bytes."""
+        self._bytes = data
+        self._places: NDArray[np.intp] | None = None
+
+    def count(self) -> int:
+        """How many there are."""
+        return int(np.count_nonzero(self._bytes >= HIGH_BIT))
+
+    def between(self, begins: Integers, ends: Integers) -> NDArray[np.intp]:
+        """How many there are from each begin to its end."""
+        if self._places is None:
+            self._places = np.flatnonzero(self._bytes >= HIGH_BIT)
+        found: NDArray[np.intp] = np.searchsorted(self._places, ends) - np.searchsorted(self._places, begins)
+        return found
 
 
 def ranges(firsts: Integers, counts: Integers) -> Integers:
@@ -68,14 +90,23 @@ def uuids(source: Bytes, begins: Integers, lengths: Integers | None) -> NDArray[
     """The bytes of uuids in canonical text; raises UnusualError when one is not."""
     if lengths is None or (lengths != UUID_CHARACTERS).any():
         raise UnusualError
-    texts = get(source, begins, UUID_CHARACTERS).view(np.uint8).reshape(-1, UUID_CHARACTERS)
-    bounds = (-1, *DASHES, UUID_CHARACTERS)
-    digits = np.concatenate([texts[:, a + 1 : b] for a, b in pairwise(bounds)], axis=1)
-    letters = digits >> 6
-    nibbles = (digits & 15) + letters * NINE
-    if (nibbles > 15).any() or (nibbles + ZERO + letters * LETTERS_AFTER_DIGITS != digits).any():  # noqa: PLR2004
+    texts = get(source, begins, UUID_CHARACTERS).view(UUID_TEXT)
+    digits = np.empty(len(begins), UUID_DIGITS)
+    for name, of_text in zip(("f0", "f1", "f2", "f3", "f4"), ("f0", "f2", "f4", "f6", "f8"), strict=True):
+        digits[name] = texts[of_text]
+    found = _BYTE_OF_DIGITS.take(digits.view("<u2"))
+    dashed = all((texts[name] == ord("-")).all() for name in ("f1", "f3", "f5", "f7"))
+    if not dashed or int(found.max(initial=0)) > BYTE_MAX:
         raise UnusualError
-    if (texts[:, DASHES] != ord("-")).any():
-        raise UnusualError
-    joined = nibbles[:, 0::2] << 4 | nibbles[:, 1::2]
-    return np.ascontiguousarray(joined).view(np.dtype((np.void, 16))).ravel()
+    return found.astype(np.uint8).view(np.dtype((np.void, 16)))
+
+
+def _bytes_of_digits() -> NDArray[np.uint16]:
+    """By two characters as a little-endian number: the byte they write in lower-case hexadecimal, or more than one."""
+    found = np.full(1 << 16, BYTE_MAX + 1, np.uint16)
+    pairs = np.frombuffer(bytes(range(BYTE_MAX + 1)).hex().encode(), "<u2")
+    found[pairs] = np.arange(BYTE_MAX + 1)
+    return found
+
+
+_BYTE_OF_DIGITS = _bytes_of_digits()

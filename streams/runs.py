@@ -52,7 +52,7 @@ class Run(Sequence[LogRecord]):
     @property
     def value_bytes(self) -> int:
         """Bytes of all values."""
-        return sum(len(value) for value in self.values if value is not None)
+        return sum(map(len, filter(None, self.values)))
 
 
 def runs_of(records: Sequence[LogRecord]) -> list[Run]:

@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.columns import Column, Columns
+from streams.pieces import Integers, copy_bytes
+
+#: Few texts have a line feed.
+SEPARATOR = ord("\n")
 
 
 def texts_of(
@@ -19,14 +23,36 @@ def texts_of(
         column = column.take(rows)
     found: Sequence[str | None]
     if column.lengths is None:
-        found = [column.symbols[place] for place in column.values.tolist()]
+        found = list(map(column.symbols.__getitem__, column.values.tolist()))
     else:
-        begins, ends = column.values.tolist(), (column.values + column.lengths).tolist()
-        characters = columns.characters
-        cut = [characters[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        if not "".join(cut).isascii():
-            cut = [columns.buffer[begin:end].decode() for begin, end in zip(begins, ends, strict=True)]
-        found = cut
+        lengths = column.lengths if column.present is None else np.where(column.present, column.lengths, 0)
+        found = _texts(columns, column.values, lengths)
     if column.present is None:
         return list(found)
     return [text if there else None for text, there in zip(found, column.present.tolist(), strict=True)]
+
+
+def pieces_of(columns: Columns, column: Column) -> list[bytes]:
+    """The bytes of a text field that is never null."""
+    if column.lengths is None:
+        raise TypeError(f"{column.kind} is no text")
+    found = _separated(columns, column.values, column.lengths).split(bytes([SEPARATOR]))
+    return found if len(found) == len(columns) else _cut(columns, column.values, column.lengths)
+
+
+def _texts(columns: Columns, begins: Integers, lengths: Integers) -> list[str]:
+    found = _separated(columns, begins, lengths).decode().split(chr(SEPARATOR))
+    return found if len(found) == len(begins) else [each.decode() for each in _cut(columns, begins, lengths)]
+
+
+def _separated(columns: Columns, begins: Integers, lengths: Integers) -> bytes:
+    """Pieces of the buffer with a separator between them: taking that apart costs half of cutting piece by piece."""
+    ends = np.cumsum(lengths + 1)
+    joined = np.full(int(ends[-1]) if len(ends) else 0, SEPARATOR, np.uint8)
+    copy_bytes(columns.bytes, begins, lengths, joined, ends - lengths - 1)
+    return joined[:-1].tobytes()
+
+
+def _cut(columns: Columns, begins: Integers, lengths: Integers) -> list[bytes]:
+    """The same piece by piece: where there are none, or one of them contains the separator."""
+    return [columns.buffer[begin:end] for begin, end in zip(begins.tolist(), (begins + lengths).tolist(), strict=True)]

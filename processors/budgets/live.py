@@ -74,20 +74,21 @@ class LiveFold:
         if live is None:
             live = self.tenants[tenant_id] = LiveTenant()
         minute, ended = "", dict[str, str]()
+        holds, held = live.holds, live.held
         self._standing -= live.size
         for _, kind, hold_id, words in movements:
             if hold_id[:MINUTE_DIGITS] != minute:
                 minute = hold_id[:MINUTE_DIGITS]
                 self._newest = max(self._newest, minute)
                 ended = self.ended.setdefault(minute, {}).setdefault(tenant_id, {})
-            body = live.holds.get(hold_id)
+            body = holds.get(hold_id)
             if kind == "PLACED":
                 if body is None and hold_id not in ended:
-                    live.holds[hold_id] = words
-                    _add(live.held, words)
+                    holds[hold_id] = words
+                    _add(held, words)
             elif body is not None:
                 if kind == "EXTENDED":
-                    live.holds[hold_id] = _extended(live.held, body, words)
+                    holds[hold_id] = _extended(held, body, words)
                 else:
                     ended[hold_id] = _resolve(live, kind, hold_id, body, words)
                     self.changed.add(minute)
@@ -161,17 +162,17 @@ def pairs_of(words: Words) -> Iterator[tuple[str, str]]:
 
 
 def _add(sums: dict[str, int], words: Words, sign: int = 1) -> None:
-    for place in range(0, len(words), 2):
-        amount = int(words[place + 1])
+    each = iter(words)
+    for counter in each:
+        amount = int(next(each))
         if amount:
-            counter = words[place]
             sums[counter] = sums.get(counter, 0) + sign * amount
 
 
 def _free(held: dict[str, int], words: Words) -> None:
-    for place in range(0, len(words), 2):
-        counter = words[place]
-        left = held.get(counter, 0) - int(words[place + 1])
+    each = iter(words)
+    for counter in each:
+        left = held.get(counter, 0) - int(next(each))
         if left:
             held[counter] = left
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -12,25 +11,28 @@ import numpy as np
 from sinks.clickhouse.plans import Known
 from sinks.postgres.tables import HASH_BYTES, body_hash
 from sinks.runner.columns import Selection
-from streams.columns import Column, Columns
 from streams.pieces import Integers
+from streams.texts import pieces_of
 
 KEY_BYTES = 16
 TIME_BYTES = 6
+NAME_HASH_BYTES = KEY_BYTES - TIME_BYTES
 MICROS_PER_MILLI = 1_000
 
 
 class KnownRows(Sequence[Known]):
-    """The events of a selection; what the index takes of all of them is made at once."""
+    """The events of a selection; what the index takes of all of them is made here, at once and beside a write."""
 
     def __init__(self, selection: Selection) -> None:
         """In the selection's order."""
         columns = selection.columns
         self.times: Integers = columns.fields["occurred_at"].values
         self.offsets = selection.offsets
-        self._tenants = _pieces(columns, columns.fields["tenant_id"])
-        self._ids = _pieces(columns, columns.fields["event_id"])
+        self._tenants = pieces_of(columns, columns.fields["tenant_id"])
+        self._ids = pieces_of(columns, columns.fields["event_id"])
         self.hashes = b"".join(map(body_hash, selection.bodies()))
+        #: `key_of` of every event, one after the other.
+        self.keys = self._keys()
 
     def __len__(self) -> int:
         """How many."""
@@ -48,18 +50,12 @@ class KnownRows(Sequence[Known]):
         tenant_id, event_id = self._tenants[place].decode(), self._ids[place].decode()
         return Known(tenant_id, event_id, int(self.times[place]), int(self.offsets[place]), content)
 
-    @cached_property
-    def keys(self) -> bytes:
-        """`key_of` of every event, one after the other."""
-        size = KEY_BYTES - TIME_BYTES
-        names = zip(self._tenants, self._ids, strict=True)
-        hashes = b"".join(
-            [hashlib.blake2b(tenant + b"\0" + event, digest_size=size).digest() for tenant, event in names]
-        )
+    def _keys(self) -> bytes:
         keys = np.empty((len(self), KEY_BYTES), np.uint8)
         millis = (self.times // MICROS_PER_MILLI).astype(">u8").view(np.uint8).reshape(-1, 8)
         keys[:, :TIME_BYTES] = millis[:, -TIME_BYTES:]
-        keys[:, TIME_BYTES:] = np.frombuffer(hashes, np.uint8).reshape(-1, size)
+        hashes = _name_hashes(self._tenants, self._ids)
+        keys[:, TIME_BYTES:] = np.frombuffer(hashes, np.uint8).reshape(-1, NAME_HASH_BYTES)
         return keys.tobytes()
 
 
@@ -68,14 +64,16 @@ def key_of(event: Known) -> bytes:
 
     A repeated event repeats its time, and ids in the order of time are entered at the end of the index, not all over.
     """
-    name = f"{event.tenant_id}\0{event.event_id}".encode()
     millis = (event.occurred_at // MICROS_PER_MILLI).to_bytes(TIME_BYTES, "big")
-    return millis + hashlib.blake2b(name, digest_size=KEY_BYTES - TIME_BYTES).digest()
+    return millis + _name_hashes([event.tenant_id.encode()], [event.event_id.encode()])
 
 
-def _pieces(columns: Columns, column: Column) -> list[bytes]:
-    """The bytes of a text field that is never null."""
-    if column.lengths is None:
-        raise TypeError(f"{column.kind} is no text")
-    buffer, ends = columns.buffer, (column.values + column.lengths).tolist()
-    return [buffer[begin:end] for begin, end in zip(column.values.tolist(), ends, strict=True)]
+def _name_hashes(tenants: Sequence[bytes], ids: Sequence[bytes]) -> bytes:
+    """The hash of tenant, a zero byte and id of each: a tenant's events go on from one copy of its own hash."""
+    begun = {tenant: hashlib.blake2b(tenant + b"\0", digest_size=NAME_HASH_BYTES) for tenant in set(tenants)}
+    found = []
+    for tenant, event_id in zip(tenants, ids, strict=True):
+        hashed = begun[tenant].copy()
+        hashed.update(event_id)
+        found.append(hashed.digest())
+    return b"".join(found)

@@ -71,6 +71,8 @@ class EventTable:
 
 
 _JSON = msgspec.json.Encoder()
+#: Copied for each body: a copy costs less than a new one of this size.
+_HASH = hashlib.blake2b(digest_size=HASH_BYTES)
 
 
 def content_hash(value: bytes | None) -> bytes:
@@ -80,7 +82,9 @@ def content_hash(value: bytes | None) -> bytes:
 
 def body_hash(body: bytes) -> bytes:
     """`content_hash` of what stands behind the frame."""
-    return hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
+    hashed = _HASH.copy()
+    hashed.update(body)
+    return hashed.digest()
 
 
 def _table_of(topic: str) -> EventTable:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
 from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, health_key
 from sinks.redis.scripts import script
-from sinks.runner.columns import selections
+from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
 
 #: Fields of ProviderHealth that are kept, all but those every event has.
@@ -54,7 +55,7 @@ class HealthWriter:
         """Apply a span; raises GapError when the server lost what it had, after forgetting where we stood."""
         if span.first_offset > self._cursor:
             raise GapError(str(span.partition), self._cursor, span.first_offset)
-        packed = [(record.offset, *_values(record.fields)) for record in _newest(span.after(self._cursor).records)]
+        packed = [(record.offset, *_values(record.fields)) for record in newest(span.after(self._cursor).records)]
         for first in range(0, len(packed) or 1, EVENTS_PER_CALL):
             part = packed[first : first + EVENTS_PER_CALL]
             following = span.next_offset if first + EVENTS_PER_CALL >= len(packed) else part[-1][0] + 1
@@ -79,19 +80,29 @@ class HealthWriter:
         self._cursor = int(answer[1])
 
 
-def _newest(records: Sequence[Decoded]) -> list[Decoded]:
+def newest(records: Sequence[Decoded]) -> list[Decoded]:
     """The last window of each provider, model and region, in the order of the log: the others would be overwritten."""
-    newest: dict[bytes, tuple[int, Decoded]] = {}
+    of_key: dict[bytes, tuple[int, Decoded]] = {}
     chosen, plain = selections(records)
     ends = [(int(record.fields["window_end"]), record) for record in plain]
     for each in chosen:
-        ends += zip(each.columns.fields["window_end"].values.tolist(), each.records, strict=True)
+        ends += _newest_rows(each)
     for end, record in ends:
         name = record.record.key or b""
-        before = newest.get(name)
+        before = of_key.get(name)
         if before is None or (end, record.offset) >= (before[0], before[1].offset):
-            newest[name] = (end, record)
-    return sorted((record for _, record in newest.values()), key=lambda record: record.offset)
+            of_key[name] = (end, record)
+    return sorted((record for _, record in of_key.values()), key=lambda record: record.offset)
+
+
+def _newest_rows(selection: Selection) -> list[tuple[int, Decoded]]:
+    """The same of records with columns, and when their windows end; nothing is made of the others."""
+    ends = selection.columns.fields["window_end"].values
+    keys = selection.keys()
+    # By end, and by offset where ends are equal: what comes last for a key stays.
+    order = np.argsort(ends, kind="stable").tolist()
+    rows = dict(zip(map(keys.__getitem__, order), order, strict=True)).values()
+    return [(int(ends[row]), selection.records[row]) for row in rows]
 
 
 def _values(fields: Mapping[str, Any]) -> tuple[str, int, list[str]]:

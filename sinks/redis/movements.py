@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -19,10 +18,9 @@ from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
 from streams.columns import Columns, Flags
 from streams.log import Partition
-from streams.pieces import UnusualError, uuids
+from streams.pieces import UnusualError
 from streams.texts import texts_of
 
-COUNTERS_CACHED_MAX = 10_000
 CURRENCY_LETTERS = 3
 
 
@@ -112,7 +110,8 @@ class _Legs:
             [text or "" for text in texts_of(columns, name, self.items)] for name in ("limit_id", "currency")
         )
         starts, ends = self.items["window_start"].values.tolist(), self.items["window_end"].values.tolist()
-        counters = map(_counter, self.limit_ids, self.currencies, starts, ends)
+        parts = zip(self.limit_ids, self.currencies, starts, ends, strict=True)
+        counters = map(_Counters().__getitem__, parts)
         amounts = map(str, self.items["amount_nano"].values.tolist())
         self.words = list(chain.from_iterable(zip(counters, amounts, strict=True)))
 
@@ -132,21 +131,26 @@ def _moving(selection: Selection, legs: _Legs, found: defaultdict[str, list[Slot
             found[tenant_id].append(event)
 
 
-@lru_cache(maxsize=COUNTERS_CACHED_MAX)
-def _counter(limit_id: str, currency: str, window_start: int, window_end: int) -> str:
-    return f"{limit_id}|{currency}|{window_start}|{window_end}"
+class _Counters(dict[tuple[str, str, int, int], str]):
+    """Counters of a batch by limit, currency and window: there are few, and each is written once."""
+
+    def __missing__(self, parts: tuple[str, str, int, int]) -> str:
+        limit_id, currency, window_start, window_end = parts
+        found = self[parts] = f"{limit_id}|{currency}|{window_start}|{window_end}"
+        return found
 
 
 def _sound(columns: Columns, legs: _Legs) -> bool:
     """Whether every record can be counted, as far as one look tells: the rules of processors/budgets/sound.py."""
     kind, hold = columns.fields["kind"], columns.fields["hold_id"]
     moving: Flags = np.isin(kind.values, [place for place, symbol in enumerate(kind.symbols) if symbol in MOVING])
-    begins = hold.values[moving]
+    if hold.present is not None and not hold.present[moving].all():
+        return False
     try:
-        uuids(columns.bytes, begins, None if hold.lengths is None else hold.lengths[moving])
+        columns.uuids(hold)
     except UnusualError:
         return False
-    if (columns.bytes[begins + UUID_VERSION_AT] != ord("7")).any():
+    if (columns.bytes.take(hold.values[moving] + UUID_VERSION_AT) != ord("7")).any():
         return False
     return max(legs.counts, default=0) <= limits.LEGS_MAX and _legs_sound(legs)
 
@@ -161,13 +165,9 @@ def _legs_sound(legs: _Legs) -> bool:
         return False
     if not all(map(_is_currency, set(legs.currencies))) or not all(map(is_name, set(legs.limit_ids))):
         return False
-    at = 0
-    for count in legs.counts:
-        # One leg has no other that could move the same counter.
-        if count > 1 and len(set(legs.words[at : at + 2 * count : 2])) < count:
-            return False
-        at += 2 * count
-    return True
+    # One leg has no other that could move the same counter.
+    ends = zip(legs.counts, accumulate(legs.counts), strict=True)
+    return all(len(set(legs.words[2 * (end - count) : 2 * end : 2])) == count for count, end in ends if count > 1)
 
 
 def _is_currency(text: str) -> bool:

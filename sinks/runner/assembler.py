@@ -115,7 +115,8 @@ class Assembler:
             expected = self._expected.get(partition)
             if expected is None:
                 continue
-            taken = run[: self.policy.records_max - self._records]
+            room = self.policy.records_max - self._records
+            taken = run if len(run) <= room else run[:room]
             size = taken.value_bytes
             whole = taken.offsets[0] == expected and taken.offsets[-1] == expected + len(taken) - 1
             if not whole or self._bytes + size > self.policy.bytes_max:

@@ -22,7 +22,7 @@ from sinks.runner.seam import Decoded, Poison, Records
 from streams.codec import HEADER, Codec
 from streams.columns import Column, Columns, Flags
 from streams.log import LogRecord, Partition
-from streams.pieces import Bytes, Integers, ranges
+from streams.pieces import Integers, copy_bytes
 from streams.runs import Run
 
 T = TypeVar("T")
@@ -52,6 +52,10 @@ class Chunk:
     def value(self, row: int) -> bytes:
         """The record's value; empty for one without."""
         return self._at(row, lambda run, place: run.values[place] or b"")
+
+    def keys(self) -> list[bytes]:
+        """Every record's key; empty for one without."""
+        return [key or b"" for run in self.runs for key in run.keys]
 
     def record(self, row: int) -> LogRecord:
         """The record itself."""
@@ -149,6 +153,13 @@ class Selection:
         begins, ends = columns.begins + HEADER.size, columns.begins + columns.sizes
         return (buffer[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
 
+    def keys(self) -> list[bytes]:
+        """The key of each; empty where a record has none."""
+        if isinstance(self.records, Rows):
+            keys = self.records.chunk.keys()
+            return [keys[row] for row in self.records.rows.tolist()]
+        return [each.record.key or b"" for each in self.records]
+
 
 class Screened(NamedTuple):
     """What became of a partition's records, each half in the order of offsets."""
@@ -236,7 +247,7 @@ def _special(
     columns = chunk.columns
     good = columns.sound & ~columns.doubtful
     if by_rules:
-        good &= rules_hold(chunk.topic, columns) & _keys_match(chunk.topic, columns, chunk.runs)
+        good = rules_hold(chunk.topic, columns) & _keys_match(chunk)
     special: dict[int, Decoded | Poison] = {}
     for row in np.flatnonzero(~good).tolist():
         screened = one_by_one(chunk.record(row))
@@ -293,41 +304,40 @@ def _columns(codec: Codec, runs: Sequence[Run]) -> Columns | None:
         return None
 
 
-def _keys_match(topic: str, columns: Columns, runs: Sequence[Run]) -> Flags:
+def _keys_match(chunk: Chunk) -> Flags:
     """Whether each record's key is the one its fields say."""
-    keys = [key or b"" for run in runs for key in run.keys]
-    given = np.frombuffer(b"".join([*keys, b"\0"]), np.uint8)
+    columns = chunk.columns
+    keys = chunk.keys()
+    given = np.frombuffer(b"".join(keys), np.uint8)
     sizes = np.fromiter(map(len, keys), np.int64, len(keys))
-    begins, lengths, has_key = _expected(topic, columns)
-    same: Flags = (sizes == lengths.sum(axis=1)) & has_key
-    rows = np.flatnonzero(same)
-    expected = _gathered(columns.bytes, begins[rows], lengths[rows])
-    firsts = np.cumsum(sizes) - sizes
-    found = given[ranges(firsts[rows], sizes[rows])]
-    if not np.array_equal(expected, found):
-        owners = np.repeat(rows, sizes[rows])
-        same[owners[expected != found]] = False
+    pieces, has_key = _expected(chunk.topic, columns)
+    same: Flags = (sizes == sum(lengths for _, lengths in pieces)) & has_key
+    rows, firsts = np.flatnonzero(same), np.cumsum(sizes) - sizes
+    expected = np.zeros(len(given), np.uint8)
+    places = firsts[rows]
+    for begins, lengths in pieces:
+        copy_bytes(columns.bytes, begins[rows], lengths[rows], expected, places)
+        places = places + lengths[rows]
+    if not np.array_equal(expected, given):
+        owners = np.repeat(np.arange(len(keys)), sizes)
+        same[owners[expected != given]] = False
     return same
 
 
-def _expected(topic: str, columns: Columns) -> tuple[Integers, Integers, Flags]:
-    """Pieces of the buffer that make each key: begins and lengths, a row per record; and whether it can have one."""
+def _expected(topic: str, columns: Columns) -> tuple[list[tuple[Integers, Integers]], Flags]:
+    """Pieces of the buffer that make each key, as begins and lengths; and whether a record can have a key."""
     slash = (np.full(len(columns), len(columns.bytes) - 1), np.ones(len(columns), np.int64))
     everyone = np.ones(len(columns), np.bool_)
     if topic in KEYED_BY_MODEL:
         names = [_text(columns.fields[name]) for name in ("provider_id", "model", "region")]
-        return *_stacked([names[0], slash, names[1], slash, names[2]]), everyone
+        return [names[0], slash, names[1], slash, names[2]], everyone
     tenant = _text(columns.fields["tenant_id"])
     if topic in KEYED_BY_TENANT:
-        return *_stacked([tenant]), everyone
+        return [tenant], everyone
     run, request = _text(columns.fields["run_id"]), _text(columns.fields["request_id"])
     has_run = run[1] > 0
     last = (np.where(has_run, run[0], request[0]), np.where(has_run, run[1], request[1]))
-    return *_stacked([tenant, slash, last]), last[1] > 0
-
-
-def _stacked(pieces: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
-    return np.stack([begins for begins, _ in pieces], axis=1), np.stack([lengths for _, lengths in pieces], axis=1)
+    return [tenant, slash, last], last[1] > 0
 
 
 def _text(column: Column) -> tuple[Integers, Integers]:
@@ -336,7 +346,3 @@ def _text(column: Column) -> tuple[Integers, Integers]:
     if lengths is None:
         raise TypeError(f"{column.kind} is no text")
     return column.values, lengths if column.present is None else np.where(column.present, lengths, 0)
-
-
-def _gathered(source: Bytes, begins: Integers, lengths: Integers) -> Bytes:
-    return source[ranges(begins.ravel(), lengths.ravel())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -12,18 +11,22 @@ from schemas.events import CostKind
 from schemas.ids import is_name, is_uuid
 from schemas.topics import COSTS, HEALTH, LEDGER
 from streams.columns import Column, Columns, Flags
-from streams.pieces import Bytes, UnusualError, ranges, uuids
+from streams.pieces import UnusualError, ranges, uuids
 from streams.texts import texts_of
 
-_NAME_BYTES: Bytes = np.array([re.fullmatch(rb"[A-Za-z0-9_]", bytes([n])) is not None for n in range(256)], np.uint8)
+#: By byte: whether a name may begin with it, and whether it may stand behind that.
+_FIRST: Flags = np.array([is_name(chr(byte)) for byte in range(256)])
+_FURTHER: Flags = np.array([is_name("_" + chr(byte)) for byte in range(256)])
 NAME_CHARACTERS_MAX = 64
 
 
 def rules_hold(topic: str, columns: Columns) -> Flags:
-    """Which records break no rule of their topic; False also where that takes a closer look, or is not sound."""
+    """Which records break no rule of their topic; False also where that takes a closer look: not sound, or doubtful."""
     rules, fields = RULES[topic], columns.fields
     occurred = fields["occurred_at"].values
-    good: Flags = columns.sound & (occurred >= OCCURRED_MICROS_MIN) & (occurred < OCCURRED_MICROS_MAX)
+    # The texts of a doubtful record may be none at all.
+    good: Flags = columns.sound & ~columns.doubtful
+    good &= (occurred >= OCCURRED_MICROS_MIN) & (occurred < OCCURRED_MICROS_MAX)
     good &= _named(columns, good)
     for name in rules.uuids:
         good &= _are_uuids(columns, name, good)
@@ -45,7 +48,7 @@ def _or_null(column: Column, holds: Flags) -> Flags:
 
 
 def _named(columns: Columns, asked: Flags) -> Flags:
-    """Whether the tenant of each is a name, as names mostly are; those with dots and dashes take a second look."""
+    """Whether the tenant of each is a name; all of them are looked at once more when one seems to be none."""
     column = columns.fields["tenant_id"]
     lengths = column.lengths
     if lengths is None:
@@ -53,8 +56,9 @@ def _named(columns: Columns, asked: Flags) -> Flags:
     holds: Flags = asked & (lengths > 0) & (lengths <= NAME_CHARACTERS_MAX)
     rows = np.flatnonzero(holds)
     sizes = lengths[rows]
-    plain = _NAME_BYTES[columns.bytes[ranges(column.values[rows], sizes)]]
-    if not plain.all():
+    begins = column.values[rows]
+    further = _FURTHER.take(columns.bytes.take(ranges(begins, sizes)))
+    if not (further.all() and _FIRST.take(columns.bytes.take(begins)).all()):
         texts = texts_of(columns, "tenant_id", rows=rows)
         names = {text: text is not None and is_name(text) for text in set(texts)}
         holds[rows] = [names[text] for text in texts]

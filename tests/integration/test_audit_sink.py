@@ -29,8 +29,8 @@ from sinks.audit.verify import AuditReport, verify_audit
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.connect import READER_ROLE
 from sinks.postgres.migrations import migrate
-from sinks.runner import run_sink
 from sinks.runner.progress import MonitorProgress
+from sinks.runner.runner import run_sink
 from sinks.runner.seam import Batch
 from sinks.totals import totals_of
 from streams.log import OutgoingRecord

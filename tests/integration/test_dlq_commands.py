@@ -27,9 +27,10 @@ from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.postgres.tables import PROJECTION
-from sinks.runner import BatchPolicy, run_sink
+from sinks.runner import BatchPolicy
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.relay import relay_quarantine
+from sinks.runner.runner import run_sink
 from streams.codec import Codec, LocalSchemas
 from streams.log import OutgoingRecord
 from streams.memory import MemoryLog

@@ -29,8 +29,8 @@ from sinks.audit.files import LogFiles
 from sinks.audit.keys import load_salts
 from sinks.audit.layout import AUDITED_TOPICS
 from sinks.audit.reads import AuditReads
-from sinks.runner import run_sink
 from sinks.runner.progress import MonitorProgress
+from sinks.runner.runner import run_sink
 from streams.memory import MemoryLog
 from streams.monitor import Monitor
 from tests.integration.test_audit_sink import ENCODER, Log, publish, run_over

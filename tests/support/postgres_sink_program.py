@@ -13,8 +13,8 @@ from random import Random
 from sinks.postgres.process import owner
 from sinks.postgres.sink import PostgresSink
 from sinks.postgres.tables import PROJECTION
-from sinks.runner import run_sink
 from sinks.runner.progress import MonitorProgress
+from sinks.runner.runner import run_sink
 from streams.codec import Codec, LocalSchemas
 from streams.kafka import KafkaGroupReader
 from streams.log import Membership

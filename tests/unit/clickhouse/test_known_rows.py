@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import pytest
 
 from schemas.topics import COSTS
@@ -43,6 +45,13 @@ def test_each_event_is_known_as_alone(records: list[LogRecord]) -> None:
         hashed = content_hash(record.value)
         alone.append(Known(fields["tenant_id"], fields["event_id"], fields["occurred_at"], record.offset, hashed))
     assert list(known_of(records)) == alone
+
+
+def test_a_key_is_time_and_hash_of_tenant_and_id() -> None:
+    """Written down: another key would not meet what is in the index already."""
+    event = Known("acme", "0189abcd-ef01-7234-8567-89abcdef0123", 1_700_000_000_123_456, 7, b"")
+    hashed = blake2b(b"acme\x000189abcd-ef01-7234-8567-89abcdef0123", digest_size=10).digest()
+    assert key_of(event) == (1_700_000_000_123).to_bytes(6, "big") + hashed
 
 
 def test_keys_are_those_of_each_event(records: list[LogRecord]) -> None:

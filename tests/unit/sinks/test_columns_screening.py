@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from schemas.topics import TOPICS
 from sinks.runner import Decoded, Poison, columns
@@ -29,6 +31,12 @@ def records(count: int = 6) -> list[LogRecord]:
     """The records of some requests, in the order of a log."""
     offsets = Offsets()
     return [record for number in range(count) for record in offsets.records(ENCODER, request_story(number))]
+
+
+def renamed(record: LogRecord, tenant: bytes) -> LogRecord:
+    """The record of another tenant, in its key too."""
+    key, value = ((each or b"").replace(b"acme", tenant, 1) for each in (record.key, record.value))
+    return record._replace(key=key, value=value)
 
 
 def together_of(given: list[LogRecord]) -> list[Decoded | Poison]:
@@ -58,14 +66,21 @@ def test_verdicts_are_those_of_one_by_one() -> None:
     "spoil",
     [
         lambda record: record._replace(key=b"another/key"),
+        lambda record: record._replace(key=record.key[:-1] + b"!"),
         lambda record: record._replace(key=None),
         lambda record: record._replace(value=None),
         lambda record: record._replace(value=b"noise"),
         lambda record: record._replace(value=record.value[:-1]),
         lambda record: record._replace(value=record.value + b"x"),
         lambda record: record._replace(value=b"\0\0\0\xff\xff" + record.value[5:]),
+        lambda record: renamed(record, b"acm\xff"),
+        lambda record: renamed(record, b"ac\nm"),
+        lambda record: renamed(record, b"-cme"),
     ],
-    ids=["other key", "no key", "no value", "no frame", "cut", "longer", "unknown schema"],
+    ids=[
+        *("other key", "key of the same length", "no key", "no value", "no frame", "cut", "longer", "unknown schema"),
+        *("tenant that is no text", "tenant of two lines", "tenant that begins with a dash"),
+    ],
 )
 @pytest.mark.parametrize("place", [0, 3], ids=["first", "in the middle"])
 def test_a_broken_record_is_poison_alone(spoil: Callable[[LogRecord], LogRecord], place: int) -> None:
@@ -95,6 +110,16 @@ def test_texts_beyond_ascii_have_columns_too() -> None:
     assert isinstance(screened, Decoded)
     assert isinstance(screened.fields, ChunkFields)
     assert screened.fields["tags"] == {"thème": "été"}
+
+
+@pytest.mark.parametrize("actors", [("acme", "x"), ("acme", "b\nc", "d"), ("é", "", "acme\n"), ()])
+def test_texts_are_those_of_the_records(actors: tuple[str, ...]) -> None:
+    """Also where they hold what others are told apart by."""
+    events = [ENCODER.decode_event(COSTS, each.value or b"") for each in records() if each.topic == COSTS]
+    made = [ENCODER.encode(replace(event, actor=actor)) for event, actor in zip(events, actors, strict=False)]
+    found = ENCODER.columns(COSTS, made or [ENCODER.encode(events[0])])
+    assert found is not None
+    assert texts_of(found, "actor", rows=np.arange(len(actors))) == list(actors)
 
 
 def _fields(event: object) -> dict[str, object]:

@@ -18,7 +18,7 @@ from schemas.ids import uuid7
 from schemas.topics import BUDGETS
 from sinks.dead_letters import DeadLetter, Selection
 from sinks.fake import MemorySink, MemoryStore
-from sinks.runner import run_sink
+from sinks.runner.runner import run_sink
 from sinks.runner.seam import Batch, BatchPolicy, Progress, Span
 from streams.codec import Codec, LocalSchemas
 from streams.log import OutgoingRecord, Partition

@@ -14,8 +14,9 @@ from schemas.errors import LogUnavailableError
 from schemas.events import QuarantinedRecord, QuarantineReason, RequestEvent, RequestKind
 from schemas.topics import TOPICS
 from sinks.fake import MemorySink, MemoryStore
-from sinks.runner import BatchPolicy, run_sink
+from sinks.runner import BatchPolicy
 from sinks.runner.priority import Courtesy, MemoryPriority
+from sinks.runner.runner import run_sink
 from sinks.runner.seam import Progress
 from sinks.totals import totals_of
 from streams.codec import Codec, LocalSchemas

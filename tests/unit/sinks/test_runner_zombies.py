@@ -11,7 +11,8 @@ import pytest
 
 from schemas.errors import FencedError
 from sinks.fake import MemorySink, MemoryStore
-from sinks.runner import run_sink, runner
+from sinks.runner import runner
+from sinks.runner.runner import run_sink
 from sinks.runner.seam import Progress
 from streams.log import Partition
 from streams.memory import MemoryLog
