@@ -150,3 +150,16 @@ def test_a_group_ends_once_with_its_first_fault() -> None:
     group.ended(LogUnavailableError("second"))
 
     assert [first] == ends.faults
+
+
+def test_only_the_batch_that_is_out_is_waited_for(lane: Lane, ends: Ends) -> None:
+    """A former leader's late answer is of none."""
+    lane.add(b"first", ends.group())
+    first = lane.take(WE, NOW_MILLIS)
+    assert lane.awaits(first)
+    lane.accepted()
+    lane.add(b"second", ends.group())
+
+    second = lane.take(WE, NOW_MILLIS)
+
+    assert (False, True) == (lane.awaits(first), lane.awaits(second))
