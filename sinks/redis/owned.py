@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from processors.budgets.live import LiveFold
@@ -13,6 +14,8 @@ from sinks.redis.gate import GateState
 from sinks.redis.slots import RESTORING, Ownership, Slot
 
 PER_CENT = 100
+#: Slots that are looked at without cause.
+SLOTS_PER_HEARTBEAT = 2
 
 
 class Applied(NamedTuple):
@@ -79,6 +82,16 @@ class Owned:
     applied_at_millis: int = 0
     #: Slots that moved and that the gate has not heard of: an answer of the gate may have been lost in between.
     untold: dict[str, int] = field(default_factory=dict)
+
+    #: How many slots were looked at since the last whole round.
+    looked_at: int = 0
+
+    def next_tenants(self) -> list[str]:
+        """The tenants whose slots to look at in this heartbeat, a few: all of them in turn."""
+        begin = self.looked_at if self.looked_at < len(self.tenants) else 0
+        chosen = list(islice(self.tenants, begin, begin + SLOTS_PER_HEARTBEAT))
+        self.looked_at = begin + len(chosen)
+        return chosen
 
     @property
     def stands(self) -> int:

@@ -129,8 +129,7 @@ class RedisSink:
         self._foreseen.prepare([each for each in spans if _is_of_budgets(each)])
 
     def _reject_unsound(self, spans: Sequence[Span]) -> None:
-        rejections = self._foreseen.begin([each for each in spans if _is_of_budgets(each)])
-        if rejections:
+        if rejections := self._foreseen.begin([each for each in spans if _is_of_budgets(each)]):
             raise RejectedError(tuple(rejections))
 
     async def redrive(self, span: Span) -> None:
@@ -179,6 +178,9 @@ class RedisSink:
         if owned.mark is None and owned.heard_millis:
             owned.mark = (owned.heard_millis, end_offset)
         await self._settle(owned, {})
+        if owned.owner.is_open:
+            # Nobody's hold would come to a slot that is gone, so no event would tell of it.
+            await self._each_slot(owned, owned.next_tenants(), open_word="1")
 
     def _check_run(self, owned: Owned) -> None:
         if not self._client.connected:
@@ -209,9 +211,8 @@ class RedisSink:
 
     def _is_full(self, owned: Owned) -> bool:
         """Whether what is folded in memory has become too much."""
-        if owned.fold is None or owned.apart is not None:
-            return False
-        return sum(each.fold.size for each in self._owned.values() if each.fold is not None) > self._entries_max
+        sizes = (each.fold.size for each in self._owned.values() if each.fold is not None)
+        return owned.fold is not None and owned.apart is None and sum(sizes) > self._entries_max
 
     async def _write_gate(self, owned: Owned, moved: Mapping[str, int], *, open_word: str = "") -> None:
         owned.heard_millis = await self._gates.write(
@@ -263,8 +264,7 @@ class RedisSink:
         except GapError as error:
             # The runner seeks to where we stand then; claiming finds out what was lost.
             log.warning("budgets_state_lost", partition=number, detail=str(error))
-            met = {record.fields["tenant_id"] for record in span.records}
-            owned = await self._claim(number, span.topic_id, met)
+            owned = await self._claim(number, span.topic_id, {record.fields["tenant_id"] for record in span.records})
             await self._go_apart([owned], span.topic_id)
             raise GapError(str(span.partition), owned.cursor, span.first_offset) from error
 

@@ -165,6 +165,22 @@ async def test_the_same_on_a_real_kafka(kafka: str, valkey: Valkey) -> None:
         await world.stop()
 
 
+async def test_a_slot_that_went_alone_is_applied_again_though_nothing_comes(world: World) -> None:
+    """No hold is placed on it any more, so no event tells the sink of it."""
+    await world.record(placed := world.events.placed(world.hold(), leg(LIMIT - 20)))
+    await world.record(world.events.committed(placed, LIMIT - 20))
+    await world.settled()
+    before = await world.generation()
+
+    world.valkey.command("DEL", slot_keys(TENANT).state)
+
+    async def open_again() -> bool:
+        return await generation_now(world) not in {"", before} and await world.admits()
+
+    await until(open_again, "admission under another generation")
+    assert (await world.left(), await world.differences()) == (20, [])
+
+
 async def test_200_at_once_against_room_for_20(world: World) -> None:
     """Through the whole way: exactly 20 calls."""
     await world.record(placed := world.events.placed(world.hold(), leg(LIMIT - 20)))
