@@ -20,6 +20,8 @@ def begin(output: str, environment: str, *arguments: str) -> None:
     os.dup2(descriptor, sys.stdout.fileno())
     os.close(descriptor)
     sys.argv = ["quaestor", *arguments]
+    # By which a command line that is wrong would be told how to start this module.
+    sys.modules["__main__"].__package__ = None
 
 
 if __name__ == "__main__":
