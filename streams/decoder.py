@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from streams.source import code_of
+
 #: Bytes and where the body begins; answers the fields and where the body ends.
 Decoder = Callable[[bytes, int], tuple[dict[str, Any], int]]
 #: What a decoder raises on bytes that are not what the schema says.
@@ -111,8 +113,7 @@ class _Compiler:
             entries.append(f"{field['name']!r}: {variable}")
         body = "\n".join(f"    {line}" for line in lines)
         source = f"def decode(d, p):\n{body}\n    return {{{', '.join(entries)}}}, p\n"
-        code = compile(source, f"<decoder of {record['name']}>", "exec")
-        exec(code, self.names)  # noqa: S102 - our own schemas, as dataclasses does
+        exec(code_of(source, f"decoder of {record['name']}"), self.names)  # noqa: S102 - our own schemas, as dataclasses does
         decoder: Decoder = self.names["decode"]
         return decoder
 

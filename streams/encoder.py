@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from streams.source import code_of
+
 Encoder = Callable[[Any], bytes]
 
 SEPTET, MORE_FOLLOWS = 0x7F, 0x80
@@ -139,8 +141,7 @@ class _Compiler:
         """The encoder of a record schema."""
         parts = "".join(f"        {self.field(field)},\n" for field in record["fields"])
         source = f"def encode(event):\n    return join((\n{parts}    ))\n"
-        code = compile(source, f"<encoder of {record['name']}>", "exec")
-        exec(code, self.names)  # noqa: S102 - our own schemas, as dataclasses does
+        exec(code_of(source, f"encoder of {record['name']}"), self.names)  # noqa: S102 - our own schemas, as dataclasses does
         encoder: Encoder = self.names["encode"]
         return encoder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +35,12 @@ CORRELATION_ID = "x-correlation-id"
 NOWHERE = "nowhere"
 
 
+@lru_cache(maxsize=1)
+def openapi() -> bytes:
+    """What the operations promise, as an OpenAPI document: the same for every console."""
+    return msgspec.json.encode(document(OPERATIONS))
+
+
 class Place(NamedTuple):
     """An address, its name for metrics, whether it needs the token, and what answers there."""
 
@@ -50,7 +57,6 @@ class Console:
         """Serve with these parts."""
         self._parts = parts
         self._in_flight = 0
-        self._openapi = msgspec.json.encode(document(OPERATIONS))
         self._places = [
             _place("/healthz", "healthz", self._alive),
             _place("/readyz", "readyz", self._ready),
@@ -139,7 +145,7 @@ class Console:
         return Response(generate_latest(self._parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _described(self, _request: Request) -> Response:
-        return Response(self._openapi, media_type=JSON)
+        return Response(openapi(), media_type=JSON)
 
     async def _log_file(self, request: Request) -> Response | Problem:
         # As it was asked for: a pattern's end lets a newline pass.

@@ -34,6 +34,7 @@ class ProcessFolder(Folder):
         self._bootstrap, self._registry_url, self._projection = bootstrap, registry_url, projection
         self._processes_max, self._entries_max = min(processes_max, limits.REBUILD_PROCESSES_MAX), entries_max
         self._tasks: set[asyncio.Task[None]] = set()
+        self._processes: set[Process] = set()
 
     def begin(self, errands: Sequence[Errand]) -> list[Apart]:
         """As the seam says."""
@@ -43,7 +44,7 @@ class ProcessFolder(Folder):
             found += aparts
             entries_max = self._entries_max // self._processes_max
             job = Job(self._bootstrap, self._registry_url, self._projection, entries_max, tuple(share))
-            task = asyncio.create_task(_send(job, Gathering(aparts)), name="fold-apart")
+            task = asyncio.create_task(self._send(job, Gathering(aparts)), name="fold-apart")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return found
@@ -54,6 +55,28 @@ class ProcessFolder(Folder):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A task may have been cancelled while it waited for the end of what it had killed.
+        await asyncio.gather(*(process.wait() for process in self._processes))
+
+    async def _send(self, job: Job, gathering: Gathering) -> None:
+        """One process, from its first word to its last."""
+        process = None
+        try:
+            # The house's names must be the installed ones, whatever lies in the folder we stand in.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", worker.__name__, stdin=PIPE, stdout=PIPE
+            )
+            self._processes.add(process)
+            await _converse(process, job, gathering)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError, IntegrityError) as error:
+            log.warning("fold_apart_failed", detail=f"{type(error).__name__}: {error}")
+        finally:
+            gathering.end()
+            if process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                self._processes.discard(process)
 
 
 def shares(errands: Sequence[Errand], processes_max: int) -> list[list[Errand]]:
@@ -62,25 +85,6 @@ def shares(errands: Sequence[Errand], processes_max: int) -> list[list[Errand]]:
     for errand in sorted(errands, key=lambda each: each.first - each.end):
         min(found, key=lambda share: sum(each.end - each.first for each in share)).append(errand)
     return [share for share in found if share]
-
-
-async def _send(job: Job, gathering: Gathering) -> None:
-    """One process, from its first word to its last."""
-    process = None
-    try:
-        # The house's names must be the installed ones, whatever lies in the folder we stand in.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", worker.__name__, stdin=PIPE, stdout=PIPE
-        )
-        await _converse(process, job, gathering)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.DecodeError, IntegrityError) as error:
-        log.warning("fold_apart_failed", detail=f"{type(error).__name__}: {error}")
-    finally:
-        gathering.end()
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
 
 async def _converse(process: Process, job: Job, gathering: Gathering) -> None:

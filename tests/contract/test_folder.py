@@ -7,19 +7,13 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import psutil
 import pytest
 
-from infra.embedded.ports import free_ports
-from infra.embedded.process import Spawner
-from infra.embedded.servers.base import ServerContext
-from infra.embedded.servers.registry import RegistryServer
 from processors.budgets.live import LiveFold
 from schemas import limits
 from schemas.events import BudgetEvent
@@ -37,10 +31,11 @@ from streams.memory import MemoryLog
 from streams.partitioner import partition_of
 from streams.recorder import Recorder
 from streams.records import outgoing
-from streams.registry import RegistrySchemas, register_all
+from streams.registry import RegistrySchemas
 from streams.runs import runs_of
 from tests.budget_world import Events, hold_id, leg
 from tests.support.kafka_server import fresh_product_topics
+from tests.support.registry_server import registry_url
 
 PROJECTION = "redis@v1"
 SECONDS = 30.0
@@ -131,21 +126,15 @@ def said(fold: LiveFold) -> object:
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    """A registry of this module's own, with our schemas."""
-    with tempfile.TemporaryDirectory() as folder, Spawner() as spawner:
-        server = RegistryServer(ServerContext(Path(folder), spawner), free_ports(1)[0])
-        server.start()
-        url = server.settings()["registry_url"]
-        register_all(url)
-        yield url
-        server.stop()
-
-
-@pytest.fixture(scope="module")
 def kafka() -> str:
     """A broker with the product's topics."""
     return fresh_product_topics()
+
+
+@pytest.fixture(scope="module")
+def registry() -> str:
+    """A registry with our schemas."""
+    return registry_url()
 
 
 def thread_world() -> World:

@@ -17,4 +17,4 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         made.up()
         yield made
     finally:
-        made.run("down", check=False)
+        made.close()

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import QUAESTOR, Commands
+
 ROOT = Path(__file__).parents[2]
-QUAESTOR = Path(sys.executable).parent / "quaestor"
 UP_TIMEOUT_SECONDS = 300
 COMMAND_TIMEOUT_SECONDS = 240
 TOKEN = re.compile(r"qa_[\w-]{20,}")
@@ -25,6 +25,16 @@ class Product:
     data: Path
     #: The admin token, as the first `up` showed it.
     token: str = ""
+    _commands: Commands = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Commands run beside its data."""
+        self._commands = Commands(self.data.parent)
+
+    def close(self) -> None:
+        """Stop it, if it runs."""
+        self.run("down", check=False)
+        self._commands.close()
 
     def up(self) -> None:
         """Start it, and remember the token."""
@@ -41,15 +51,7 @@ class Product:
         self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS, stderr: bool = False
     ) -> str:
         """Standard output of a command, or its standard error, which stands in the failure too."""
-        done = subprocess.run(
-            [str(QUAESTOR), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=self.environment(),
-            check=False,
-            cwd=self.data.parent,
-        )
+        done = self._commands.run(*arguments, environment=self.environment(), timeout=timeout)
         if check and done.returncode:
             raise AssertionError(
                 f"quaestor {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.product import QUAESTOR, Product
+from tests.support.commands import Commands
 
 
 def test_status_names_every_process(product: Product) -> None:
@@ -127,6 +128,21 @@ def test_why_of_an_unknown_request_says_so(product: Product) -> None:
     )
 
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["endpoints", "--json"], ["key", "list", "--json"], ["why", "01930000-0000-7000-8000-000000000000"], ["why"]],
+    ids=["an answer", "from the log", "a refusal", "a wrong line"],
+)
+def test_a_forked_command_is_the_command(product: Product, tmp_path: Path, line: list[str]) -> None:
+    """It prints the same, on the same streams, and ends with the same code."""
+    commands = Commands(tmp_path)
+    by_itself, forked = (commands.run(*line, environment=product.environment(), timeout=60) for _ in range(2))
+    commands.close()
+
+    ends = [(done.returncode, done.stdout, done.stderr) for done in (by_itself, forked)]
+    assert ends[0] == ends[1]
 
 
 def test_verify_all_is_green_and_speaks_json(product: Product) -> None:

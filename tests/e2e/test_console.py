@@ -26,10 +26,10 @@ def fetched(url: str, token: str = "") -> bytes:
         return bytes(answer.read())
 
 
-@pytest.fixture
-def answered(product: Product, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def answered(product: Product, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A request that is in every store and under a published checkpoint."""
-    answers = tmp_path / "answers.jsonl"
+    answers = tmp_path_factory.mktemp("audited") / "answers.jsonl"
     product.run("load", "--requests", "1", "--key", product.key("audited"), "--answers", str(answers))
     product.run("verify", "all")
     request_id = str(json.loads(answers.read_text(encoding="utf-8"))["request_id"])

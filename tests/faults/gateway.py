@@ -36,7 +36,7 @@ def gateway(folder: Path, random: Random, rounds: int, tick: Tick) -> list[Row]:
     except (AssertionError, OSError, subprocess.SubprocessError) as error:
         row.first_difference = row.first_difference or f"{type(error).__name__}: {error}"
     finally:
-        product.run("down", check=False)
+        product.close()
         row.seconds = time.monotonic() - started
     return [row]
 

@@ -14,6 +14,7 @@ from random import Random
 import aiohttp
 
 from infra.embedded.ports import free_ports
+from infra.embedded.testing import start_servers
 from processors.control import Provider
 from processors.pricing import Rates
 from schemas.errors import QuaestorError
@@ -23,8 +24,9 @@ from tests.faults.callers import Callers, FaultyProvider
 from tests.faults.kills import Tick
 from tests.faults.report import Row
 from tests.faults.world import DEADLINE_SECONDS, POLL_SECONDS, StuckError
-from tests.support.gateway_stack import GatewayStack, gateway_stack
+from tests.support.gateway_stack import GatewayStack, stack_on
 
+SERVERS = ("kafka", "registry", "postgres", "redis")
 GATEWAYS = 3
 #: Rounds after which the calls pause until every lease is over, and at the end.
 ROUNDS_BETWEEN_VERDICTS = 50
@@ -44,7 +46,7 @@ def gateways(folder: Path, random: Random, rounds: int, tick: Tick) -> list[Row]
     row = Row("kill -9 of gateways at random points of calls")
     started = time.monotonic()
     try:
-        with gateway_stack(folder / "data") as stack:
+        with start_servers(folder / "servers", SERVERS) as servers, stack_on(servers, folder / "data") as stack:
             asyncio.run(_hurt(stack, random, rounds, tick, row))
     except (AssertionError, OSError, StuckError, QuaestorError, TimeoutError, subprocess.SubprocessError) as error:
         row.first_difference = row.first_difference or f"{type(error).__name__}: {error}"

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from infra.embedded.ports import free_ports
-from infra.embedded.process import Spawner
-from infra.embedded.servers.base import ServerContext
-from infra.embedded.servers.registry import RegistryServer
 from schemas import history
 from schemas.errors import ConfigurationError, LogUnavailableError, SchemaUnknownError
 from schemas.topics import TOPICS
@@ -22,6 +16,7 @@ from streams import registry as registry_module
 from streams.codec import Codec, schema_text
 from streams.registry import RegistrySchemas, compatible, register_all
 from tests.support.events import alert
+from tests.support.registry_server import registry
 
 pytestmark = pytest.mark.stack
 
@@ -32,13 +27,8 @@ WAIT_SECONDS = 10
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A registry of this module's own, with our schemas."""
-    with tempfile.TemporaryDirectory() as folder, Spawner() as spawner:
-        server = RegistryServer(ServerContext(Path(folder), spawner), free_ports(1)[0])
-        server.start()
-        address = server.settings()["registry_url"]
-        register_all(address)
+    with registry() as address:
         yield address
-        server.stop()
 
 
 def test_registering_again_changes_no_id(url: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from api.cli.control_session import control_session
 from api.control.session import ControlSession
 from api.settings import Settings
 from infra.embedded.ports import free_ports
-from infra.embedded.testing import start_servers
 from processors.budgets import Counter
 from processors.control import (
     ControlState,
@@ -49,18 +48,21 @@ from streams.kafka import KafkaReader, ensure_topics
 from streams.records import event_of
 from streams.registry import RegistrySchemas, register_all
 from tests.budget_world import limit_on
+from tests.support.databases import postgres_databases
+from tests.support.kafka_server import fresh_product_topics
+from tests.support.registry_server import registry_url
+from tests.valkey import running as running_valkey
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 40.0
 EFFECTIVE_SECONDS_MAX = 10.0
 SIMULATED_RATES = Rates(input=150_000, output=600_000)
-SERVERS = ("kafka", "registry", "postgres", "redis")
 
 
 class GatewayStack:
     """The parts, and what a test does with them."""
 
-    def __init__(self, data: Path, servers: dict[str, str]) -> None:
+    def __init__(self, data: Path, servers: Mapping[str, str]) -> None:
         """`servers` are the settings by which the servers are found."""
         self.data = data
         self.gateway_port, self.simulator_port, *self.monitor_ports = free_ports(5)
@@ -230,15 +232,30 @@ def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[]
 
 @contextlib.contextmanager
 def gateway_stack(data: Path, *simulator: str, kafka: str | None = None) -> Iterator[GatewayStack]:
-    """Everything but the gateway, running; `kafka` is a broker of the test's own, `simulator` are its options."""
-    data.mkdir(parents=True, exist_ok=True)
-    wanted = SERVERS if kafka is None else SERVERS[1:]
-    with start_servers(data / "servers", wanted) as servers:
-        stack = GatewayStack(data, {**servers, **({"kafka_bootstrap": kafka} if kafka else {})})
-        try:
-            stack.prepare()
-            stack.start("simulator", *simulator)
-            stack.start("sink", "redis")
+    """Everything but the gateway, running, on servers that all tests share; only Redis is the stack's own.
+
+    `kafka` is a broker of the test's own, `simulator` are its options.
+    """
+    with running_valkey() as valkey:
+        servers = {
+            "kafka_bootstrap": kafka or fresh_product_topics(),
+            "registry_url": registry_url(),
+            "postgres_dsn": asyncio.run(postgres_databases().copied("gateway")),
+            "redis_url": valkey.url,
+        }
+        with stack_on(servers, data, *simulator) as stack:
             yield stack
-        finally:
-            stack.close()
+
+
+@contextlib.contextmanager
+def stack_on(servers: Mapping[str, str], data: Path, *simulator: str) -> Iterator[GatewayStack]:
+    """Everything but the gateway, running on these servers; `simulator` are its options."""
+    data.mkdir(parents=True, exist_ok=True)
+    stack = GatewayStack(data, servers)
+    try:
+        stack.prepare()
+        stack.start("simulator", *simulator)
+        stack.start("sink", "redis")
+        yield stack
+    finally:
+        stack.close()

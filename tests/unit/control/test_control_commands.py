@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from api.cli import (
@@ -34,6 +36,8 @@ from streams.memory import MemoryLog
 from tests.support.console import LiveStates
 
 RUNNER = CliRunner()
+APP = typer.Typer()
+control.register(APP)
 
 
 class Control:
@@ -42,8 +46,6 @@ class Control:
     def __init__(self, log: MemoryLog) -> None:
         """The log they share."""
         self.log = log
-        self.app = typer.Typer()
-        control.register(self.app)
 
     @contextlib.contextmanager
     def session(self, _settings: Settings, actor: str | None = None) -> Iterator[ControlSession]:
@@ -54,7 +56,7 @@ class Control:
 
     def run(self, *arguments: str) -> str:
         """What a command prints; raises what it refuses with."""
-        result = RUNNER.invoke(self.app, arguments)
+        result = RUNNER.invoke(APP, arguments)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output
@@ -67,6 +69,14 @@ class Control:
     def events(self) -> int:
         """How many events the log holds."""
         return sum(len(records) for records in self.log.records.values())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once() -> Iterator[None]:
+    """Typer would read the signatures of all commands anew for every line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(get_command))
+        yield
 
 
 @pytest.fixture
@@ -171,11 +181,11 @@ def test_a_budget_set_again_is_one_budget(commands: Control) -> None:
 def test_a_limit_in_a_currency_without_rate_says_what_is_missing(commands: Control) -> None:
     """Calls under it would be refused until there is one; of dollars and tokens nothing is said."""
     for unit in ("EUR", "USD", "tokens"):
-        result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "1", "--unit", unit))
+        result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "1", "--unit", unit))
         assert ("quaestor rate set USD EUR" in result.stderr) == (unit == "EUR")
 
     commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
-    result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "2", "--unit", "EUR"))
+    result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "2", "--unit", "EUR"))
     assert "rate set" not in result.stderr
     assert "1 USD is 0.90 EUR, 2026-11-20, treasury" in result.stderr
 
@@ -205,7 +215,7 @@ def test_a_budget_may_stand_on_a_key(commands: Control) -> None:
 @pytest.mark.parametrize("amount", ["1e3x", "0.0000000001", "NaN"])
 def test_an_amount_that_is_none_is_refused(commands: Control, amount: str) -> None:
     """Amounts are exact decimals."""
-    result = RUNNER.invoke(commands.app, ["budget", "set", "--tenant", "acme", "--amount", amount])
+    result = RUNNER.invoke(APP, ["budget", "set", "--tenant", "acme", "--amount", amount])
 
     assert (2, 0) == (result.exit_code, commands.events())
 
@@ -313,7 +323,7 @@ def test_a_limit_stands_on_what_was_named(commands: Control, options: list[str],
 def test_a_limit_stands_on_one_thing(commands: Control) -> None:
     """Two are refused, with what to do."""
     given = ("budget", "set", "--tenant", "acme", "--amount", "5", "--team", "a", "--run", "b")
-    result = RUNNER.invoke(commands.app, given)
+    result = RUNNER.invoke(APP, given)
     assert (result.exit_code, "not on team and run" in result.output) == (2, True)
 
 
@@ -396,7 +406,7 @@ def test_another_file_is_not_the_central_banks(commands: Control, tmp_path: Path
     """One line says so; nothing is changed."""
     file = tmp_path / "eurofxref.csv"
     file.write_text(text)
-    result = RUNNER.invoke(commands.app, ("rate", "import", str(file)))
+    result = RUNNER.invoke(APP, ("rate", "import", str(file)))
     assert (result.exit_code, commands.events()) == (2, 0)
 
 
