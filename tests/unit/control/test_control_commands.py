@@ -193,7 +193,7 @@ def test_a_limit_in_a_currency_without_rate_says_what_is_missing(commands: Contr
 def test_a_new_installation_has_a_rate_for_the_profile(commands: Control) -> None:
     """A dated fact of the European Central Bank, told where a limit in euros is set; another one stays."""
     control_seed.seed_defaults(Settings())
-    result = RUNNER.invoke(commands.app, ("budget", "profile", "eu-default", "--tenant", "acme"))
+    result = RUNNER.invoke(APP, ("budget", "profile", "eu-default", "--tenant", "acme"))
     assert "1 USD is 0.89509488 EUR, 2026-10-30, European Central Bank" in result.stderr
 
     commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")
@@ -330,7 +330,7 @@ def test_a_limit_stands_on_one_thing(commands: Control) -> None:
 @pytest.mark.parametrize("user", ["", "x" * 1_025])
 def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: str) -> None:
     """What no call may carry is refused before anybody is remembered for it."""
-    result = RUNNER.invoke(commands.app, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
+    result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
     assert (2, 0) == (result.exit_code, commands.events())
     assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
 
