@@ -29,8 +29,6 @@ class AuditSink(Sink):
     topics = AUDITED_TOPICS
     policy = BatchPolicy(
         age_milliseconds=limits.AUDIT_BATCH_AGE_MILLISECONDS,
-        age_writes=3.0,
-        age_milliseconds_max=limits.AUDIT_BATCH_AGE_MILLISECONDS_MAX,
         keeps_poison=True,
         takes_everything=True,
         takes_columns=True,

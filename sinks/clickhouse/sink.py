@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 PROJECTION = "clickhouse@v1"
 #: One insert per topic and batch, two or three batches a second: few parts, and fresh enough.
-POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, age_writes=1.5, takes_columns=True)
+POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, takes_columns=True)
 #: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
 #: migrations.WINDOW_INSERTS at three inserts a second, also of two processes, and migrations.WINDOW_SECONDS.
 TRUSTED_AGE_SECONDS = 1_200

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Mapping
 from schemas.errors import IntegrityError
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Batch, BatchPolicy, Span
-from streams.company import Company
 from streams.log import Partition
 from streams.runs import Run
-
-MILLIS_PER_SECOND = 1_000
 
 
 class Assembler:
@@ -23,8 +20,6 @@ class Assembler:
         self._screen = screen
         #: When a batch is cut; the sink may change its mind.
         self.policy = policy
-        #: How long writes take.
-        self.company = Company()
         #: Runs of one partition's records, as they were consumed.
         self._raw: deque[Run] = deque()
         #: Runs of the open batch that are not screened yet.
@@ -93,11 +88,7 @@ class Assembler:
         """Whether a batch should be cut at this monotonic time, seconds."""
         if self._opened_at is None:
             return False
-        return self.full or now - self._opened_at >= self._age_seconds()
-
-    def _age_seconds(self) -> float:
-        least, most = self.policy.age_milliseconds, self.policy.age_milliseconds_max
-        return self.company.wait_seconds(self.policy.age_writes, least / MILLIS_PER_SECOND, most / MILLIS_PER_SECOND)
+        return self.full or (now - self._opened_at) * 1_000 >= self.policy.age_milliseconds
 
     def has(self, partitions: Iterable[Partition]) -> bool:
         """Whether anything of these waits in the open batch."""

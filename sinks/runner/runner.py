@@ -190,7 +190,6 @@ class _Runner(Reading):
         if self._writing is None or not self._writing.done():
             return
         outcome, self._writing, self._written_batch = self._writing.result(), None, None
-        self._assembler.company.took(outcome.write_seconds)
         applied = {each: cursor for each, cursor in outcome.applied.items() if each in self._applied}
         self._applied.update(applied)
         if applied:

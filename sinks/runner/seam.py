@@ -134,11 +134,8 @@ class BatchPolicy:
     records_max: int = limits.BATCH_RECORDS_MAX
     #: Most bytes of record values in a batch.
     bytes_max: int = limits.BATCH_BYTES_MAX
-    #: Longest wait of a batch's first record for company, milliseconds, while writes are quick.
+    #: Longest wait of a batch's first record for company, milliseconds.
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
-    #: Where they are not, it is so many times as long as a write takes (streams.company), at most the following.
-    age_writes: float = 0.0
-    age_milliseconds_max: int = limits.BATCH_AGE_MILLISECONDS_MAX
     #: Longest block in one consume, milliseconds.
     poll_milliseconds: int = 50
     #: How often `heartbeat` is called, milliseconds.

@@ -70,8 +70,6 @@ class Outcome:
     paused: dict[Partition, str] = field(default_factory=dict)
     #: Timestamp of the newest applied record, milliseconds; 0 when nothing was.
     newest_millis: int = 0
-    #: How long the write took, with everything that was repeated of it.
-    write_seconds: float = 0.0
 
     def goes_on(self, partition: Partition) -> bool:
         """Whether later records of a partition may be written."""
@@ -106,13 +104,12 @@ class Writer:
 
     async def write(self, batch: Batch) -> Outcome:
         """Apply the batch; ends only when every span is applied, or known to be lost, misplaced, broken or paused."""
-        outcome, started = Outcome(), time.monotonic()
+        outcome = Outcome()
         async with self._one_at_a_time:
             await self._settle(batch, outcome, 0)
             if outcome.seek:
                 # The store went back: what was set aside there before this process came is set aside again.
                 await self.stand(outcome.seek)
-        outcome.write_seconds = time.monotonic() - started
         return outcome
 
     async def stand(self, cursors: Mapping[Partition, int]) -> dict[Partition, Standing]:
