@@ -160,6 +160,11 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
 
+    @property
+    def late_seconds(self) -> int:
+        """How long after its lease ended a hold's last event may stand in the log: the reaper waits, then works."""
+        return self.clock_skew_seconds + self.spool_grace_seconds + limits.REPORT_SLACK_SECONDS
+
     @model_validator(mode="after")
     def _requests_end_before_leases(self) -> Self:
         """A call that outlives its lease would be charged as expired while it runs."""

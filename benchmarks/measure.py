@@ -43,12 +43,8 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process tree so far."""
-    total = 0.0
-    for process in tree(pid):
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
+    """User and system time of a process tree so far, with those of its processes that ended."""
+    return sum(sum(process.cpu_times()[:4]) for process in tree(pid))
 
 
 def resident_mebibytes(pid: int) -> float:

@@ -137,9 +137,9 @@ class Bench:
         """The first snapshots of a sink that has nothing else to do: what one costs that reads the whole log."""
         await self.applied()
         self.say("first snapshots")
-        before, started = _spent(process), time.monotonic()
+        before, started = cpu_seconds(process.pid), time.monotonic()
         holds = await self._kept()
-        spent, seconds = _spent(process) - before, time.monotonic() - started
+        spent, seconds = cpu_seconds(process.pid) - before, time.monotonic() - started
         events = sum(self.ends().values())
         return Row("first snapshots, beside the sink", events, holds, seconds, spent, peak_mebibytes(process.pid), "")
 
@@ -161,10 +161,10 @@ class Bench:
         self.say(what)
         client = RedisClient(self.settings.redis_url)
         await client.open()
-        before, started = _spent(process), time.monotonic()
+        before, started = cpu_seconds(process.pid), time.monotonic()
         await client.call("FLUSHALL")
         opened = await self.applied()
-        spent = _spent(process) - before
+        spent = cpu_seconds(process.pid) - before
         await client.close()
         wrong = await self._wrong()
         return Row(what, events, holds, opened - started, spent, peak_mebibytes(process.pid), wrong)
@@ -214,12 +214,6 @@ def run(events: int, rate: int, age_seconds: int, say: Callable[[str], None]) ->
         register_all(bench.settings.registry_url)
         asyncio.run(migrate(bench.settings.postgres_dsn))
         return asyncio.run(measure(bench, events, rate, age_seconds))
-
-
-def _spent(process: psutil.Process) -> float:
-    """CPU seconds so far, with those of the processes that it began and that are over."""
-    times = process.cpu_times()
-    return cpu_seconds(process.pid) + times.children_user + times.children_system
 
 
 def _tail(data: Path) -> str:

@@ -28,7 +28,7 @@ from api.cli.migrate import migrate_parts
 from api.settings import Settings
 from benchmarks import peers
 from benchmarks.events import EventMaker
-from benchmarks.measure import machine
+from benchmarks.measure import cpu_seconds, machine
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
 from schemas.events import Event
@@ -196,7 +196,7 @@ class Bench:
 
     def _cpu(self, process: psutil.Process) -> dict[str, float]:
         pids = {name: entry.pid for name, entry in self.stack.endpoints().processes.items() if entry.pid}
-        return {"": _spent(process.pid), **{name: _spent(pid) for name, pid in pids.items()}}
+        return {"": cpu_seconds(process.pid), **{name: cpu_seconds(pid) for name, pid in pids.items()}}
 
 
 _ALL = frozenset(topic.name for topic in TOPICS)
@@ -326,12 +326,6 @@ def _ends(settings: Settings, topics: Sequence[str] = tuple(topic.name for topic
     finally:
         reader.close()
     return {partition: end for partition, end in ends.items() if end}
-
-
-def _spent(pid: int) -> float:
-    process = psutil.Process(pid)
-    times = [each.cpu_times() for each in [process, *process.children(recursive=True)]]
-    return sum(each.user + each.system for each in times)
 
 
 def peak_mebibytes(pid: int) -> float:

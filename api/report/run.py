@@ -14,7 +14,6 @@ from processors.reaper import Reaper
 from processors.report.build import build
 from processors.report.day import Day, Span
 from processors.report.figures import Report, Standing
-from schemas.limits import REPORT_SLACK_SECONDS
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.report_reads import CLAIMS, read_day
 from streams.kafka import KafkaGroupReader, KafkaReader
@@ -48,13 +47,7 @@ async def make_report(settings: Settings, day: Day, tenant: str | None, now: int
 
 def margin_micros(settings: Settings) -> int:
     """The longest time from a request's first event to its last: its last hold is placed late, and expires."""
-    seconds = (
-        settings.request_timeout_seconds
-        + settings.lease_seconds
-        + settings.clock_skew_seconds
-        + settings.spool_grace_seconds
-        + REPORT_SLACK_SECONDS
-    )
+    seconds = settings.request_timeout_seconds + settings.lease_seconds + settings.late_seconds
     return int(seconds * MICROS_PER_SECOND)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from api.times import MICROS_PER_SECOND
 from processors.audit.kept import Kept
 from processors.control import ControlState, evolve_all
 from schemas.errors import UndecodableError
@@ -19,8 +20,6 @@ from sinks.retention import RETAINED_TOPICS
 from streams.codec import Codec
 from streams.log import Partition
 from streams.records import event_of
-
-MICROS_PER_SECOND = 1_000_000
 
 
 def control_range(barrier: Mapping[Partition, int]) -> dict[Partition, tuple[int, int]]:

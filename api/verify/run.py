@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from api.audit.local import layout_of
 from api.settings import Settings
+from api.times import MICROS_PER_SECOND
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.kept import KeptEntries, KeptEvents, control_range, events_kept_from
@@ -26,7 +27,6 @@ from api.verify.parity import (
 )
 from processors.parity.checks import Check, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
-from schemas.limits import REPORT_SLACK_SECONDS
 from schemas.topics import BUDGETS, CONTROL, COSTS, LEDGER, TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
@@ -57,7 +57,6 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 BOOKED = tuple(topic.name for topic in (BUDGETS, COSTS, LEDGER, CONTROL))
 LEDGER_TRIES = 5
 LEDGER_PAUSE_SECONDS = 1.0
-MICROS_PER_SECOND = 1_000_000
 #: Told what is being done, how far it is and how far it goes.
 OnProgress = Callable[[str, int, int], None]
 
@@ -223,8 +222,7 @@ class Verification:
         self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]], applied: Mapping[Partition, int]
     ) -> BudgetCheck:
         now = time.time_ns() // 1_000
-        grace_seconds = self._settings.clock_skew_seconds + self._settings.spool_grace_seconds + REPORT_SLACK_SECONDS
-        overdue = now - grace_seconds * MICROS_PER_SECOND
+        overdue = now - self._settings.late_seconds * MICROS_PER_SECOND
         with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
             return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue)
 

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 from processors.budgets.usage import Level, level_of, place_of
 from processors.calendar import MICROS_PER_SECOND, SECONDS_PER_HOUR, zone_of
 from processors.report.figures import Report, TenantReport
-from processors.report.words import PERCENT, money, place
+from processors.report.words import PERCENT, place
+from schemas.money import format_with_unit as money
 from schemas.money import unit_name
 
 #: Bars of one plot that lie below each other.

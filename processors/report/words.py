@@ -10,7 +10,8 @@ from typing import NamedTuple
 from processors.budgets.usage import Level, level_of, place_of
 from processors.calendar import MICROS_PER_SECOND, zone_of
 from processors.report.figures import BudgetUse, Report, TenantReport
-from schemas.money import format_amount, format_with_unit, unit_name
+from schemas.money import format_amount, unit_name
+from schemas.money import format_with_unit as money
 
 PERCENT = 100
 #: Rows of one table; the JSON has all.
@@ -315,11 +316,6 @@ def moment(micros: int, time_zone: str) -> str:
 def place(provider_id: str, model: str) -> str:
     """A model at its provider; empty for none."""
     return f"{provider_id}/{model}" if provider_id else ""
-
-
-def money(amount_nano: int, currency: str) -> str:
-    """An amount with its unit."""
-    return format_with_unit(amount_nano, currency)
 
 
 def _share(amount_nano: int, total_nano: int) -> Share:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-import lz4.block
+import lz4.frame
 from aiokafka.record.util import calc_crc32c
 
 from streams.encoder import LAST, SMALL, encode_long
@@ -26,10 +26,6 @@ HEAD = struct.Struct(">hiqqqhii")
 UNCOUNTED_BYTES = 12
 FORMAT, NO_EPOCH = 2, -1
 NOT_COMPRESSED, LZ4 = 0, 3
-#: An LZ4 frame of independent blocks of 64 KiB, without checksums: its begin, and its end.
-LZ4_BEGIN, LZ4_END = bytes.fromhex("04224d18604082"), bytes(4)
-LZ4_BLOCK_BYTES, LZ4_PLAIN = 64 * 1024, 1 << 31
-LENGTH = struct.Struct("<I")
 #: Attributes and time of a record: none, and that of its batch.
 PLAIN = b"\0\0"
 
@@ -68,17 +64,11 @@ def batch(bodies: Sequence[bytes], producer_id: int, epoch: int, sequence: int, 
 
 
 def compressed(data: bytes) -> bytes:
-    """An LZ4 frame, as Kafka reads it."""
-    pieces = [LZ4_BEGIN]
-    for start in range(0, len(data), LZ4_BLOCK_BYTES):
-        block = data[start : start + LZ4_BLOCK_BYTES]
-        small = lz4.block.compress(block, store_size=False)
-        pieces += (LENGTH.pack(len(small)), small) if len(small) < len(block) else (_plain(block), block)
-    return b"".join((*pieces, LZ4_END))
-
-
-def _plain(block: bytes) -> bytes:
-    return LENGTH.pack(len(block) | LZ4_PLAIN)
+    """An LZ4 frame as Kafka reads it: of independent blocks of 64 KiB."""
+    framed: bytes = lz4.frame.compress(
+        data, block_size=lz4.frame.BLOCKSIZE_MAX64KB, block_linked=False, store_size=False
+    )
+    return framed
 
 
 def short(value: int) -> bytes:

@@ -9,10 +9,12 @@ import lz4.frame
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from streams.kafka.batches import COMPRESSED_BYTES_MIN, LZ4_BLOCK_BYTES, batch, compressed, written
+from streams.kafka.batches import COMPRESSED_BYTES_MIN, batch, compressed, written
 from streams.log import OutgoingRecord
 
 NOW_MILLIS = 1_700_000_000_123
+#: Kafka's clients take no larger ones.
+LZ4_BLOCK_BYTES = 64 * 1024
 
 
 def records(count: int, value_bytes: int) -> list[OutgoingRecord]:
