@@ -165,6 +165,11 @@ class Settings(BaseSettings):
         """How long after its lease ended a hold's last event may stand in the log: the reaper waits, then works."""
         return self.clock_skew_seconds + self.spool_grace_seconds + limits.REPORT_SLACK_SECONDS
 
+    @property
+    def story_seconds(self) -> float:
+        """The longest time from a request's first event to its last: its last hold is placed late, and expires."""
+        return self.request_timeout_seconds + self.lease_seconds + self.late_seconds
+
     @model_validator(mode="after")
     def _requests_end_before_leases(self) -> Self:
         """A call that outlives its lease would be charged as expired while it runs."""

@@ -35,7 +35,7 @@ def verify(
         ),
     ] = None,
     answers: Annotated[
-        Path | None, typer.Option(help="Answers file of `quaestor load`: all must be COMPLETED.")
+        Path | None, typer.Option(help="Answers file of `quaestor load`: all must be COMPLETED, none twice.")
     ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Compare every field of every row with the log, not only ids and money.")

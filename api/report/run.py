@@ -46,9 +46,8 @@ async def make_report(settings: Settings, day: Day, tenant: str | None, now: int
 
 
 def margin_micros(settings: Settings) -> int:
-    """The longest time from a request's first event to its last: its last hold is placed late, and expires."""
-    seconds = settings.request_timeout_seconds + settings.lease_seconds + settings.late_seconds
-    return int(seconds * MICROS_PER_SECOND)
+    """How long after its first event a request's last one may stand in the log."""
+    return int(settings.story_seconds * MICROS_PER_SECOND)
 
 
 def offsets_of(cursors: Mapping[Partition, int]) -> dict[str, dict[str, int]]:

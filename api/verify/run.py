@@ -25,7 +25,7 @@ from api.verify.parity import (
     rollup_agrees,
     unread_records_are_kept,
 )
-from processors.parity.checks import Check, empty, equal, log_checks
+from processors.parity.checks import Check, Due, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
 from schemas.topics import BUDGETS, CONTROL, COSTS, LEDGER, TOPICS
 from sinks.audit.files import LogFiles
@@ -90,10 +90,11 @@ class Verification:
         reader = KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify")
         try:
             scan = await asyncio.to_thread(LogScan, reader, self._codec)
+            due = due_at(time.time_ns() // 1_000, self._settings)
             barrier = await asyncio.to_thread(take_barrier, reader)
             since = await asyncio.to_thread(self._events_kept_from, scan, barrier)
             async with self._stores(since) as (postgres, clickhouse, stores):
-                checks = await self._parity(scan, barrier, postgres, stores, answers, deep=deep)
+                checks = await self._parity(scan, barrier, due, postgres, stores, answers, deep=deep)
                 return checks + [rollup_agrees(each) for each in await clickhouse.rollups()]
         finally:
             reader.close()
@@ -105,6 +106,7 @@ class Verification:
         self,
         scan: LogScan,
         barrier: Barrier,
+        due: Due,
         postgres: PostgresReads,
         stores: Sequence[NamedStore],
         answers: Collection[str] | None,
@@ -121,7 +123,7 @@ class Verification:
         contents = {store.name: ExpectedContent(store.content, expected[store.name], hasher) for store in stores}
         takers: list[Taker] = [contents[name].take if deep else each.take for name, each in expected.items()]
         fold = await asyncio.to_thread(scan.fold, barrier, takers, lambda done, all_: self._progress("log", done, all_))
-        checks = log_checks(fold, answers)
+        checks = log_checks(fold, answers, due)
         for store in stores:
             if store.name in lagging:
                 checks.append(lagging[store.name])
@@ -247,6 +249,12 @@ class Verification:
             Check(f"audit: {each.name}{since}", each.ok, each.expected, each.actual, each.first_difference)
             for each in report.checks
         ]
+
+
+def due_at(now: int, settings: Settings) -> Due:
+    """What must stand in a log that is read up to where it ends at `now`, microseconds since the epoch."""
+    story_micros = int(settings.story_seconds * MICROS_PER_SECOND)
+    return Due(ended_before=now - story_micros, completed_before=now - settings.late_seconds * MICROS_PER_SECOND)
 
 
 def _invariant(result: InvariantResult) -> Check:

@@ -38,16 +38,55 @@ def empty(name: str, differing: Collection[str], total: int, what: str) -> Check
     return Check(name, not differing, total, total - len(differing), first)
 
 
+@dataclass(frozen=True)
+class Due:
+    """What must stand in the log by now; what is younger may be under way. Microseconds since the epoch."""
+
+    #: Requests that began before this have ended: answered, failed, refused, or closed by the reaper.
+    ended_before: int
+    #: Requests of attempts that succeeded before this are COMPLETED: a spool had its time to be drained.
+    completed_before: int
+
+
 def answers_are_completed(fold: LogFold, answers: Collection[str]) -> Check:
     """Every answer the client counted is a COMPLETED request."""
     missing = set(answers) - fold.completed()
     return empty("answers are COMPLETED", missing, len(set(answers)), "answered but not COMPLETED: request")
 
 
-def received_requests_end(fold: LogFold) -> Check:
-    """Every request that ended had been received or was refused, and COMPLETED ones were received first."""
-    unknown = fold.completed() - fold.received
+def completed_were_received(fold: LogFold) -> Check:
+    """Every COMPLETED request had been received."""
+    unknown = fold.completed() - fold.received()
     return empty("COMPLETED requests were RECEIVED", unknown, len(fold.completed()), "never RECEIVED: request")
+
+
+def answers_are_distinct(answers: Collection[str]) -> Check:
+    """The client counted no answer twice."""
+    repeated = [request_id for request_id, times in Counter(answers).items() if times > 1]
+    return empty("answers are distinct", repeated, len(set(answers)), "counted more than once: request")
+
+
+def requests_have_ended(fold: LogFold, due: Due) -> Check:
+    """Every request that was worked on, and had its time, has an end."""
+    old = {key: each for key, each in fold.requests.items() if each.must_end and each.began_at < due.ended_before}
+    open_still = [request_id for request_id, request in old.items() if not request.ended]
+    return empty("requests have ended", open_still, len(old), "neither COMPLETED, FAILED nor REFUSED: request")
+
+
+def successes_are_completed(fold: LogFold, due: Due) -> Check:
+    """Every attempt that succeeded belongs to a COMPLETED request: both are recorded together."""
+    old = [each for each in fold.attempts.values() if each.succeeded and each.succeeded_at < due.completed_before]
+    completed = fold.completed()
+    wrong = [attempt.request_id for attempt in old if attempt.request_id not in completed]
+    words = "an attempt SUCCEEDED and nothing says COMPLETED (or a spool has it still): request"
+    return empty("succeeded attempts = COMPLETED", wrong, len(old), words)
+
+
+def completed_amounts_equal_costs(fold: LogFold) -> Check:
+    """What COMPLETED says a request cost equals its charge lines, to the nano-unit."""
+    completed = {key: each for key, each in fold.requests.items() if each.completed_nano is not None}
+    wrong = [request_id for request_id, each in completed.items() if each.completed_nano != each.charged_nano]
+    return empty("COMPLETED = sum of charges", wrong, len(completed), "differs: request")
 
 
 def completed_have_one_attempt(fold: LogFold) -> Check:
@@ -100,13 +139,17 @@ def store_holds_topic(store: str, topic: str, log: TopicTotals, stored: TopicTot
     return Check(name, ok=True, expected=log.records, actual=stored.records)
 
 
-def log_checks(fold: LogFold, answers: Collection[str] | None) -> list[Check]:
+def log_checks(fold: LogFold, answers: Collection[str] | None, due: Due) -> list[Check]:
     """All checks that need nothing but the log (and the client's answers, when there are any)."""
+    received = len(fold.received())
     checks = [
-        Check("requests in the log", ok=True, expected=len(fold.received), actual=len(fold.received)),
-        received_requests_end(fold),
+        Check("requests in the log", ok=True, expected=received, actual=received),
+        completed_were_received(fold),
         completed_have_one_attempt(fold),
+        successes_are_completed(fold, due),
+        requests_have_ended(fold, due),
         attempts_are_charged(fold),
         commits_equal_costs(fold),
+        completed_amounts_equal_costs(fold),
     ]
-    return checks if answers is None else [answers_are_completed(fold, answers), *checks]
+    return checks if answers is None else [answers_are_completed(fold, answers), answers_are_distinct(answers), *checks]

@@ -35,12 +35,37 @@ class TopicTotals:
     undecodable: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
+class RequestFacts:
+    """What the log says of one request."""
+
+    #: When its earliest event happened, microseconds.
+    began_at: int
+    received: bool = False
+    #: Whether a hold was placed for it.
+    held: bool = False
+    #: Whether more was done for it than to hold: an attempt, a cost, a hold charged.
+    worked_on: bool = False
+    ended: bool = False
+    #: What COMPLETED says it cost; None unless it was answered.
+    completed_nano: int | None = None
+    #: Charge lines of its attempts; what the reaper estimates for a lost gateway is none of them.
+    charged_nano: int = 0
+
+    @property
+    def must_end(self) -> bool:
+        """Whether somebody has to end it. A gateway killed before it recorded a hold leaves a RECEIVED to nobody."""
+        return self.worked_on or (self.received and self.held)
+
+
+@dataclass(slots=True)
 class AttemptFacts:
     """What the log says of one attempt."""
 
     request_id: str
     succeeded: bool = False
+    #: When it succeeded, microseconds.
+    succeeded_at: int = 0
     committed_nano: int | None = None
     charged_nano: int = 0
     charges: int = 0
@@ -51,8 +76,7 @@ class LogFold:
     """The whole log, folded; memory grows with the number of distinct events."""
 
     totals: dict[str, TopicTotals] = field(default_factory=dict)
-    received: set[str] = field(default_factory=set)
-    ended: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, RequestFacts] = field(default_factory=dict)
     attempts: dict[str, AttemptFacts] = field(default_factory=dict)
     _seen: dict[str, set[bytes]] = field(default_factory=dict)
 
@@ -78,25 +102,70 @@ class LogFold:
 
     def _learn(self, topic: str, fields: Mapping[str, Any]) -> None:
         if topic == topics.REQUESTS.name:
-            if fields["kind"] == "RECEIVED":
-                self.received.add(fields["request_id"])
-            else:
-                self.ended[fields["request_id"]] = fields["kind"]
+            self._learn_request(fields, self._request(fields))
         elif topic == topics.ATTEMPTS.name:
-            self._attempt(fields["attempt_id"], fields).succeeded = fields["outcome"] == "SUCCEEDED"
+            self._learn_attempt(fields, self._request(fields))
         elif topic == topics.COSTS.name:
-            attempt = self._attempt(fields["attempt_id"], fields)
-            attempt.charged_nano += fields["amount_nano"]
-            attempt.charges += 1
-        elif topic == topics.BUDGETS.name and fields["kind"] in {"COMMITTED", "EXPIRED"}:
-            attempt = self._attempt(fields["hold_id"], fields)
-            # A late COMMITTED replaces what the expiry charged; the correction takes the estimate back.
-            if fields["kind"] == "COMMITTED" or attempt.committed_nano is None:
-                attempt.committed_nano = fields["amount_nano"]
+            self._learn_cost(fields, self._request(fields))
+        elif topic == topics.BUDGETS.name:
+            self._learn_budget(fields, self._request(fields))
+
+    def _request(self, fields: Mapping[str, Any]) -> RequestFacts:
+        at, request_id = fields["occurred_at"], fields["request_id"]
+        if request_id is None:  # a hold of no request: there is nothing to end
+            return RequestFacts(at)
+        request = self.requests.get(request_id)
+        if request is None:
+            request = self.requests[request_id] = RequestFacts(at)
+        elif at < request.began_at:
+            request.began_at = at
+        return request
+
+    def _learn_request(self, fields: Mapping[str, Any], request: RequestFacts) -> None:
+        if fields["kind"] == "RECEIVED":
+            request.received = True
+            return
+        request.ended = True
+        # The reaper's FAILED may stand beside it, before or after: the answer was given all the same.
+        if fields["kind"] == "COMPLETED":
+            request.completed_nano = int(fields.get("amount_nano") or 0)
+
+    def _learn_attempt(self, fields: Mapping[str, Any], request: RequestFacts) -> None:
+        request.worked_on = True
+        attempt = self._attempt(fields["attempt_id"], fields)
+        # The reaper's ABANDONED may stand beside it, as its FAILED beside COMPLETED.
+        if fields["outcome"] == "SUCCEEDED":
+            attempt.succeeded, attempt.succeeded_at = True, fields["occurred_at"]
+
+    def _learn_cost(self, fields: Mapping[str, Any], request: RequestFacts) -> None:
+        request.worked_on = True
+        attempt = self._attempt(fields["attempt_id"], fields)
+        attempt.charged_nano += fields["amount_nano"]
+        attempt.charges += 1
+        if fields["kind"] == "CHARGE" and fields["meter"] != "UNSETTLED_HOLD":
+            request.charged_nano += fields["amount_nano"]
+
+    def _learn_budget(self, fields: Mapping[str, Any], request: RequestFacts) -> None:
+        kind = fields["kind"]
+        request.held = request.held or kind == "PLACED"
+        if kind not in {"COMMITTED", "EXPIRED"}:
+            return
+        request.worked_on = True
+        attempt = self._attempt(fields["hold_id"], fields)
+        # A late COMMITTED replaces what the expiry charged; the correction takes the estimate back.
+        if kind == "COMMITTED" or attempt.committed_nano is None:
+            attempt.committed_nano = fields["amount_nano"]
 
     def _attempt(self, attempt_id: str, fields: Mapping[str, Any]) -> AttemptFacts:
-        return self.attempts.setdefault(attempt_id, AttemptFacts(request_id=fields["request_id"]))
+        attempt = self.attempts.get(attempt_id)
+        if attempt is None:
+            attempt = self.attempts[attempt_id] = AttemptFacts(fields["request_id"])
+        return attempt
+
+    def received(self) -> set[str]:
+        """Ids of the requests that were to be tried."""
+        return {request_id for request_id, request in self.requests.items() if request.received}
 
     def completed(self) -> set[str]:
         """Ids of the requests that were answered."""
-        return {request_id for request_id, kind in self.ended.items() if kind == "COMPLETED"}
+        return {request_id for request_id, request in self.requests.items() if request.completed_nano is not None}
