@@ -237,7 +237,7 @@ class Exchange:
         if caller is None:
             caller = self._caller = Caller(send, receive)
         steps = Steps(self._parts, attempt, self._traceparent) if attempt.output.grows else None
-        relay = Relay(reply, caller, headers, self._ask.prompt_bytes, steps)
+        relay = Relay(reply, caller, headers, self._ask.prompt_bytes, self._ask.choices, steps)
         try:
             ended = await self._relayed(relay, steps)
             if caller.first_at:

@@ -107,11 +107,15 @@ class Relay:
         caller: Caller,
         headers: list[Header],
         prompt_bytes: int,
+        choices: int = 1,
         steps: Steps | None = None,
     ) -> None:
-        """`headers` are ours, for when this attempt begins the answer; `steps` where the hold grows with the stream."""
+        """`headers` are ours, for when this attempt begins the answer; `steps` where the hold grows with the stream.
+
+        `choices` is how many were asked for.
+        """
         self._answer, self._caller, self._headers = answer, caller, headers
-        self._prompt_bytes, self._steps = prompt_bytes, steps
+        self._prompt_bytes, self._choices, self._steps = prompt_bytes, choices, steps
         self._splitter = EventSplitter()
         self._held: list[bytes] = []
         self._usage_event: bytes | None = None
@@ -119,7 +123,8 @@ class Relay:
         self._written = 0
         self._response_id: str | None = None
         self._finish_reason: str | None = None
-        self._finished = 0
+        #: Of several choices, the indexes of those that finished.
+        self._finished: set[int] = set()
         self._done = False
         #: The last chunk of content, kept of a stream in steps.
         self._last: bytes | None = None
@@ -164,8 +169,13 @@ class Relay:
 
     def _hang_up(self) -> None:
         """Nobody listens: stop the provider, unless its answer is whole but for the usage."""
-        if not self._held:
+        if not self._is_finished:
             self._answer.abort()
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether every choice that was asked for has said its last: nothing but usage and [DONE] may be missing."""
+        return len(self._finished) >= self._choices if self._choices > 1 else bool(self._held)
 
     async def _forward_all(self) -> None:
         answer, splitter = self._answer, self._splitter
@@ -189,7 +199,7 @@ class Relay:
     async def _forward_in_steps(self, steps: Steps, events: list[bytes]) -> None:
         """Forward what the hold covers, and wait for more of it; raises StoppedError. Nothing is read meanwhile."""
         passing = [(event, self._written) for event in events if self._passes(event)]
-        is_whole = self._done or self._finished >= steps.choices
+        is_whole = self._done or self._is_finished
         out: list[bytes] = []
         for event, written in passing:
             # A step is to cover all that was read: it has been written.
@@ -221,6 +231,8 @@ class Relay:
         reading = read_chunk(data)
         if reading.error is not None:
             raise StreamFaultError(reading.error)
+        if reading.finished and self._choices > 1:
+            self._finished.update(finished_choices(data))
         return self._note(reading, event)
 
     def _note(self, reading: Reading, event: bytes) -> bool:
@@ -231,7 +243,6 @@ class Relay:
             self._usage = reading.usage
         if reading.finished:
             self._finish_reason = self._finish_reason or reading.finish_reason
-            self._finished += reading.finished
             self._held.append(event)
             return False
         if reading.bare and reading.usage is not None:
@@ -240,9 +251,9 @@ class Relay:
         return True
 
     def _whole(self) -> Ended:
-        if self._caller.gone and not self._held:
+        if self._caller.gone and not self._is_finished:
             return client_gone(self._prompt_bytes, self._usage, self._written)
-        if not self._held and not self._done:
+        if not self._is_finished and not self._done:
             return failed_call(UpstreamTruncatedError(), self._prompt_bytes, self._usage, self._written)
         usage = self._usage
         source = UsageSource.PROVIDER
@@ -252,7 +263,7 @@ class Relay:
 
     def _broken(self, fault: UpstreamError) -> Ended:
         """A fault ended the stream: by then the answer may have been whole, or the caller gone."""
-        if self._held or self._caller.gone:
+        if self._is_finished or self._caller.gone:
             return self._whole()
         return failed_call(fault, self._prompt_bytes, self._usage, self._written)
 
@@ -267,8 +278,7 @@ class Relay:
     def _stop_chunk(self, stop: Stop) -> bytes:
         """A chunk like those before it that ends every choice that has not ended."""
         chunk = self._like_the_last()
-        ended = {index for event in self._held for index in finished_choices(data_of(event) or b"")}
-        indexes = [index for index in range(self._steps.choices if self._steps else 1) if index not in ended]
+        indexes = [index for index in range(self._choices) if index not in self._finished]
         chunk["choices"] = [{"index": index, "delta": {}, "finish_reason": CUT} for index in indexes]
         chunk["quaestor"] = {"stopped": stop.reason, **(stop.details or {})}
         return event_of(msgspec.json.encode(chunk))

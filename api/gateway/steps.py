@@ -57,11 +57,6 @@ class Steps:
         self._covered_bytes: int | None = 0
         self._cover(attempt.output)
 
-    @property
-    def choices(self) -> int:
-        """Choices of the answer."""
-        return self._attempt.output.choices
-
     def covers(self, text_bytes: int, read_bytes: int) -> bool:
         """Whether so much text is held for. With little left it asks, once, for a step that covers what was read."""
         if self._covered_bytes is None:

@@ -170,6 +170,39 @@ async def test_a_break_after_the_finish_is_no_failure(tmp_path: Path) -> None:
     assert response.body.endswith(DONE)
 
 
+@pytest.mark.parametrize("pieces", [(), (UpstreamTruncatedError(),), (UpstreamTimeoutError(),)])
+async def test_a_break_before_every_choice_finished_is_a_failure(
+    tmp_path: Path, pieces: tuple[bytes | Exception, ...]
+) -> None:
+    """One of two choices is whole: what was produced of both is charged, and the caller gets an error, no [DONE]."""
+    said = chunk("abcd", index=0), chunk(finish="stop", index=0), chunk("efgh", index=1)
+    world, response = await stream(tmp_path, *said, *pieces, n=2)
+
+    attempt = world.one(ProviderAttempt)
+    assert attempt.outcome in {AttemptOutcome.TRUNCATED, AttemptOutcome.TIMEOUT}
+    assert (2, UsageSource.ESTIMATE) == (attempt.output_tokens, attempt.usage_source)
+    assert "requests FAILED" in world.kinds()
+    last = response.body.removeprefix(said[0] + said[2])
+    assert "error" in json.loads(last.removeprefix(b"data: "))
+
+
+async def test_a_break_after_every_choice_finished_is_no_failure(tmp_path: Path) -> None:
+    """Also when they end in one chunk; a choice that says twice that it ended is still one."""
+    both = b'data: {"choices":[{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"stop"}]}\n\n'
+    for ends, kind in (((both,), "COMPLETED"), ((chunk(finish="stop"), chunk(finish="stop")), "FAILED")):
+        (tmp_path / kind).mkdir()
+        world, _ = await stream(tmp_path / kind, chunk("a"), *ends, UpstreamTruncatedError(), n=2)
+        assert f"requests {kind}" in world.kinds()
+
+
+async def test_a_provider_that_gives_fewer_choices_and_says_done_is_believed(tmp_path: Path) -> None:
+    """Not every model knows `n`."""
+    world, response = await stream(tmp_path, chunk("a"), chunk(finish="stop"), usage_chunk(), DONE, n=2)
+
+    assert AttemptOutcome.SUCCEEDED == world.one(ProviderAttempt).outcome
+    assert response.body.endswith(DONE)
+
+
 async def test_usage_told_before_the_break_is_charged(tmp_path: Path) -> None:
     """Providers that report along the way need no estimate."""
     usage = {"prompt_tokens": 50, "completion_tokens": 3}
@@ -203,12 +236,12 @@ async def test_an_answer_that_is_no_stream_is_refused(tmp_path: Path) -> None:
     assert 502 == response.status
 
 
-async def hang_up_after(tmp_path: Path, answer: SlowAnswer, pieces: int) -> tuple[World, Response]:
+async def hang_up_after(tmp_path: Path, answer: SlowAnswer, pieces: int, **fields: object) -> tuple[World, Response]:
     """Let so many pieces through, then hang up, then wait for the request to end."""
     gone, seen = asyncio.Event(), asyncio.Semaphore(0)
     async with World(tmp_path, lambda _: answer) as world:
         running = asyncio.create_task(
-            world.call(body=chat(stream=True), hang_up=gone, on_piece=lambda _: seen.release())
+            world.call(body=chat(stream=True, **fields), hang_up=gone, on_piece=lambda _: seen.release())
         )
         for _ in range(pieces):
             answer.go.release()
@@ -229,6 +262,17 @@ async def test_a_caller_that_hangs_up_is_charged_for_what_was_produced(tmp_path:
         attempt.output_tokens,
         attempt.usage_source,
     )
+
+
+async def test_a_caller_that_hangs_up_between_the_ends_of_two_choices_stops_the_provider(tmp_path: Path) -> None:
+    """The choice that still speaks costs money, and nobody listens."""
+    first = chunk("abcd", index=0) + chunk(finish="stop", index=0)
+    answer = SlowAnswer(first, chunk("efgh", index=1), chunk("never", index=1), chunk(finish="stop", index=1), DONE)
+    world, _ = await hang_up_after(tmp_path, answer, 2, n=2)
+
+    attempt = world.one(ProviderAttempt)
+    assert answer.aborted
+    assert (AttemptOutcome.CLIENT_DISCONNECTED, 2) == (attempt.outcome, attempt.output_tokens)
 
 
 async def test_a_caller_that_hangs_up_is_recorded(tmp_path: Path) -> None:
