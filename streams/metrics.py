@@ -34,6 +34,7 @@ GaugeName = Literal[
     "quaestor_oldest_unapplied_seconds",  # age of the oldest event that a sink has not applied
     "quaestor_requests_in_flight",  # requests in the gateway now
     "quaestor_spool_bytes",  # bytes waiting in the spool
+    "quaestor_spool_unwritable",  # gateway workers whose spool folder can't be written
     "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
     "quaestor_partitions_paused",  # partitions that stand still because too much of them was poison
     "quaestor_partitions_owned",  # partitions this process works on
@@ -95,6 +96,7 @@ GAUGES: dict[GaugeName, Metric] = {
     ),
     "quaestor_requests_in_flight": Metric("Requests in the gateway now."),
     "quaestor_spool_bytes": Metric("Bytes waiting in the spool."),
+    "quaestor_spool_unwritable": Metric("Gateway workers whose spool folder can't be written; new requests get 503."),
     "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
     "quaestor_partitions_paused": Metric("Partitions that stand still because too much of them was poison."),
     "quaestor_partitions_owned": Metric("Partitions this process works on."),

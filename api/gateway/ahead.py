@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.gateway.spool import SUFFIX, Group, SpoolFullError, encode_group
+from api.gateway.spool import SUFFIX, Group, SpoolUnwritableError, encode_group, make_folder, write_whole
 
 FILE_BYTES_MAX = 1024 * 1024
 
@@ -57,17 +57,14 @@ class Ahead:
             self._remove(file)
 
     def write(self, group: Group) -> AheadFile:
-        """Keep a group; hand the file to `done` when the group is recorded, else to `leave`. Raises SpoolFullError."""
+        """Keep a group; hand the file to `done` when it is recorded, else to `leave`. Raises SpoolUnwritableError."""
         frame = encode_group(group)
         try:
             file = self._opened()
-            written = os.write(file.descriptor, frame)
-            if written < len(frame):
-                os.ftruncate(file.descriptor, file.size_bytes)
-                raise SpoolFullError("the spool's disk is full")
+            write_whole(file.descriptor, frame, file.size_bytes)
         except OSError as error:
-            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
-        file.size_bytes += written
+            raise SpoolUnwritableError(error) from error
+        file.size_bytes += len(frame)
         file.open_groups += 1
         return file
 
@@ -103,7 +100,7 @@ class Ahead:
 
     def _opened(self) -> AheadFile:
         if self._current is None or self._current.size_bytes >= self._bytes_max:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self._directory)
             self._serial += 1
             path = self._directory / f"{self._owner}-ahead-{self._serial:06d}{SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)

@@ -218,7 +218,8 @@ class Gateway:
             ready = all(part["ok"] for part in parts.values())
             await _tell_json(send, 200 if ready else 503, {"ready": ready, "parts": parts})
         else:
-            self._parts.meters.gauges(self._parts.journal.spooled_bytes)
+            journal = self._parts.journal
+            self._parts.meters.gauges(journal.spooled_bytes, spool_unwritable=journal.unwritable is not None)
             body = self._readiness.merged(generate_latest(self._parts.meters.metrics.registry))
             await answer(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
 

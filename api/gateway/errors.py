@@ -100,6 +100,11 @@ NOT_RECORDED = Problem(500, "not_recorded", "The answer could not be recorded, s
 SHUTTING_DOWN = retry_later("shutting_down", "The gateway is shutting down.")
 
 
+def spool_unwritable(reason: str) -> Problem:
+    """503: what runs could not be kept if Kafka went away."""
+    return retry_later("spool_unwritable", f"The gateway can't write its spool ({reason}).")
+
+
 def admission_closed(reason: str) -> Problem:
     """503: holds can't be placed now."""
     return retry_later(reason, f"Budgets can't be checked now ({reason}).")

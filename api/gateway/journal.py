@@ -1,6 +1,7 @@
 """The journal: what must be recorded before something else may happen, in Kafka or, for what is running, in the spool.
 
-New requests need Kafka and an empty spool (protocols.md, "Answer and record"): `closed` says why they can't begin.
+New requests need Kafka, an empty spool and a folder that a spool can be written to (protocols.md, "Answer and record"):
+`closed` says why they can't begin. What runs when the folder fails is recorded in Kafka alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Protocol
 
 import structlog
 
-from api.gateway.ahead import Ahead
-from api.gateway.errors import DRAINING, LOG_AWAY, STARTING, Problem
-from api.gateway.spool import Claim, Spool, claims, keep_refused, read_groups
+from api.gateway.ahead import Ahead, AheadFile
+from api.gateway.errors import DRAINING, LOG_AWAY, STARTING, Problem, spool_unwritable
+from api.gateway.spool import Claim, Spool, SpoolUnwritableError, claims, keep_refused, read_groups, try_folder
 from schemas.errors import CodecError, LogUnavailableError, RecordRefusedError
 from schemas.events import Event
 
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 0.25
 #: How often files of dead processes are looked for.
 CLAIM_SECONDS = 5.0
+#: How often a folder that could not be written is tried again.
+TRIAL_SECONDS = 1.0
 DRAIN_EVENTS_MAX = 500
 
 
@@ -67,6 +70,10 @@ class Journal:
         self._health, self._owner = health, owner
         self._failed_at = 0.0
         self._claims_drained = False
+        #: Why the folder can't be written, in the system's words; None while it can.
+        self.unwritable: str | None = None
+        #: time.monotonic() of the folder's last trial; 0 before the first.
+        self._tried_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -100,6 +107,8 @@ class Journal:
             return STARTING
         if self.away:
             return LOG_AWAY
+        if self.unwritable is not None:
+            return spool_unwritable(self.unwritable)
         if not self._claims_drained or self._spool.size_bytes or self._ahead.has_left:
             return DRAINING
         return None
@@ -115,22 +124,47 @@ class Journal:
     async def conclude(self, events: Sequence[Event], traceparent: bytes | None) -> None:
         """Record how something ended: in Kafka, else in the spool. Raises SpoolFullError, and what no retry cures."""
         if not self.away and not self._spool.size_bytes and self._schemas_known():
-            file = self._ahead.write(events)
+            file = self._write_ahead(events)
             try:
                 await self._record_or_spool(events, traceparent)
             except BaseException:  # refused, cancelled, or no room: the log may have half of it, the file has it whole
-                self._ahead.leave(file)
+                if file is not None:
+                    self._ahead.leave(file)
                 raise
-            self._ahead.done(file)
+            if file is not None:
+                self._ahead.done(file)
             return
-        await self._spool.append(events)
+        await self._append(events)
+
+    def _write_ahead(self, events: Sequence[Event]) -> AheadFile | None:
+        """The file that has the group; None where there can be none: a kill in the next moments may halve the group.
+
+        Without Kafka too, the provider's call would be charged by the reaper's estimate.
+        """
+        try:
+            return self._ahead.write(events)
+        except SpoolUnwritableError as fault:
+            self._note_unwritable(fault)
+            return None
+
+    async def _append(self, events: Sequence[Event]) -> None:
+        try:
+            await self._spool.append(events)
+        except SpoolUnwritableError as fault:
+            self._note_unwritable(fault)
+            raise
+
+    def _note_unwritable(self, fault: SpoolUnwritableError) -> None:
+        if self.unwritable is None:
+            log.error("spool_unwritable", directory=str(self._directory), error=fault.reason)
+        self.unwritable = fault.reason
 
     async def _record_or_spool(self, events: Sequence[Event], traceparent: bytes | None) -> None:
         try:
             await self._recorder.record(events, traceparent)
         except LogUnavailableError:
             self._failed_at = time.monotonic()
-            await self._spool.append(events)
+            await self._append(events)
 
     def conclude_now(self, events: Sequence[Event]) -> None:
         """`conclude` for a process that is being stopped: blocks for one fsync. Raises SpoolFullError."""
@@ -140,6 +174,7 @@ class Journal:
         claimed_at = 0.0
         while True:
             try:
+                await self._try_folder()
                 if not self.away and self._schemas_known():
                     if time.monotonic() - claimed_at >= CLAIM_SECONDS:
                         await self._drain_claims()
@@ -152,6 +187,21 @@ class Journal:
             except OSError as error:
                 log.error("spool_unreadable", error=error.strerror)  # noqa: TRY400 - the trace says no more
             await asyncio.sleep(DRAIN_SECONDS)
+
+    async def _try_folder(self) -> None:
+        """At the start, and while the folder can't be written: whether it can."""
+        now = time.monotonic()
+        if (self._tried_at and self.unwritable is None) or now - self._tried_at < TRIAL_SECONDS:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, try_folder, self._directory, self._owner)
+        except SpoolUnwritableError as fault:
+            self._note_unwritable(fault)
+        else:
+            if self.unwritable is not None:
+                log.info("spool_writable", directory=str(self._directory))
+            self.unwritable = None
+        self._tried_at = now
 
     async def _drain_claims(self) -> None:
         found = await asyncio.get_running_loop().run_in_executor(None, claims, self._directory)

@@ -19,6 +19,7 @@ class Meters:
         )
         self._in_flight = metrics.gauge("quaestor_requests_in_flight")
         self._spool_bytes = metrics.gauge("quaestor_spool_bytes")
+        self._spool_unwritable = metrics.gauge("quaestor_spool_unwritable")
         #: Requests running now.
         self.in_flight = 0
 
@@ -40,7 +41,8 @@ class Meters:
         """A stream asked for more, or was stopped."""
         self._tally.count("quaestor_extensions_total", outcome)
 
-    def gauges(self, spool_bytes: int) -> None:
+    def gauges(self, spool_bytes: int, *, spool_unwritable: bool) -> None:
         """What is so now; called before the metrics are read."""
         self._in_flight.set(self.in_flight)
         self._spool_bytes.set(spool_bytes)
+        self._spool_unwritable.set(spool_unwritable)

@@ -49,8 +49,10 @@ class Readiness:
             "schemas": _part(self._schemas_known(), "the schema registry did not answer"),
             "control": _part(control.caught_up, "the control topic is not read yet", lag_events=control.lag_events),
             "spool": _part(
-                closed is None or closed.code != "spool_draining",
-                "events are waiting to be written",
+                journal.unwritable is None and (closed is None or closed.code != "spool_draining"),
+                f"the folder can't be written: {journal.unwritable}"
+                if journal.unwritable is not None
+                else "events are waiting to be written",
                 bytes=journal.spooled_bytes,
             ),
             "admission": _part(not reasons, ", ".join(reasons)),

@@ -10,6 +10,7 @@ the reading; damage before the tail keeps the file aside under another name, nev
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import struct
@@ -34,11 +35,23 @@ SUFFIX = ".spool"
 DAMAGED = ".damaged"
 REFUSED = ".refused"
 FRAME_BYTES_MAX = 16 * 1024 * 1024
+#: What there must be room for, so that a folder counts as writable: some dozens of groups.
+TRIAL_BYTES = 256 * 1024
+TRIAL = ".trial"
 Group = Sequence[Event]
 
 
 class SpoolFullError(QuaestorError):
-    """The spool is full, or its disk is; the event could not be kept."""
+    """The spool holds all it may; the event could not be kept."""
+
+
+class SpoolUnwritableError(SpoolFullError):
+    """The spool's folder can't be written; carries why, in the system's words."""
+
+    def __init__(self, error: OSError) -> None:
+        """For this fault."""
+        self.reason = error.strerror or type(error).__name__
+        super().__init__(f"the spool can't be written: {self.reason}")
 
 
 def encode_group(group: Group) -> bytes:
@@ -79,7 +92,7 @@ class Spool:
         return waiting + sum([file.size_bytes for file in self._rotated]) if self._rotated else waiting
 
     async def append(self, group: Group) -> None:
-        """Keep a group; returns when it is on disk. Raises SpoolFullError.
+        """Keep a group; returns when it is on disk. Raises SpoolFullError, SpoolUnwritableError.
 
         Groups that come while the disk is busy share the next sync.
         """
@@ -94,7 +107,7 @@ class Spool:
         try:
             os.fsync(self._opened().descriptor)
         except OSError as error:
-            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+            raise SpoolUnwritableError(error) from error
 
     async def rotate(self) -> list[Path]:
         """The files to be drained now, oldest first; what is appended from here on goes to another file."""
@@ -126,7 +139,7 @@ class Spool:
         try:
             await asyncio.get_running_loop().run_in_executor(None, os.fsync, descriptor)
         except OSError as error:
-            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
+            raise SpoolUnwritableError(error) from error
 
     def _write(self, group: Group) -> None:
         frame = encode_group(group)
@@ -134,17 +147,14 @@ class Spool:
             raise SpoolFullError(f"the spool holds its {self._bytes_max} bytes")
         try:
             file = self._opened()
-            written = os.write(file.descriptor, frame)
-            if written < len(frame):
-                os.ftruncate(file.descriptor, file.size_bytes)
-                raise SpoolFullError("the spool's disk is full")
+            write_whole(file.descriptor, frame, file.size_bytes)
         except OSError as error:
-            raise SpoolFullError(f"the spool can't be written: {error.strerror}") from error
-        file.size_bytes += written
+            raise SpoolUnwritableError(error) from error
+        file.size_bytes += len(frame)
 
     def _opened(self) -> _File:
         if self._current is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self._directory)
             self._serial += 1
             path = self._directory / f"{self._owner}-{self._serial:06d}{SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -152,6 +162,39 @@ class Spool:
             _sync_directory(self._directory)
             self._current = _File(path, descriptor)
         return self._current
+
+
+def make_folder(directory: Path) -> None:
+    """Make sure that it is there; raises OSError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # "File exists" would tell a person the opposite
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+
+
+def write_whole(descriptor: int, frame: bytes, size_bytes: int) -> None:
+    """Append a frame to a file of this size, or leave the file as it is. Raises OSError."""
+    if os.write(descriptor, frame) < len(frame):
+        os.ftruncate(descriptor, size_bytes)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def try_folder(directory: Path, owner: str) -> None:
+    """Whether groups can be kept there: write as much as some may need, and take it away. Raises SpoolUnwritableError.
+
+    Blocks until the disk has it.
+    """
+    path = directory / f"{owner}{TRIAL}"
+    try:
+        make_folder(directory)
+        try:
+            with path.open("wb", buffering=0) as file:
+                write_whole(file.fileno(), bytes(TRIAL_BYTES), 0)
+                os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpoolUnwritableError(error) from error
 
 
 def _sync_directory(directory: Path) -> None:

@@ -179,7 +179,8 @@ class Worker:
             "requests_in_flight": parts.meters.in_flight,
         }
         self._monitor.set(**status)
-        parts.meters.gauges(parts.journal.spooled_bytes)
+        journal = parts.journal
+        parts.meters.gauges(journal.spooled_bytes, spool_unwritable=journal.unwritable is not None)
         if self._shared:
             self.readiness.write(generate_latest(parts.meters.metrics.registry), status)
 
