@@ -224,6 +224,10 @@ class Gateway:
             await answer(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], body)
 
     async def _tell_models(self, scope: Scope, send: Send) -> None:
+        """What the key may ask for; also while nothing can be recorded, but not before keys are known."""
+        if self._parts.journal.closed() is errors.STARTING:
+            await refuse(send, errors.STARTING)
+            return
         state = self._parts.control.state
         key = authenticate(headers_of(scope), state)
         if key is None or isinstance(key, Problem):

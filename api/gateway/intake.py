@@ -66,6 +66,7 @@ class EmbeddingsBody(msgspec.Struct):
     model: ModelName
     input: msgspec.Raw
     user: UserId | None = None
+    metadata: dict[str, str] | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -193,10 +194,17 @@ def _wrong_type(message: str) -> Problem:
     return invalid(f"Invalid value: {said}" + (f" ({where})." if where else "."), where)
 
 
+def _tags_of(metadata: dict[str, str] | None, labels: Labels) -> dict[str, str] | Problem:
+    """Metadata of the body beside the header's tags, which win."""
+    if not metadata:
+        return labels.tags
+    return _bounded(metadata, "metadata") or {**metadata, **labels.tags}
+
+
 def _chat_ask(chat: ChatBody, fields: dict[str, msgspec.Raw], labels: Labels) -> Ask | Problem:
-    metadata = chat.metadata
-    if metadata and (problem := _bounded(metadata, "metadata")):
-        return problem
+    tags = _tags_of(chat.metadata, labels)
+    if isinstance(tags, Problem):
+        return tags
     asked = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
     return Ask(
         Operation.CHAT_COMPLETIONS,
@@ -209,7 +217,7 @@ def _chat_ask(chat: ChatBody, fields: dict[str, msgspec.Raw], labels: Labels) ->
         open_ended=asked is None and chat.stream is True and UNSEEN_OUTPUT.isdisjoint(fields),
         prompt_bytes=len(bytes(fields["messages"])),
         user=chat.user or None,
-        tags={**metadata, **labels.tags} if metadata else labels.tags,
+        tags=tags,
     )
 
 
@@ -217,11 +225,14 @@ def _embeddings_ask(embeddings: EmbeddingsBody, fields: dict[str, msgspec.Raw], 
     given = bytes(embeddings.input)
     if given[:1] not in {b'"', b"["} or given in {b'""', b"[]"}:
         return invalid("'input' must be a text, or a list of texts or tokens.", "input")
+    tags = _tags_of(embeddings.metadata, labels)
+    if isinstance(tags, Problem):
+        return tags
     return Ask(
         Operation.EMBEDDINGS,
         embeddings.model,
         fields,
         prompt_bytes=len(given),
         user=embeddings.user or None,
-        tags=labels.tags,
+        tags=tags,
     )

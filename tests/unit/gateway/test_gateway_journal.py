@@ -90,6 +90,26 @@ async def test_without_kafka_readyz_says_so(tmp_path: Path) -> None:
     assert (503, False, 200) == (response.status, response.json["parts"]["kafka"]["ok"], alive.status)
 
 
+async def test_before_the_control_topic_is_read_every_path_of_a_key_is_503(tmp_path: Path) -> None:
+    """A valid key is not known yet: 401 would make the SDKs give up."""
+    async with World(tmp_path) as world:
+        world.health.caught_up = False
+        answers = [await world.call(), await world.call("/v1/models", method="GET")]
+
+    told = [(each.status, each.error["code"], each.headers["retry-after"]) for each in answers]
+    assert [(503, "starting", "1")] * 2 == told
+
+
+async def test_models_are_told_without_kafka(tmp_path: Path) -> None:
+    """Nothing is recorded of it."""
+    async with World(tmp_path) as world:
+        world.take_log_away()
+        response = await world.call("/v1/models", method="GET")
+        world.bring_log_back()
+
+    assert 200 == response.status
+
+
 def losing_log(world_of: list[World]) -> object:
     """A provider during whose call Kafka goes away."""
 

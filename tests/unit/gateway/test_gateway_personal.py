@@ -59,6 +59,22 @@ async def test_allowed_tags_stand_in_the_clear(tmp_path: Path) -> None:
     assert {"feature": "search", "team": "blue", "purpose": "test"} == event.tags
 
 
+async def test_metadata_of_embeddings_is_treated_alike(tmp_path: Path) -> None:
+    """In the clear by the list, sealed off it, and the header wins."""
+    body = {
+        "model": "default",
+        "input": "x",
+        "user": CANARY,
+        "metadata": {"team": "red", "feature": "a", "who": CANARY},
+    }
+    async with World(tmp_path) as world:
+        await world.call("/v1/embeddings", body, headers={"x-quaestor-tags": "team=blue"})
+        event = world.one(RequestEvent, kind=RequestKind.RECEIVED)
+        sealed = await opened(world, event, CANARY)
+
+    assert ({"team": "blue", "feature": "a"}, {"who": CANARY}) == (event.tags, sealed["tags"])
+
+
 async def test_other_tags_are_sealed_under_the_subjects_key(tmp_path: Path) -> None:
     """A key off the list, and a value on it that is no plain name."""
     async with World(tmp_path) as world:

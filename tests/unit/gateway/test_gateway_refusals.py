@@ -85,6 +85,15 @@ async def test_embeddings_need_an_input(tmp_path: Path, given: dict[str, object]
     assert (400, "input") == (response.status, response.error["param"])
 
 
+@pytest.mark.parametrize("metadata", [{"a": 1}, {str(at): "x" for at in range(17)}, {"k" * 65: "x"}, {"k": "x" * 513}])
+async def test_metadata_of_embeddings_is_bounded(tmp_path: Path, metadata: dict[str, object]) -> None:
+    """As that of chats."""
+    async with World(tmp_path) as world:
+        response = await world.call(EMBEDDINGS, {"model": "default", "input": "x", "metadata": metadata})
+
+    assert (400, "metadata") == (response.status, response.error["param"])
+
+
 @pytest.mark.parametrize("size", [1_001, 5_000])
 async def test_a_body_over_the_limit_is_413(tmp_path: Path, size: int) -> None:
     """Whether its length is announced or not."""
