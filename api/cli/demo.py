@@ -21,6 +21,7 @@ from api.cli.load import DEFAULT_MODELS, report, run_load, wait_for_key
 from api.cli.terminal import DataOption, note, table, terminal
 from api.cli.verify import read_answers, run_verification, show_checks
 from api.cli.why import read_story, show_story
+from api.load.answers import AnswersFile
 from api.load.calls import mixed_calls
 from api.load.generator import Target
 from api.settings import Settings, load_settings
@@ -59,8 +60,7 @@ def demo(
     finally:
         if leave:
             stack.down(data=data)
-    if not leave:
-        show_next_steps()
+    show_next_steps(stopped=leave)
     raise typer.Exit(0 if good else 1)
 
 
@@ -72,7 +72,7 @@ def tell(settings: Settings, requests: int) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.jsonl"
         note(f"{requests:,} requests of teams {', '.join(team for team, _ in TEAMS)}: chats, streams, embeddings")
-        with answers.open("w", encoding="utf-8") as file:
+        with AnswersFile(answers) as file:
             summary = run_load(Target(settings.gateway_url, keys, CONCURRENCY), calls, file, quiet=False)
         report(summary, requests, as_json=False)
         known = read_answers(answers) or []
@@ -146,8 +146,8 @@ def bar(amount_nano: int, most_nano: int) -> str:
     return "█" * (BAR_CHARACTERS * amount_nano // most_nano)
 
 
-def show_next_steps() -> None:
-    """Where to look next."""
+def show_next_steps(*, stopped: bool) -> None:
+    """Where to look next, on a product that runs or on one that is to be started again first."""
     rows = [
         ("quaestor status", "processes, lag, freshness"),
         ("quaestor tail quaestor.costs --from beginning --limit 5", "events as they stand in Kafka"),
@@ -155,4 +155,6 @@ def show_next_steps() -> None:
         ("quaestor load --requests 1000", "more traffic"),
         ("quaestor down", "stop; nothing is lost"),
     ]
+    if stopped:
+        rows = [("quaestor up", "all of this again: nothing is lost"), *rows[:-1]]
     terminal().print(table("Where to look next", ("command", "what it shows"), rows))

@@ -8,16 +8,17 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from api.cli.terminal import DataOption, JsonOption, note, print_json, progress, table, terminal
+from api.load.answers import AnswersFile
 from api.load.calls import Call, mixed_calls, read_trace
 from api.load.generator import Generator, Summary, Target
 from api.settings import Settings, load_settings
-from schemas.errors import ConfigurationError, LogUnavailableError
+from schemas.errors import LogUnavailableError
 
 KEY_SECONDS_MAX = 10.0
 DEFAULT_MODELS = ("default", "fast", "smart")
@@ -51,7 +52,7 @@ def load(
     else:
         calls = read_trace(trace, speed, limit, model, stream_share)
     keys = [key or make_key(settings, "load", "load", "load")]
-    with _answers_file(answers) as file:
+    with contextlib.nullcontext() if answers is None else AnswersFile(answers) as file:
         summary = run_load(Target(url or settings.gateway_url, keys, concurrency), calls, file, quiet=as_json)
     report(summary, len(calls), as_json=as_json)
     raise typer.Exit(0 if summary.answered == len(calls) else 1)
@@ -83,7 +84,7 @@ def wait_for_key(gateway_url: str, key: str) -> None:
             time.sleep(0.05)
 
 
-def run_load(target: Target, calls: list[Call], answers: TextIO | None, *, quiet: bool) -> Summary:
+def run_load(target: Target, calls: list[Call], answers: AnswersFile | None, *, quiet: bool) -> Summary:
     """Make the calls with a progress bar on standard error."""
     with progress(quiet=quiet) as bar:
         task = bar.add_task("calls", total=len(calls), note="")
@@ -94,15 +95,6 @@ def run_load(target: Target, calls: list[Call], answers: TextIO | None, *, quiet
             bar.update(task, completed=summary.answered + failed, note=words)
 
         return asyncio.run(Generator(target, answers, show).run(calls))
-
-
-def _answers_file(path: Path | None) -> contextlib.AbstractContextManager[TextIO | None]:
-    if path is None:
-        return contextlib.nullcontext()
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the answers file {path}: {error.strerror}") from None
 
 
 def summary_json(summary: Summary, calls: int) -> dict[str, Any]:

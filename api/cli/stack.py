@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from api.cli.stack_view import StackView, endpoint_rows, next_steps, rebuild_table, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
+from api.gateway.spool import waiting_bytes
 from api.settings import Settings, load_settings
 from infra.embedded import daemon
 from infra.embedded.control import Listener
@@ -68,9 +70,9 @@ def down(data: DataOption = None) -> None:
 
 
 def status(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Show each process with its lag and freshness; exit code 0 only when everything runs."""
+    """Show each process with its lag, freshness and spool; exit code 0 only when everything runs."""
     folder = load_settings(data).data.absolute()
-    found = collect(folder)
+    found = _with_spool(collect(folder), waiting_bytes(folder / "spool"))
     if as_json:
         print_json(
             {
@@ -86,6 +88,13 @@ def status(data: DataOption = None, as_json: JsonOption = False) -> None:
         _show_status(found)
     if not found.all_running:
         raise typer.Exit(1)
+
+
+def _with_spool(found: Status, spool_bytes: int) -> Status:
+    """What waits for Kafka beside the gateway, whose it is: counted here, since it waits most when no gateway runs."""
+    of_gateway = {"spool_bytes": spool_bytes}
+    told = (each | of_gateway if each["name"] == "gateway" else each for each in map(dict, found.processes))
+    return replace(found, processes=tuple(told))
 
 
 def endpoints(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -169,7 +178,7 @@ def _show_running(plan: Plan) -> None:
 
 
 def _show_status(found: Status) -> None:
-    columns = ("process", "state", "pid", "restarts", "lag (events)", "freshness (s)")
+    columns = ("process", "state", "pid", "restarts", "lag (events)", "freshness (s)", "spool (bytes)")
     rows = (
         (
             process["name"],
@@ -178,12 +187,13 @@ def _show_status(found: Status) -> None:
             process["restarts"],
             "-" if process["lag_events"] is None else process["lag_events"],
             "-" if process["freshness_seconds"] is None else f"{process['freshness_seconds']:.2f}",
+            process.get("spool_bytes", "-"),
         )
         for process in found.processes
     )
     whole = found.all_running or found.phase != "running"
     title = f"Quaestor is {found.phase}" if whole else "Quaestor runs, but not all of it"
-    terminal().print(table(title, columns, rows, numbers=(2, 3, 4, 5)))
+    terminal().print(table(title, columns, rows, numbers=(2, 3, 4, 5, 6)))
     for process in found.processes:
         if process.get("rebuilds"):
             terminal().print(rebuild_table(process["rebuilds"]))

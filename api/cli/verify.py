@@ -13,7 +13,7 @@ from rich.text import Text
 
 from api.cli.terminal import DataOption, JsonOption, agreement, note, print_json, progress, table, terminal
 from api.settings import Settings, load_settings
-from api.verify.run import SCOPES, Scope, Verification
+from api.verify.run import SCOPES, Scope, Verification, nothing_was_compared
 from processors.parity.checks import Check
 from schemas.errors import ConfigurationError
 
@@ -74,6 +74,9 @@ def read_answers(path: Path | None) -> list[str] | None:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigurationError(f"cannot read the answers file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        words = f"{path} is not UTF-8 text: name the file that `quaestor load --answers` wrote"
+        raise ConfigurationError(words) from None
     return [_request_id(path, number, line) for number, line in enumerate(lines, 1)]
 
 
@@ -103,7 +106,7 @@ def show_checks(checks: list[Check]) -> None:
     terminal().print(table("Verification", ("", "check", "found", "first difference"), rows, numbers=(2,)))
     if checks and all(each.ok for each in checks):
         note(Text(f"{len(checks)} {'check' if len(checks) == 1 else 'checks'}, nothing differs", "green"))
-    if any(each.name == "requests in the log" and each.actual == 0 for each in checks):
+    if nothing_was_compared(checks):
         note("the log is empty: nothing was lost, because nothing was sent; try `quaestor load --requests 100`")
 
 

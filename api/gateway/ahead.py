@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.gateway.spool import SUFFIX, Group, SpoolUnwritableError, encode_group, make_folder, write_whole
+from api.gateway.spool import AHEAD, SUFFIX, Group, SpoolUnwritableError, encode_group, make_folder, write_whole
 
 FILE_BYTES_MAX = 1024 * 1024
 
@@ -102,7 +102,7 @@ class Ahead:
         if self._current is None or self._current.size_bytes >= self._bytes_max:
             make_folder(self._directory)
             self._serial += 1
-            path = self._directory / f"{self._owner}-ahead-{self._serial:06d}{SUFFIX}"
+            path = self._directory / f"{self._owner}{AHEAD}{self._serial:06d}{SUFFIX}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._current = AheadFile(path, descriptor)

@@ -25,6 +25,7 @@ import uvloop
 
 from api.gateway.options import GatewayOptions
 from api.gateway.readiness import STATUS_SUFFIX, fresh_files
+from api.gateway.spool import waiting_bytes
 from api.gateway.worker import listening_socket, serve
 from schemas.errors import ConfigurationError
 from streams.diagnostics import configure_diagnostics
@@ -172,7 +173,7 @@ class _Supervisor:
         self._monitor.set(
             state="running" if healthy else "degraded",
             lag_events=max((status["lag_events"] for status in statuses), default=None),
-            spool_bytes=sum(status["spool_bytes"] for status in statuses),
+            spool_bytes=waiting_bytes(self._options.spool_directory),
             requests_in_flight=sum(status["requests_in_flight"] for status in statuses),
             workers=[slot.process.pid for slot in self._slots if slot.process is not None],
         )

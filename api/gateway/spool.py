@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 FRAME = struct.Struct(">II")
 SUFFIX = ".spool"
+#: In the names of files that are written ahead of Kafka (ahead.py).
+AHEAD = "-ahead-"
 DAMAGED = ".damaged"
 REFUSED = ".refused"
 FRAME_BYTES_MAX = 16 * 1024 * 1024
@@ -254,10 +256,24 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def waiting_bytes(directory: Path) -> int:
-    """Bytes of all spool files in a directory, whoever owns them."""
-    return (
-        sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}") if path.exists()) if directory.is_dir() else 0
-    )
+    """Bytes that wait for Kafka in a directory, whoever owns them: of files that nobody owns, too.
+
+    What a living process keeps ahead of Kafka while a group is under way does not wait.
+    """
+    return sum(_waiting(path) for path in directory.glob(f"*{SUFFIX}")) if directory.is_dir() else 0
+
+
+def _waiting(path: Path) -> int:
+    """Looked at, never claimed: a file gets its owner before its first byte, so an empty one is left alone."""
+    try:
+        size = path.stat().st_size
+        if not size or AHEAD not in path.name:
+            return size
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # it has an owner, or it is gone
+        return 0
+    return size
 
 
 def read_groups(path: Path) -> Iterator[list[Event]]:

@@ -25,7 +25,7 @@ from api.gateway.options import GatewayOptions
 from api.gateway.parts import Parts
 from api.gateway.protocol import GatewayProtocol
 from api.gateway.readiness import Readiness
-from api.gateway.spool import Spool
+from api.gateway.spool import Spool, waiting_bytes
 from api.gateway.subjects import Subjects
 from api.gateway.vault_keys import open_vault
 from api.providers.openai import HttpUpstream
@@ -175,7 +175,7 @@ class Worker:
         status: dict[str, Any] = {
             "state": "running" if ready else "degraded",
             "lag_events": self._control.lag_events,
-            "spool_bytes": parts.journal.spooled_bytes,
+            "spool_bytes": waiting_bytes(parts.options.spool_directory),
             "requests_in_flight": parts.meters.in_flight,
         }
         self._monitor.set(**status)

@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 import aiohttp
 
+from api.load.answers import AnswersFile
 from api.load.calls import Call, prompt
 
 #: What the official SDKs do on 408, 409, 429 and 5xx: try again twice, after Retry-After or half a second.
@@ -59,15 +60,18 @@ class Target:
 class Generator:
     """One run."""
 
-    def __init__(self, target: Target, answers: TextIO | None, progress: Callable[[Summary], None]) -> None:
-        """`answers` takes one JSON line per answer; `progress` is called after every call."""
+    def __init__(self, target: Target, answers: AnswersFile | None, progress: Callable[[Summary], None]) -> None:
+        """`answers` takes every answer; `progress` is called after every call."""
         self._target = target
         self._answers = answers
         self._progress = progress
         self.summary = Summary()
 
     async def run(self, calls: Sequence[Call]) -> Summary:
-        """Make all calls; returns when the last has ended. Faults of single calls are counted, never raised."""
+        """Make all calls; returns when the last has ended. Faults of single calls are counted, never raised.
+
+        Answers that can't be written end the run: an ExceptionGroup of ConfigurationError.
+        """
         started = time.monotonic()
         gate = asyncio.Semaphore(self._target.concurrency)
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS)
@@ -162,8 +166,7 @@ class Generator:
         self.summary.output_tokens += usage.get("completion_tokens", 0)
         if self._answers is not None:
             line = {"index": call.index, "request_id": answer["request_id"], "cost": answer["cost"], "usage": usage}
-            self._answers.write(json.dumps(line) + "\n")
-            self._answers.flush()
+            self._answers.write(line)
 
 
 def _retry_after_seconds(response: aiohttp.ClientResponse | None) -> float:

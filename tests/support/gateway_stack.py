@@ -51,6 +51,7 @@ from tests.budget_world import limit_on
 from tests.support.databases import postgres_databases
 from tests.support.kafka_server import fresh_product_topics
 from tests.support.registry_server import registry_url
+from tests.valkey import Valkey
 from tests.valkey import running as running_valkey
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,9 @@ SIMULATED_RATES = Rates(input=150_000, output=600_000)
 
 class GatewayStack:
     """The parts, and what a test does with them."""
+
+    #: Its own, where `gateway_stack` made it: a test may kill it.
+    redis: Valkey
 
     def __init__(self, data: Path, servers: Mapping[str, str]) -> None:
         """`servers` are the settings by which the servers are found."""
@@ -244,6 +248,7 @@ def gateway_stack(data: Path, *simulator: str, kafka: str | None = None) -> Iter
             "redis_url": valkey.url,
         }
         with stack_on(servers, data, *simulator) as stack:
+            stack.redis = valkey
             yield stack
 
 

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from api.cli import verify as command
-from api.cli.verify import parse_scopes, verify
+from api.cli.verify import parse_scopes, read_answers, verify
 from api.verify.run import SCOPES
 from processors.parity.checks import Check
 from schemas.errors import ConfigurationError
@@ -40,6 +40,15 @@ def test_answers_without_parity_are_refused(tmp_path: Path) -> None:
     """A green result would read as if the client's answers had been compared."""
     with pytest.raises(ConfigurationError, match="parity"):
         verify(["budgets", "ledger"], answers=tmp_path / "answers.jsonl")
+
+
+def test_an_answers_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """By name, with what to name instead."""
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"request_id": "\xff"}')
+
+    with pytest.raises(ConfigurationError, match=r"answers.jsonl is not UTF-8 text: name the file that"):
+        read_answers(path)
 
 
 def verified(monkeypatch: pytest.MonkeyPatch, *checks: Check, arguments: tuple[str, ...] = ()) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from api.gateway.ahead import Ahead
-from api.gateway.spool import claims
+from api.gateway.spool import Spool, claims, waiting_bytes
 from schemas.events import Operation, RequestEvent, RequestKind
 
 
@@ -96,4 +96,16 @@ def test_a_left_file_is_claimed_after_its_process(tmp_path: Path) -> None:
     ahead.leave(ahead.write([completed(1)]))
     ahead.close()
 
+    assert [[completed(1)]] == left_behind(tmp_path)
+
+
+async def test_what_the_dead_left_waits_beside_what_the_living_spooled(tmp_path: Path) -> None:
+    """What a living process keeps while its group is under way does not; nothing of it is claimed by looking."""
+    dead, living, spool = Ahead(tmp_path, "dead"), Ahead(tmp_path, "living"), Spool(tmp_path, "living")
+    left, _ = dead.write([completed(1)]), living.write([completed(2)])
+    await spool.append([completed(3)])
+    under_way = waiting_bytes(tmp_path)
+    dead.close()
+
+    assert (spool.size_bytes, spool.size_bytes + left.size_bytes) == (under_way, waiting_bytes(tmp_path))
     assert [[completed(1)]] == left_behind(tmp_path)
