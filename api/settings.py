@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         le=3600,
         description="How often the Redis sink keeps a snapshot of its budgets in Postgres: what a rebuild reads again.",
     )
+    redis_waitaof_replicas: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="When set, a batch of the Redis sink counts as written once Redis has it on disk (`WAITAOF`), and "
+        "this many replicas on theirs; Redis needs `appendonly yes`.",
+    )
     fail_open_usd_per_hour: str = Field(
         "0",
         pattern=r"^\d{1,7}(\.\d{1,9})?$",

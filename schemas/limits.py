@@ -60,6 +60,9 @@ RETRY_SECONDS_MAX = 30
 YIELD_BEHIND_SECONDS = 10
 ID_HORIZON_DAYS = 7
 
+#: How long a batch of the Redis sink waits for disks, where that is asked for (docs/decisions/0158).
+WAITAOF_SECONDS = 5.0
+
 # Rebuilding live budgets (docs/decisions/0118).
 SNAPSHOT_SECONDS = 60
 SNAPSHOT_CHUNK_BYTES = 1024 * 1024

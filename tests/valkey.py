@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,10 @@ START_SECONDS = 10.0
 class Valkey:
     """One server; `restart` keeps its data when it was told to save."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: Sequence[str] = ()) -> None:
         """Start nothing yet. The socket's path must be short: the system allows about 100 characters."""
         self._directory = directory
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = directory / "valkey.sock"
         self.url = f"unix://{self.socket}?db=0"
@@ -28,6 +29,7 @@ class Valkey:
     def start(self) -> None:
         """Start and wait until it answers."""
         arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory), "--save", ""]
+        arguments += self._options
         with (self._directory / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen([str(get_binary_path()), *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -69,10 +71,10 @@ class Valkey:
 
 
 @contextmanager
-def running() -> Iterator[Valkey]:
+def running(options: Sequence[str] = ()) -> Iterator[Valkey]:
     """A server in a folder of its own, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as directory:
-        server = Valkey(Path(directory))
+        server = Valkey(Path(directory), options)
         server.start()
         try:
             yield server

@@ -191,6 +191,7 @@ def _redis(settings: Settings, monitor: Monitor) -> Work:
         quarantine=PostgresQuarantine(settings.postgres_dsn),
         snapshots=PostgresSnapshots(settings.postgres_dsn),
         snapshot_seconds=settings.snapshot_seconds,
+        waitaof_replicas=settings.redis_waitaof_replicas,
         tombstone_seconds=settings.hold_tombstone_seconds,
         membership=_membership(settings),
     )

@@ -41,6 +41,8 @@ class RedisClient:
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
         self._away = False
+        #: How many connections there have been: whoever needs one and the same compares.
+        self.connection_number = 0
         #: The server's run id, empty while it is away.
         self.run_id = ""
         #: Eviction policy of the server, empty where it has no memory bound.
@@ -111,6 +113,7 @@ class RedisClient:
     async def _use(self, connection: PipelinedConnection) -> None:
         """Offer the connection until it ends or stops answering."""
         self._connection = connection
+        self.connection_number += 1
         try:
             if self.on_connect is not None:
                 await self.on_connect()

@@ -14,6 +14,7 @@ from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
 from sinks.redis.apart import Aparts, Folder
+from sinks.redis.durable import DurableRedisSink
 from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
 from sinks.redis.processes import ProcessFolder
 from sinks.redis.recall import Recall
@@ -52,13 +53,15 @@ async def run(
     membership: Membership | None = None,
     snapshots: SnapshotStore | None = None,
     snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
+    waitaof_replicas: int | None = None,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises.
 
-    `processes_max`: how many processes may fold a long log at a time.
+    `processes_max`: how many processes may fold a long log at a time. `waitaof_replicas`: on how many replicas' disks a
+    batch must be, beside the server's own; None waits for no disk.
     """
     prepare_process()
-    sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
+    sink = _sink(redis_url, tombstone_seconds, waitaof_replicas)
     await run_on(
         sink,
         reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
@@ -122,6 +125,12 @@ async def run_on(
             await asyncio.gather(keeping, return_exceptions=True)
         await asyncio.gather(following, return_exceptions=True)
         executor.shutdown(wait=False)
+
+
+def _sink(url: str, tombstone_seconds: int, waitaof_replicas: int | None) -> RedisSink:
+    if waitaof_replicas is None:
+        return RedisSink(url, tombstone_seconds=tombstone_seconds)
+    return DurableRedisSink(url, replicas=waitaof_replicas, tombstone_seconds=tombstone_seconds)
 
 
 async def _keep(snapshotter: Snapshotter, sink: RedisSink, monitor: Monitor, every_seconds: float) -> None:

@@ -15,15 +15,14 @@ from sinks.postgres.plans import PostgresPlanStore
 from sinks.runner import columns
 from sinks.runner.seam import Sink
 from sinks.totals import NO_TOTALS, StoreTotals
-from streams.log import Partition
 from tests.contract.test_sink_contract import (  # noqa: F401 - collected here under this module's harness
-    FAR,
     test_a_batch_that_was_partly_applied_is_trimmed,
     test_a_claim_tells_where_the_store_stands,
     test_a_gap_is_refused,
     test_a_new_partition_starts_at_zero,
     test_a_recreated_topic_is_refused,
     test_a_repeated_batch_changes_nothing,
+    test_a_write_cancelled_anywhere_is_ended_by_the_next,
     test_a_write_cancelled_anywhere_is_whole_or_absent,
     test_a_zombie_is_fenced,
     test_an_event_produced_twice_counts_once,
@@ -33,9 +32,10 @@ from tests.contract.test_sink_contract import (  # noqa: F401 - collected here u
 )
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
 from tests.support.databases import ClickHouseDatabases, postgres_databases
+from tests.support.sink_harnesses import FAR, CountedHarness, everything
 
 
-class ClickHouseHarness:
+class ClickHouseHarness(CountedHarness):
     """A database of its own, and plans that outlive the sinks."""
 
     def __init__(self, url: str, database: str, dsn: str | None) -> None:
@@ -57,8 +57,7 @@ class ClickHouseHarness:
 
     async def totals(self, topic: str) -> StoreTotals:
         """As the harness says."""
-        barrier = {Partition(topic, number): FAR for number in range(6)}
-        return (await self.reads.totals(barrier)).get(topic, NO_TOTALS)
+        return (await self.reads.totals(everything(topic))).get(topic, NO_TOTALS)
 
     async def kept_poison(self) -> int:
         """The runner keeps this sink's poison."""

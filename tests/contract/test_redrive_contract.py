@@ -1,11 +1,13 @@
 """Records that were set aside and are applied after all: once, fenced, whoever died on the way; fake and Postgres.
 
-test_clickhouse_redrive.py runs the same on ClickHouse.
+test_clickhouse_redrive.py runs the same on ClickHouse; Redis, which keeps no rows to count, has
+tests/integration/test_redis_redrive.py; nothing is ever set aside from the audit log.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,19 +15,21 @@ from schemas.errors import FencedError, IntegrityError
 from schemas.events import QuarantineReason
 from sinks.runner import Batch, Decoded, Sink, Span
 from sinks.runner.screen import Screen
-from tests.contract.test_sink_contract import (
-    ENCODER,
-    STORIES,
-    TOPICS,
-    Harness,
-    batch_of,
-    claim,
-    expected,
-    harness,  # noqa: F401 - a fixture
-)
+from tests.contract.test_sink_contract import STORIES, batch_of, claim
+from tests.support.databases import postgres_databases
+from tests.support.sink_harnesses import ENCODER, TOPICS, CountedHarness, MemoryHarness, PostgresHarness, expected
 from tests.support.stories import Offsets, request_story
 
 SCREEN = Screen(ENCODER, "test@v1")
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[CountedHarness]:
+    """Each store in turn, empty."""
+    is_fake = request.param == "memory"
+    made = MemoryHarness() if is_fake else PostgresHarness(await postgres_databases().emptied("sinks"))
+    yield made
+    await made.close()
 
 
 def set_aside(batch: Batch, topic: str) -> list[Span]:
@@ -56,14 +60,14 @@ async def written(sink: Sink, topic: str) -> tuple[Batch, list[Span]]:
     return batch, spans
 
 
-async def assert_all_there(harness: Harness) -> None:  # noqa: F811
+async def assert_all_there(harness: CountedHarness) -> None:
     """Each topic's ids, digest and money are those of all events."""
     for topic in TOPICS:
         assert await harness.totals(topic) == expected(topic, STORIES)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-async def test_a_redriven_record_is_there_once(harness: Harness, topic: str) -> None:  # noqa: F811
+async def test_a_redriven_record_is_there_once(harness: CountedHarness, topic: str) -> None:
     """Below the cursor, applied after all; repeated, it changes nothing, and the cursor stays."""
     sink = harness.sink("one")
     batch, spans = await written(sink, topic)
@@ -75,7 +79,7 @@ async def test_a_redriven_record_is_there_once(harness: Harness, topic: str) -> 
     await sink.close()
 
 
-async def test_a_successor_may_repeat_a_redrive(harness: Harness) -> None:  # noqa: F811
+async def test_a_successor_may_repeat_a_redrive(harness: CountedHarness) -> None:
     """Whoever took over after a death does it again and doubles nothing."""
     first, second = harness.sink("one"), harness.sink("two")
     batch, spans = await written(first, "quaestor.costs")
@@ -89,7 +93,7 @@ async def test_a_successor_may_repeat_a_redrive(harness: Harness) -> None:  # no
     await second.close()
 
 
-async def test_a_zombie_redrives_nothing(harness: Harness) -> None:  # noqa: F811
+async def test_a_zombie_redrives_nothing(harness: CountedHarness) -> None:
     """After another process claimed, the earlier owner's redrive is fenced."""
     zombie, owner = harness.sink("zombie"), harness.sink("owner")
     batch, spans = await written(zombie, "quaestor.costs")
@@ -103,7 +107,7 @@ async def test_a_zombie_redrives_nothing(harness: Harness) -> None:  # noqa: F81
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8, 13, 21, 34])
-async def test_a_redrive_cancelled_anywhere_is_completed_by_the_next(harness: Harness, steps: int) -> None:  # noqa: F811
+async def test_a_redrive_cancelled_anywhere_is_completed_by_the_next(harness: CountedHarness, steps: int) -> None:
     """Cancelled at any await and done again by a successor, every record is there once."""
     first, second = harness.sink("one"), harness.sink("two")
     batch, spans = await written(first, "quaestor.ledger")
@@ -120,7 +124,7 @@ async def test_a_redrive_cancelled_anywhere_is_completed_by_the_next(harness: Ha
     await second.close()
 
 
-async def test_an_event_that_came_again_meanwhile_counts_once(harness: Harness) -> None:  # noqa: F811
+async def test_an_event_that_came_again_meanwhile_counts_once(harness: CountedHarness) -> None:
     """The event was produced twice: one of its records was set aside, the other applied; the redrive adds nothing."""
     sink = harness.sink("one")
     offsets = Offsets()
@@ -136,7 +140,7 @@ async def test_an_event_that_came_again_meanwhile_counts_once(harness: Harness) 
     await sink.close()
 
 
-async def test_a_redrive_with_other_bytes_is_refused(harness: Harness) -> None:  # noqa: F811
+async def test_a_redrive_with_other_bytes_is_refused(harness: CountedHarness) -> None:
     """The same id with another content is a fault here too, and adds nothing."""
     sink = harness.sink("one")
     offsets = Offsets()

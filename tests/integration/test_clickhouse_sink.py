@@ -26,10 +26,11 @@ from sinks.clickhouse.tables import TABLES
 from sinks.runner.seam import Batch, Decoded, Span
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import Partition
-from tests.contract.test_sink_contract import FAR, batch_of, claim, expected
+from tests.contract.test_sink_contract import batch_of, claim
 from tests.support.clickhouse_server import ClickHouseServer
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
 from tests.support.databases import ClickHouseDatabases
+from tests.support.sink_harnesses import FAR, expected
 from tests.support.stories import TOPIC_ID, Offsets, request_story
 
 STORIES = [request_story(number, "acme" if number % 3 else "beta", 1_000 + number) for number in range(40)]

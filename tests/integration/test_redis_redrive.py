@@ -8,7 +8,7 @@ import pytest
 
 from processors.budgets import BudgetFold
 from schemas.errors import FencedError, StoreUnavailableError
-from schemas.events import BudgetEvent, HealthState, ProviderHealth, QuarantineReason
+from schemas.events import BudgetEvent, ProviderHealth, QuarantineReason
 from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.reads import RedisReads, compare
 from sinks.redis.sink import RedisSink
@@ -17,7 +17,7 @@ from sinks.runner.screen import Screen
 from streams.log import LogRecord, Partition
 from tests.budget_world import NOW_MICROS, TENANT, Events, hold_id, leg
 from tests.support.live_budgets import PARTITION
-from tests.support.stories import TOPIC_ID, codec, event_id, outgoing
+from tests.support.stories import TOPIC_ID, codec, health_window, outgoing
 from tests.valkey import Valkey
 
 CODEC = codec()
@@ -137,7 +137,7 @@ async def test_a_late_window_does_not_replace_a_newer_one(valkey: Valkey, reads:
     """Health keeps the last window; one that was set aside and is older changes nothing, a newer one does."""
     at = Partition(HEALTH.name, 0)
     sink = await owner(valkey, at)
-    records = decoded([window(1), window(3), window(2), window(4)], at)
+    records = decoded([health_window(1), health_window(3), health_window(2), health_window(4)], at)
     span = span_of(records[:2], at)
     await sink.write(Batch([span], NOW_MICROS))
     found = []
@@ -146,13 +146,3 @@ async def test_a_late_window_does_not_replace_a_newer_one(valkey: Valkey, reads:
         found.append((await reads.provider_health())[0]["attempts"])
     assert found == ["3", "4", "4"]
     await sink.close()
-
-
-def window(minute: int) -> ProviderHealth:
-    """The n-th minute, with n attempts."""
-    start = NOW_MICROS + minute * 60_000_000
-    return ProviderHealth(
-        event_id=event_id(minute, "health"), occurred_at=start, tenant_id="_system", actor="watcher/test",
-        provider_id="p1", model="m1", region="r1", window_start=start, window_end=start + 60_000_000,
-        attempts=minute, errors=0, timeouts=0, latency_p50_micros=1, latency_p95_micros=2, state=HealthState.HEALTHY,
-    )  # fmt: skip

@@ -127,6 +127,17 @@ def control_event(number: int, action: events.ControlAction, after: str | None) 
     )  # fmt: skip
 
 
+def health_window(minute: int) -> events.ProviderHealth:
+    """A provider's n-th minute, with n attempts."""
+    start = START_MICROS + minute * 60_000_000
+    return events.ProviderHealth(
+        event_id=event_id(minute, "health"), occurred_at=start, tenant_id="_system", actor="watcher/test",
+        provider_id="p1", model="m1", region="r1", window_start=start, window_end=start + 60_000_000,
+        attempts=minute, errors=0, timeouts=0, latency_p50_micros=1, latency_p95_micros=2,
+        state=events.HealthState.HEALTHY,
+    )  # fmt: skip
+
+
 def outgoing(encoder: Codec, story: Iterable[events.Event]) -> list[OutgoingRecord]:
     """Records of events, as a producer would send them."""
     return [OutgoingRecord(topic_of(event).name, key_of(event).encode(), encoder.encode(event), ()) for event in story]
