@@ -24,9 +24,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
+from benchmarks.filling import METADATA_SECONDS
 from benchmarks.fresh import record, start_sink
 from benchmarks.measure import cpu_seconds, machine, percentile, resident_mebibytes
-from benchmarks.sinks import METADATA_SECONDS, Bench
+from benchmarks.sinks import Bench
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
 from processors.audit.entry import decode_entry, is_own

@@ -11,52 +11,79 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from api.settings import Settings
 
 SECONDS_MAX = 600
 FRAME_BYTES = 5
-TOPICS = ("requests", "decisions", "attempts", "costs", "budgets", "ledger")
+STRATEGIES = ("nothing", "decode")
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas" / "avro"
+
+
+class Measured(Protocol):
+    """The line that it is compared with."""
+
+    @property
+    def what(self) -> str:
+        """Its name."""
+
+    @property
+    def rate(self) -> float:
+        """Events per second."""
 
 
 @dataclass(frozen=True)
 class PeerRow:
-    """One strategy."""
+    """One strategy over the topics of one line."""
 
+    beside: Measured
     what: str
     events: int
     seconds: float
 
+    @property
+    def rate(self) -> float:
+        """Events per second."""
+        return self.events / self.seconds
 
-def run(python: str, settings: Settings, records: int, say: Callable[[str], None]) -> list[PeerRow]:
+
+def run(
+    python: str,
+    settings: Settings,
+    topics: Sequence[str],
+    records: int,
+    beside: Measured,
+    say: Callable[[str], None],
+) -> list[PeerRow]:
     """Both strategies, each in a process of its own; `records` are in the topics."""
     rows = []
-    for strategy in ("nothing", "decode"):
-        say(f"arroyo, {strategy}")
-        command = [python, __file__, settings.kafka_bootstrap, strategy, str(records)]
+    for strategy in STRATEGIES:
+        say(f"arroyo, {strategy}, on the topics of: {beside.what}")
+        command = [python, __file__, settings.kafka_bootstrap, strategy, str(records), beside.what, ",".join(topics)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         done = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, text=True, timeout=SECONDS_MAX, env=environment
         )
-        rows.append(PeerRow(**json.loads(done.stdout.splitlines()[-1])))
+        rows.append(PeerRow(beside, **json.loads(done.stdout.splitlines()[-1])))
     return rows
 
 
-def show(rows: list[PeerRow]) -> None:
-    """Print them."""
-    print("\n| arroyo's loop | events | events/s |\n|---|---|---|")
+def show(rows: Sequence[PeerRow]) -> None:
+    """Print them, and each line in units of arroyo's loop over the same topics."""
+    if rows:
+        print("\n| topics of | arroyo's loop | events | events/s | in units of it |\n|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row.what} | {row.events:,} | {row.events / row.seconds:,.0f} |")
+        units = row.beside.rate / row.rate
+        print(f"| {row.beside.what} | {row.what} | {row.events:,} | {row.rate:,.0f} | {units:.2f} |")
 
 
-def loop(bootstrap: str, strategy: str, records: int) -> None:
+def loop(bootstrap: str, strategy: str, records: int, group: str, topics: Sequence[str]) -> None:
     """Under the other Python: read everything message by message and print what it took."""
     from arroyo.backends.kafka import KafkaConsumer, build_kafka_consumer_configuration  # noqa: PLC0415
     from arroyo.commit import ONCE_PER_SECOND  # noqa: PLC0415
@@ -64,7 +91,7 @@ def loop(bootstrap: str, strategy: str, records: int) -> None:
     from arroyo.processing.strategies import CommitOffsets, ProcessingStrategyFactory, RunTask  # noqa: PLC0415
     from arroyo.types import Topic  # noqa: PLC0415
 
-    work = _decoder() if strategy == "decode" else (lambda message: message)
+    work = _decoder(topics) if strategy == "decode" else (lambda message: message)
     counted = {"events": 0, "first": 0.0, "last": 0.0}
     processors: list[Any] = []
 
@@ -82,10 +109,10 @@ def loop(bootstrap: str, strategy: str, records: int) -> None:
             return RunTask(task, CommitOffsets(commit))
 
     configuration = build_kafka_consumer_configuration(
-        {"bootstrap.servers": bootstrap}, group_id=f"arroyo-{strategy}", auto_offset_reset="earliest"
+        {"bootstrap.servers": bootstrap}, group_id=f"arroyo-{strategy}-{group}", auto_offset_reset="earliest"
     )
-    consumer = _ManyTopics(KafkaConsumer(configuration))
-    processors.append(StreamProcessor(consumer, Topic("quaestor.requests"), Factory(), ONCE_PER_SECOND))
+    consumer = _ManyTopics(KafkaConsumer(configuration), topics)
+    processors.append(StreamProcessor(consumer, Topic(topics[0]), Factory(), ONCE_PER_SECOND))
     processors[0].run()
     what = "no work per message" if strategy == "nothing" else "fastavro per message"
     seconds = counted["last"] - counted["first"]
@@ -95,24 +122,21 @@ def loop(bootstrap: str, strategy: str, records: int) -> None:
 class _ManyTopics:
     """arroyo's processor subscribes to one topic; its consumer can take all of them."""
 
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
+    def __init__(self, consumer: Any, topics: Sequence[str]) -> None:
+        self._consumer, self._topics = consumer, topics
 
     def subscribe(self, topics: Any, **callbacks: Any) -> None:
         make = type(topics[0])
-        self._consumer.subscribe([make(f"quaestor.{name}") for name in TOPICS], **callbacks)
+        self._consumer.subscribe([make(name) for name in self._topics], **callbacks)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
 
-def _decoder() -> Callable[[Any], Any]:
+def _decoder(topics: Sequence[str]) -> Callable[[Any], Any]:
     import fastavro  # noqa: PLC0415 - the other environment's
 
-    by_topic = {
-        f"quaestor.{name}": fastavro.parse_schema(json.loads((SCHEMAS / f"quaestor.{name}.avsc").read_text()))
-        for name in TOPICS
-    }
+    by_topic = {name: fastavro.parse_schema(json.loads((SCHEMAS / f"{name}.avsc").read_text())) for name in topics}
 
     def decode(message: Any) -> Any:
         value = message.value
@@ -124,4 +148,4 @@ def _decoder() -> Callable[[Any], Any]:
 
 
 if __name__ == "__main__":
-    loop(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    loop(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5].split(","))

@@ -26,8 +26,9 @@ import psutil
 
 from api.settings import Settings
 from benchmarks.events import REQUEST_MICROS, EventMaker
+from benchmarks.filling import Filler
 from benchmarks.measure import cpu_seconds, machine
-from benchmarks.sinks import QUAESTOR, Filler, peak_mebibytes
+from benchmarks.sinks import QUAESTOR, peak_mebibytes
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
 from schemas.events import BudgetEvent

@@ -3,8 +3,10 @@
     python -m benchmarks.sinks [--records N] [--sinks postgres,clickhouse,redis,audit] [--peer-python PYTHON]
 
 Starts the embedded servers in a temporary folder, fills the topics with what the gateway and the ledger stream record,
-then runs each real sink process to the end offsets and compares what its store says with what was sent. With the Python
-of an environment that has sentry-arroyo, its per-message loop reads the same topics in the same run.
+then runs each real sink process to the end offsets and compares what its store says with what was sent
+(sink_checks.py). Redis is measured three times: rebuilt from an empty server, where all is folded in memory; with its
+gates open, where each hold's movement goes into its slot by a script; and with last values alone. With the Python of an
+environment that has sentry-arroyo, its per-message loop reads the topics of each row after it, from their first record.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -27,51 +29,24 @@ import psutil
 from api.cli.migrate import migrate_parts
 from api.settings import Settings
 from benchmarks import peers
-from benchmarks.events import EventMaker
+from benchmarks.filling import Filled, fill, fill_budgets, fill_health, log_ends
 from benchmarks.measure import cpu_seconds, machine
+from benchmarks.sink_checks import CHECKS, Check, Cursors, check_holds, check_windows
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
-from schemas.events import Event
-from schemas.topics import BUDGETS, HEALTH, TOPICS, topic_of
-from sinks.clickhouse.process import open_reads
+from schemas.topics import BUDGETS, HEALTH, TOPICS
+from sinks.clickhouse.sink import PROJECTION as CLICKHOUSE
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
 from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.plans import PostgresPlanStore
 from sinks.postgres.reads import PostgresReads
-from sinks.redis.check import check_budgets, read_states
 from sinks.redis.reads import RedisReads
-from sinks.totals import StoreTotals, totals_of
-from streams.codec import Codec
-from streams.kafka import KafkaPublisher, KafkaReader
 from streams.log import Partition
-from streams.records import outgoing
-from streams.registry import RegistrySchemas
 
 QUAESTOR = Path(sys.executable).parent / "quaestor"
 RECORDS = 200_000
-EVENTS_PER_REQUEST = 14
-EVENTS_WITHOUT_LEDGER = 8
-BEGUN_MICROS_AGO = 3_600_000_000
-#: One window of provider health per so many other events: far more than there are, to measure their path.
-EVENTS_PER_WINDOW = 50
-UNDER_WAY_MAX = 20_000
 LOOK_SECONDS = 0.1
 SECONDS_MAX = 900
-METADATA_SECONDS = 20.0
-Cursors = Mapping[Partition, int]
-
-
-@dataclass(frozen=True)
-class Filled:
-    """What stands in the log."""
-
-    ends: dict[Partition, int]
-    #: What every store must say of each topic.
-    totals: dict[str, StoreTotals]
-
-    def of(self, topics: frozenset[str]) -> dict[Partition, int]:
-        """End offsets of some topics."""
-        return {partition: end for partition, end in self.ends.items() if partition.topic in topics}
 
 
 @dataclass(frozen=True)
@@ -79,9 +54,11 @@ class Row:
     """One sink's line."""
 
     what: str
+    #: What it read.
+    topics: frozenset[str]
     events: int
     seconds: float
-    #: Of the sink's process, seconds per million events.
+    #: Of the sink's process and those it began, seconds per million events.
     own_cpu: float
     #: Of the servers it uses, by name, seconds per million events.
     server_cpu: dict[str, float]
@@ -103,7 +80,7 @@ class Bench:
         self.stack, self.data, self.say = stack, data, say
         self.settings = Settings(**{"data": data, **stack.settings()})
         self.environment = os.environ | {"QUAESTOR_DATA": str(data), "QUAESTOR_MONITOR_PORT": "0"}
-        self.filled = Filled({}, {})
+        self.filled = Filled({}, {}, {})
 
     def prepare(self, records: int) -> None:
         """Topics, schemas, tables, and events."""
@@ -116,20 +93,55 @@ class Bench:
     def measure(self, sink: str) -> Row:
         """Run one sink to the end of the log."""
         self.say(sink)
-        wanted = self.filled.of(_TOPICS[sink])
-        return self._row(sink, sink, wanted)
+        what = "redis, rebuilt from an empty server" if sink == "redis" else sink
+        return self._row(what, sink, _TOPICS[sink], CHECKS[sink])
+
+    def measure_holds(self, records: int) -> Row:
+        """Redis again, its gates open: budgets alone, each movement by the script of its slot."""
+        what = "redis, holds one by one"
+        self.say(what)
+        before = asyncio.run(self._generations())
+        fill_budgets(self.settings, records)
+        row = self._row(what, "redis", frozenset((BUDGETS.name,)), check_holds)
+        # A generation that began meanwhile was folded in memory, and nothing was measured of the script.
+        if before is None or asyncio.run(self._generations()) != before:
+            row = replace(row, wrong=", ".join(filter(None, (row.wrong, "the gates did not stay open"))))
+        return row
 
     def measure_health(self, records: int) -> Row:
         """Redis again, with windows of provider health alone: state of which only the last is kept."""
-        self.say("redis, health alone")
-        fill_health(self.settings, records)
-        return self._row("redis, last values", "redis", _ends(self.settings, (HEALTH.name,)))
+        what = "redis, last values"
+        self.say(what)
+        self.filled = replace(self.filled, windows=fill_health(self.settings, records))
+        return self._row(what, "redis", frozenset((HEALTH.name,)), check_windows)
 
-    def _row(self, what: str, sink: str, wanted: Cursors) -> Row:
+    def measurements(self, sinks: list[str], records: int) -> Iterator[Callable[[], Row]]:
+        """One per row; what adds to the log comes last, where it is no other sink's work."""
+        for sink in sinks:
+            yield partial(self.measure, sink)
+        if "redis" in sinks:
+            yield partial(self.measure_holds, records)
+            yield partial(self.measure_health, records)
+
+    def in_log(self, topics: frozenset[str]) -> int:
+        """Records of these topics."""
+        return sum(log_ends(self.settings, sorted(topics)).values())
+
+    async def _generations(self) -> list[str] | None:
+        """Of every partition of budgets, or None while one is closed."""
+        reads = RedisReads(self.settings.redis_url)
+        await reads.open()
+        try:
+            gates = await reads.gates()
+        finally:
+            await reads.close()
+        return [gate.generation for gate in gates] if gates and all(gate.is_open for gate in gates) else None
+
+    def _row(self, what: str, sink: str, topics: frozenset[str], check: Check) -> Row:
+        wanted = log_ends(self.settings, sorted(topics))
         with self._running(sink) as process:
             run = asyncio.run(self._follow(process, sink, wanted))
-        wrong = asyncio.run(_CHECKS[sink](self, wanted)) if sink in _CHECKS else ""
-        return Row(what, *run, wrong)
+        return Row(what, topics, *run, asyncio.run(check(self.settings, self.filled, wanted)))
 
     @contextmanager
     def _running(self, sink: str) -> Iterator[psutil.Process]:
@@ -156,6 +168,8 @@ class Bench:
         finally:
             await close()
         events, seconds = last[0] - first[0], last[1] - first[1]
+        if not events:
+            raise RuntimeError("all was there at the first look: there is nothing to measure; take more --records")
         spent = {name: (after[name] - before[name]) / events * 1e6 for name in after}
         own = spent.pop("")
         return events, seconds, own, spent, peak_mebibytes(process.pid)
@@ -186,7 +200,7 @@ class Bench:
             return (lambda: _read(redis)), redis.close
         if sink == "clickhouse":
             plans = PostgresPlanStore(dsn, "benchmark")
-            return (lambda: plans.cursors("clickhouse@v1")), plans.close
+            return (lambda: plans.cursors(CLICKHOUSE)), plans.close
         if sink == "audit":
             audit = PostgresAuditStore(dsn, self.settings.audit_log)
             await audit.open()
@@ -220,114 +234,6 @@ def _applied(held: Cursors, wanted: Cursors) -> int:
     return sum(min(held.get(partition, 0), end) for partition, end in wanted.items())
 
 
-async def _check_postgres(bench: Bench, wanted: Cursors) -> str:
-    reads = PostgresReads(bench.settings.postgres_dsn)
-    try:
-        return _differences(bench.filled, await reads.totals(wanted), wanted)
-    finally:
-        await reads.close()
-
-
-async def _check_clickhouse(bench: Bench, wanted: Cursors) -> str:
-    reads = open_reads(bench.settings.clickhouse_url, bench.settings.postgres_dsn)
-    try:
-        return _differences(bench.filled, await reads.totals(wanted), wanted)
-    finally:
-        await reads.close()
-
-
-async def _check_redis(bench: Bench, _wanted: Cursors) -> str:
-    reads = RedisReads(bench.settings.redis_url)
-    await reads.open()
-    reader = KafkaReader(bench.settings.kafka_bootstrap, "benchmark")
-    try:
-        states = await read_states(reads)
-        codec = Codec(RegistrySchemas(bench.settings.registry_url))
-        result = await asyncio.to_thread(check_budgets, states, reader, codec)
-        return "" if result.ok and result.tenants else f"{len(result.differences)} differences"
-    finally:
-        reader.close()
-        await reads.close()
-
-
-def _differences(filled: Filled, found: Mapping[str, StoreTotals], wanted: Cursors) -> str:
-    topics = {partition.topic for partition in wanted} & filled.totals.keys()
-    return ", ".join(sorted(topic for topic in topics if found.get(topic) != filled.totals[topic]))
-
-
-_CHECKS: dict[str, Callable[[Bench, Cursors], Awaitable[str]]] = {
-    "postgres": _check_postgres,
-    "clickhouse": _check_clickhouse,
-    "redis": _check_redis,
-}
-
-
-def fill(settings: Settings, records: int, *, ledger: bool = True) -> Filled:
-    """Record about that many events and provider health; answers what every store must say of them."""
-    amounts: dict[str, list[tuple[str, int]]] = {}
-    filler = Filler(settings)
-    maker = EventMaker(time.time_ns() // 1_000 - BEGUN_MICROS_AGO, ledger=ledger)
-    for made in maker.requests(records // (EVENTS_PER_REQUEST if ledger else EVENTS_WITHOUT_LEDGER)):
-        filler.publish(made)
-        for event in made:
-            amounts.setdefault(topic_of(event).name, []).append((event.event_id, getattr(event, "amount_nano", 0)))
-    windows = list(maker.health(records // EVENTS_PER_WINDOW))
-    filler.publish(windows)
-    filler.close()
-    totals = {topic: totals_of(pairs) for topic, pairs in amounts.items()}
-    return Filled(_ends(settings), totals | {HEALTH.name: totals_of((each.event_id, 0) for each in windows)})
-
-
-def fill_health(settings: Settings, records: int) -> None:
-    """Record that many windows of provider health, later than all before."""
-    filler = Filler(settings)
-    maker = EventMaker(time.time_ns() // 1_000, seed=2)
-    for window in maker.health(records):
-        filler.publish([window])
-    filler.close()
-
-
-class Filler:
-    """Publishes events, a bounded number at a time."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Connects in the background; close it."""
-        self._codec = Codec(RegistrySchemas(settings.registry_url))
-        self._publisher = KafkaPublisher(settings.kafka_bootstrap, linger_milliseconds=20.0)
-        self._room = threading.Semaphore(UNDER_WAY_MAX)
-        self._faults: list[BaseException] = []
-
-    def publish(self, made: Sequence[Event]) -> None:
-        """Hand events over; waits while too many are under way."""
-        records = [outgoing(self._codec, event) for event in made]
-        # Not all at once: a group may be larger than what may be under way.
-        for record in records:
-            self._room.acquire()
-            self._publisher.publish([record], self._done)
-
-    def _done(self, fault: BaseException | None) -> None:
-        self._room.release()
-        if fault is not None:
-            self._faults.append(fault)
-
-    def close(self) -> None:
-        """Wait until all are recorded; raises what one of them met."""
-        self._publisher.flush(60.0)
-        self._publisher.close()
-        if self._faults:
-            raise self._faults[0]
-
-
-def _ends(settings: Settings, topics: Sequence[str] = tuple(topic.name for topic in TOPICS)) -> dict[Partition, int]:
-    reader = KafkaReader(settings.kafka_bootstrap, "benchmark")
-    try:
-        partitions = reader.partitions(topics, METADATA_SECONDS)
-        ends = reader.end_offsets(partitions, METADATA_SECONDS)
-    finally:
-        reader.close()
-    return {partition: end for partition, end in ends.items() if end}
-
-
 def peak_mebibytes(pid: int) -> float:
     """The most memory a process has had resident."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
@@ -348,16 +254,15 @@ def run(records: int, sinks: list[str], peer_python: str | None, say: Callable[[
         stack = held.enter_context(Stack(data, PortPlan.auto()))
         bench = Bench(stack, data, say)
         bench.prepare(records)
-        rows = []
-        for sink in sinks:
-            rows.append(bench.measure(sink))
+        rows: list[Row] = []
+        compared: list[peers.PeerRow] = []
+        for measure in bench.measurements(sinks, records):
+            rows.append(measure())
             show_row(rows[-1])
-            if sink == "redis":
-                rows.append(bench.measure_health(records))
-                show_row(rows[-1])
-        if peer_python:
-            partitions = sum(end for partition, end in bench.filled.ends.items() if partition.topic != HEALTH.name)
-            peers.show(peers.run(peer_python, bench.settings, partitions, say))
+            if peer_python:
+                topics = rows[-1].topics
+                compared += peers.run(peer_python, bench.settings, sorted(topics), bench.in_log(topics), rows[-1], say)
+        peers.show(compared)
         return rows
 
 

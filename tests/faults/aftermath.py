@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
@@ -24,7 +25,7 @@ from streams.registry import RegistrySchemas
 from tests.budget_world import leg, limit_on
 from tests.faults.callers import Callers, FaultyProvider
 from tests.faults.verdict import Verdict
-from tests.faults.world import METADATA_SECONDS, StuckError
+from tests.faults.world import DEADLINE_SECONDS, METADATA_SECONDS, StuckError
 from tests.support.gateway_stack import GatewayStack
 
 LEASE_SECONDS = 9
@@ -33,6 +34,8 @@ GRACE_SECONDS = 1
 MARGIN_SECONDS = 20.0
 HELD_SECONDS_MAX = max(LEASE_SECONDS + GRACE_SECONDS, OVERLAY_SECONDS) + MARGIN_SECONDS
 LOOK_SECONDS = 0.3
+#: Of `quaestor verify`.
+SCOPES = ("budgets", "ledger")
 #: The hard limit of a minute by tenant, nano-units: the first has room for one call in ten or so.
 MINUTE_NANO = {"tight": 1_000_000, "roomy": 10**12, "wide": 10**12}
 TOTAL_NANO = 10**13
@@ -91,13 +94,14 @@ class Aftermath:
         return calls | {f"rounds with one {kind}": len(rounds) for kind, rounds in self._rounds.items()}
 
     async def holds(self) -> Verdict:
-        """Pause the calls until every lease is over: nothing is held any more, and Redis equals the fold of the log."""
+        """Pause the calls until every lease is over: nothing is held, Redis is the log's fold, books are right."""
         await self._callers.pause()
         try:
             await _until(self._nothing_held, "every hold is resolved and applied")
             await _until(self._room_is_whole, "the overlay holds nothing")
             states = await read_states(self._reads)
             found = [str(each) for each in await asyncio.to_thread(self._differences, states)]
+            await _until(self._books_are_wrong, "the ledger has booked what was charged", DEADLINE_SECONDS)
         except StuckError as error:
             found = [str(error)]
         finally:
@@ -126,6 +130,18 @@ class Aftermath:
             if left != unspent or (await self._reads.tenant_state(tenant)).unconfirmed:
                 return f"{tenant} has {left} left, {unspent} unspent: {answer}"
         return ""
+
+    async def _books_are_wrong(self) -> str:
+        """What `quaestor verify budgets ledger` finds wrong; nothing when it ends with 0."""
+        verified = await asyncio.to_thread(self._stack.run, "verify", *SCOPES, "--json")
+        if verified.returncode == 0:
+            return ""
+        try:
+            checks = json.loads(verified.stdout)["checks"]
+        except ValueError:
+            return f"verify ended with {verified.returncode}: {verified.stderr[-400:]}"
+        wrong = [f"{check['name']}: {check['first_difference']}" for check in checks if not check["ok"]]
+        return "; ".join(wrong) or f"verify ended with {verified.returncode}"
 
     def _ends(self) -> dict[Partition, int]:
         with contextlib.closing(KafkaReader(self._stack.settings.kafka_bootstrap, "aftermath")) as reader:
@@ -191,10 +207,10 @@ def _overspent(movements: Sequence[BudgetEvent]) -> list[str]:
     return found
 
 
-async def _until(wrong: Callable[[], Awaitable[str]], what: str) -> None:
+async def _until(wrong: Callable[[], Awaitable[str]], what: str, seconds: float = HELD_SECONDS_MAX) -> None:
     """Ask until nothing is wrong; raises StuckError with the last answer."""
-    deadline = time.monotonic() + HELD_SECONDS_MAX
+    deadline = time.monotonic() + seconds
     while said := await wrong():
         if time.monotonic() > deadline:
-            raise StuckError(f"not within {HELD_SECONDS_MAX:.0f} s of the last call: {what}: {said[:400]}")
+            raise StuckError(f"not within {seconds:.0f} s of the last call: {what}: {said[:400]}")
         await asyncio.sleep(LOOK_SECONDS)

@@ -56,6 +56,9 @@ def gateways(folder: Path, random: Random, rounds: int, tick: Tick) -> list[Row]
 
 async def _hurt(stack: GatewayStack, random: Random, rounds: int, tick: Tick, row: Row) -> None:
     stack.start("stream", "budgets", **VARIABLES)
+    # What was killed must be right in the books too: `quaestor verify budgets ledger` is asked in the end.
+    stack.start("stream", "ledger")
+    stack.start("sink", "postgres")
     async with FaultyProvider(random) as provider:
         keys = await asyncio.to_thread(_prepare, stack, provider.url)
         async with Callers("faulty", keys, random) as callers, Aftermath(stack, callers, provider) as aftermath:

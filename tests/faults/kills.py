@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
+from tests.faults import fencing
 from tests.faults.report import Row, measured
 from tests.faults.verdict import judge
 from tests.faults.world import ALONE, SESSION_SECONDS, STORES, SinkProcess, StuckError, World
@@ -20,6 +21,8 @@ BUSY_SECONDS = 0.6
 FROZEN_SESSIONS = 1.6
 #: How long at most, seconds.
 FROZEN_SECONDS_MAX = 30.0
+#: How long a zombie has at most to say how it learned of its loss.
+LEARN_SECONDS_MAX = 20.0
 Tick = Callable[[], None]
 
 
@@ -29,19 +32,33 @@ async def kill_sinks(world: World, rounds: int, tick: Tick, stores: Sequence[str
 
 
 async def zombies(world: World, rounds: int, tick: Tick, stores: Sequence[str] = STORES) -> list[Row]:
-    """One of two processes stops for longer than its session and wakes up after the other took over."""
-    return await _side_by_side(world, "SIGSTOP beyond the session, SIGCONT", _zombies, rounds, tick, stores)
+    """One of two processes stops for longer than its session and wakes up after the other took over.
+
+    Each round counts how the zombie learned of it (fencing.py). A round without fencing is no fault: one that had
+    nothing in its hands when it froze has nothing that could be refused, and gives its partitions back when its group
+    says so. A round in which nothing of that was seen is told as not shown.
+    """
+    fault = "SIGSTOP beyond the session, SIGCONT"
+    return await _side_by_side(world, fault, _zombies, rounds, tick, stores, fencing.OUTCOMES)
 
 
 async def _side_by_side(
-    world: World, fault: str, hurt: Callable[..., Awaitable[None]], rounds: int, tick: Tick, stores: Sequence[str]
+    world: World,
+    fault: str,
+    hurt: Callable[..., Awaitable[None]],
+    rounds: int,
+    tick: Tick,
+    stores: Sequence[str],
+    counted: Sequence[str] = (),
 ) -> list[Row]:
     rows = {store: Row(f"{fault}: sink {store}") for store in stores}
+    for row in rows.values():
+        row.counts |= dict.fromkeys(counted, 0)
     for first in range(0, rounds, ROUNDS_BETWEEN_VERDICTS):
         some = min(ROUNDS_BETWEEN_VERDICTS, rounds - first)
         async with asyncio.TaskGroup() as group:
             for store in stores:
-                group.create_task(measured(rows[store], some, hurt(world, store, some, tick)))
+                group.create_task(measured(rows[store], some, hurt(world, rows[store], store, some, tick)))
         for store, verdict in (await judge(world, stores)).items():
             rows[store].take(verdict)
         if not all(row.ok for row in rows.values()):
@@ -49,7 +66,7 @@ async def _side_by_side(
     return list(rows.values())
 
 
-async def _kills(world: World, store: str, rounds: int, tick: Tick) -> None:
+async def _kills(world: World, _row: Row, store: str, rounds: int, tick: Tick) -> None:
     """Kill and start at once, as a supervisor does; the last one stays."""
     world.kill_sinks(store)
     process = world.sink(store, instance="one")
@@ -65,33 +82,47 @@ async def _kills(world: World, store: str, rounds: int, tick: Tick) -> None:
     await world.grows(store)
 
 
-async def _zombies(world: World, store: str, rounds: int, tick: Tick) -> None:
+async def _zombies(world: World, row: Row, store: str, rounds: int, tick: Tick) -> None:
     """First the group's other member takes over, then a new process of the same instance name does."""
     world.kill_sinks(store)
     turns = rounds - rounds // 2
     pair = [world.sink(store) for _ in range(1 if store in ALONE else 2)]
     for _ in range(turns):
-        if store in ALONE:
-            await _replaced(world, store, "")
-        else:
-            await _taken_over(world, store, pair)
+        alone = store in ALONE
+        row.counts[await (_replaced(world, store, "") if alone else _taken_over(world, store, pair))] += 1
         tick()
     world.kill_sinks(store)
     world.keep(store)
     for _ in range(rounds - turns):
-        await _replaced(world, store, "one")
+        row.counts[await _replaced(world, store, "one")] += 1
         tick()
     await world.grows(store)
 
 
-async def _taken_over(world: World, store: str, pair: list[SinkProcess]) -> None:
-    """Two members share the partitions; the frozen one's move to the other when its session ends, and come back."""
+async def _taken_over(world: World, store: str, pair: list[SinkProcess]) -> str:
+    """Two members share the partitions; the frozen one's move to the other when its session ends, and come back.
+
+    Answers how it learned of that.
+    """
     await world.all_work(store, pair)
     await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
     zombie = world.random.choice(pair)
     await _freeze(world, store, zombie)
+    written = fencing.length(zombie.log)
     zombie.thaw()
     await world.grows(store)
+    return await _learned(world, zombie, written)
+
+
+async def _learned(world: World, zombie: SinkProcess, written: int) -> str:
+    """Wait until the zombie has said how it learned that others took over; NOT_SHOWN when it never does."""
+
+    async def said() -> bool:
+        return fencing.learned(zombie.log, written) != fencing.NOT_SHOWN
+
+    with contextlib.suppress(StuckError):
+        await world.until(said, f"sink {zombie.store} learns that others took over", LEARN_SECONDS_MAX)
+    return fencing.learned(zombie.log, written)
 
 
 async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
@@ -102,11 +133,12 @@ async def _freeze(world: World, store: str, zombie: SinkProcess) -> None:
     await world.reaches(store, ends)
 
 
-async def _replaced(world: World, store: str, instance: str) -> None:
+async def _replaced(world: World, store: str, instance: str) -> str:
     """Another process starts while it is frozen, by its name where it has one; when it wakes up, one of the two ends.
 
     Which one is the broker's to say: a zombie that finds its session over joins once more, as the newest of its name,
-    and the store's to say: who claims last owns. Each may say its own, and both end: one is started again then.
+    and the store's to say: who claims last owns. Each may say its own, and both end: one is started again then. Answers
+    how the zombie learned of it.
     """
     await world.grows(store)
     await asyncio.sleep(world.random.uniform(0, BUSY_SECONDS))
@@ -118,8 +150,11 @@ async def _replaced(world: World, store: str, instance: str) -> None:
     with contextlib.suppress(StuckError):
         # One that froze with the lock file of the audit log in its hand keeps it until it wakes up.
         await world.reaches(store, ends, FROZEN_SECONDS_MAX)
+    written = fencing.length(zombie.log)
     zombie.thaw()
     await world.reaches(store, ends)
     survivor = await world.one_ends(zombie, successor)
+    outcome = fencing.outcome_of(zombie.log, written, alive=zombie.alive, successor_alive=successor.alive)
     world.tend(survivor, instance)
     await world.grows(store)
+    return outcome

@@ -57,6 +57,7 @@ from tests.valkey import running as running_valkey
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 40.0
 EFFECTIVE_SECONDS_MAX = 10.0
+COMMAND_SECONDS_MAX = 300.0
 SIMULATED_RATES = Rates(input=150_000, output=600_000)
 
 
@@ -90,15 +91,30 @@ class GatewayStack:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         """One process of the product; its log stands beside the data."""
-        names = ("kafka_bootstrap", "registry_url", "postgres_dsn", "redis_url", "gateway_port", "simulator_port")
-        given = {f"QUAESTOR_{name.upper()}": str(getattr(self.settings, name)) for name in names}
-        environment = {**os.environ, **given, "QUAESTOR_DATA": str(self.data), "PYTHONPATH": str(ROOT), **variables}
+        environment = self._environment() | variables
         with (self.data / f"{'-'.join(arguments[:2])}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli.main", *arguments], env=environment, stdout=log, stderr=log, cwd=ROOT
             )
         self._running.append(process)
         return process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command of the product, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "api.cli.main", *arguments],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            timeout=COMMAND_SECONDS_MAX,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        names = ("kafka_bootstrap", "registry_url", "postgres_dsn", "redis_url", "gateway_port", "simulator_port")
+        given = {f"QUAESTOR_{name.upper()}": str(getattr(self.settings, name)) for name in names}
+        return {**os.environ, **given, "QUAESTOR_DATA": str(self.data), "PYTHONPATH": str(ROOT)}
 
     def sdk(self, key: str, **options: Any) -> OpenAI:
         """The official SDK with a key; closed with the stack, so that no socket is left to the collector."""
