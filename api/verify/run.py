@@ -27,7 +27,7 @@ from api.verify.parity import (
 )
 from processors.parity.checks import Check, Due, empty, equal, log_checks
 from processors.parity.digest import KEY_BYTES, RowHasher
-from schemas.topics import BUDGETS, CONTROL, COSTS, LEDGER, TOPICS
+from schemas.topics import ATTEMPTS, BUDGETS, CONTROL, COSTS, LEDGER, REQUESTS, TOPICS
 from sinks.audit.files import LogFiles
 from sinks.audit.key_ring import KeyRing
 from sinks.audit.keys import load_salts
@@ -54,7 +54,7 @@ from streams.registry import RegistrySchemas
 Scope = Literal["parity", "budgets", "ledger", "audit"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 #: What the ledger is made of and judged by.
-BOOKED = tuple(topic.name for topic in (BUDGETS, COSTS, LEDGER, CONTROL))
+BOOKED = tuple(topic.name for topic in (REQUESTS, ATTEMPTS, BUDGETS, COSTS, LEDGER, CONTROL))
 LEDGER_TRIES = 5
 LEDGER_PAUSE_SECONDS = 1.0
 #: How the names of checks end that say how much there is to compare; `processors.parity.checks` has the one of parity.
@@ -207,13 +207,16 @@ class Verification:
         return [_in_the_log("budget events", barrier), *lags, redis, *(_invariant(each) for each in booked)]
 
     async def _settled(self, postgres: PostgresReads, *, under_traffic: bool = False) -> list[InvariantResult]:
-        """What the ledger has booked: what is not, or came in two batches, differs for a moment only."""
+        """What differs in every one of several looks: what is under way differs in one of them at most."""
+        overdue = self._overdue_before()
+        results = await postgres.verify_ledger(under_traffic=under_traffic, overdue_before=overdue)
         for _ in range(LEDGER_TRIES - 1):
-            results = await postgres.verify_ledger(under_traffic=under_traffic)
             if all(each.ok for each in results):
-                return results
+                break
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
-        return await postgres.verify_ledger(under_traffic=under_traffic)
+            again = await postgres.verify_ledger(under_traffic=under_traffic, overdue_before=overdue)
+            results = [now.lasting(before) for now, before in zip(again, results, strict=True)]
+        return results
 
     async def _reach(self, name: str, follower: Follower, barrier: Barrier) -> list[Check]:
         lags = await reach(name, follower, barrier, lambda what, left: self._progress(f"{what} lags", 0, left))
@@ -226,10 +229,13 @@ class Verification:
     def _check_budgets(
         self, states: dict[str, TenantState], set_aside: dict[Partition, set[int]], applied: Mapping[Partition, int]
     ) -> BudgetCheck:
-        now = time.time_ns() // 1_000
-        overdue = now - self._settings.late_seconds * MICROS_PER_SECOND
+        now, overdue = time.time_ns() // 1_000, self._overdue_before()
         with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
             return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue)
+
+    def _overdue_before(self) -> int:
+        """A hold whose lease ended before this must have ended."""
+        return time.time_ns() // 1_000 - self._settings.late_seconds * MICROS_PER_SECOND
 
     async def audit(self) -> list[Check]:
         """Every entry, chain, tile, row and signature of the audit log, derived again."""

@@ -1,8 +1,8 @@
-"""The ledger's invariants as queries: each answers how many things disagree and one of them (ledgers.md 5.4).
+"""The ledger's invariants as queries: each answers which things disagree (docs/reference/ledger-invariants.md).
 
-Every query gives rows of (difference) text, best a handful; none means the invariant holds. They read one snapshot.
-Those that hold of any span of time also say whose row it is, when, and of what: `quaestor verify ledger` asks them of
-everything, the nightly report of a day (reconciliation.py).
+Every query gives rows of (id, difference), best a handful; none means the invariant holds. They read one snapshot.
+Those that hold of any span of time also say whose row it is, when, and of what request: `quaestor verify ledger` asks
+them of everything, the nightly report of a day (reconciliation.py). What charges must be is in charge_invariants.py.
 """
 
 # ruff: noqa: S608 - the schema's name is ours
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from schemas.topics import LEDGER
 from sinks.postgres.tables import SCHEMA
 
-DIFFERENCES_MAX = 5
+#: Differences that are told apart; of more than that only their number is known.
+DIFFERENCES_MAX = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Invariant:
 
     name: str
     claim: str
-    #: Rows with a text column `difference`; none when it holds.
+    #: Rows with the text columns `id` (what it is about) and `difference`; none when it holds.
     sql: str
-    #: Whether they can be asked of a span of time: rows have tenant_id, at, id and request_id too, and tables stand
-    #: without their schema, so that whoever asks may put the rows of a span in their place.
+    #: Whether they can be asked of a span of time: rows have tenant_id, at and request_id too, and tables stand without
+    #: their schema, so that whoever asks may put the rows of a span in their place.
     of_spans: bool = False
+    #: Whether rows have `due` too, a time until which nothing is wrong with them.
+    has_due: bool = False
 
 
 #: Costs of an attempt, corrections included.
@@ -88,8 +92,8 @@ INVARIANTS: tuple[Invariant, ...] = (
         "debits_equal_credits",
         "Per currency, debits equal credits, pending and posted apart.",
         f"""
-SELECT format('%s: pending %s/%s, posted %s/%s', currency, sum(debits_pending_nano), sum(credits_pending_nano),
-    sum(debits_posted_nano), sum(credits_posted_nano)) AS difference
+SELECT currency AS id, format('%s: pending %s/%s, posted %s/%s', currency, sum(debits_pending_nano),
+    sum(credits_pending_nano), sum(debits_posted_nano), sum(credits_posted_nano)) AS difference
 FROM {SCHEMA}.account_balance
 GROUP BY currency
 HAVING sum(debits_pending_nano) <> sum(credits_pending_nano) OR sum(debits_posted_nano) <> sum(credits_posted_nano)
@@ -108,7 +112,10 @@ WITH fold AS (
     FROM {SCHEMA}.transfer_side
     GROUP BY tenant_id, account, currency
 )
-SELECT format('%s %s %s', tenant_id, account, currency) AS difference
+SELECT format('%s %s %s', tenant_id, account, currency) AS id,
+    format('%s %s %s: debits %s, credits %s; its transfers say %s, %s', tenant_id, account, currency,
+        kept.debits_posted_nano, kept.credits_posted_nano, fold.debits_posted_nano, fold.credits_posted_nano)
+        AS difference
 FROM fold FULL JOIN {SCHEMA}.account_balance AS kept USING (tenant_id, account, currency)
 WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_nano, fold.credits_posted_nano)
     IS DISTINCT FROM
@@ -117,13 +124,14 @@ WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_n
     ),
     Invariant(
         "pending_resolved_within_bounds",
-        "A pending transfer is posted at most once, and posts and voids never exceed it.",
+        "A pending transfer is resolved by one event, in one post and one void at most, which never exceed it.",
         """
 SELECT pending.tenant_id, pending.occurred_at AS at, pending.event_id::text AS id, pending.request_id,
-    format('%s: pending %s, posted %s in %s, voided %s', pending.event_id, pending.amount_nano,
+    format('%s: pending %s, posted %s in %s, voided %s, by %s events', pending.event_id, pending.amount_nano,
         coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
         count(*) FILTER (WHERE resolver.kind = 'POST'),
-        coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0)) AS difference
+        coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0),
+        count(DISTINCT resolver.source_event_id)) AS difference
 FROM transfer AS resolver
 JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id
@@ -131,6 +139,7 @@ GROUP BY pending.tenant_id, pending.event_id, pending.occurred_at, pending.reque
 HAVING sum(resolver.amount_nano) > pending.amount_nano
     OR count(*) FILTER (WHERE resolver.kind = 'POST') > 1
     OR count(*) FILTER (WHERE resolver.kind = 'VOID') > 1
+    OR count(DISTINCT resolver.source_event_id) > 1
 """,
         of_spans=True,
     ),
@@ -185,8 +194,9 @@ WHERE amount_nano <> 0 AND NOT EXISTS (
         "What is held and charged in a window is at most what its limit allowed, and what is recorded above it: "
         "overage, and calls let through while budgets could not be checked.",
         f"""
-SELECT format('%s %s from %s: taken %s, allowed %s %s', tenant_id, counter, window_start, taken_nano,
-    max(allowed.amount_nano), currency) AS difference
+SELECT format('%s %s %s from %s', tenant_id, counter, currency, window_start) AS id,
+    format('%s %s from %s: taken %s, allowed %s %s', tenant_id, counter, window_start, taken_nano,
+        max(allowed.amount_nano), currency) AS difference
 FROM ({_TAKEN}) AS taken
 JOIN ({_ALLOWED}) AS allowed USING (tenant_id)
 LEFT JOIN ({_LET_THROUGH}) AS through USING (tenant_id, counter, currency, window_start)
@@ -216,7 +226,7 @@ WHERE NOT EXISTS (
         "one_row_per_id",
         "An event id stands once per tenant, whatever its time.",
         f"""
-SELECT format('%s %s', tenant_id, event_id) AS difference
+SELECT event_id::text AS id, format('%s %s', tenant_id, event_id) AS difference
 FROM {SCHEMA}.transfer
 GROUP BY tenant_id, event_id
 HAVING count(*) > 1
@@ -232,14 +242,45 @@ WHERE amount_nano < 0 OR debit_account = credit_account
 """,
         of_spans=True,
     ),
+    # Entries that retention gave up, and records that the sequencer has yet to enter, are at offsets outside.
+    Invariant(
+        "transfers_are_audited",
+        "Every transfer has its entry in the audit log, of the same amount, as far as the log goes.",
+        f"""
+WITH entered AS MATERIALIZED (
+    SELECT log, tenant_id, partition, "offset", event_id, amount_nano
+    FROM quaestor.audit_entry
+    WHERE topic = '{LEDGER.name}'
+), spans AS (
+    SELECT log, partition, min("offset") AS first_offset, next_offset
+    FROM entered JOIN quaestor.audit_cursor AS reached USING (log, partition)
+    WHERE reached.topic = '{LEDGER.name}'
+    GROUP BY log, partition, next_offset
+)
+SELECT transfer.event_id::text AS id,
+    format('%s %s of %s %s is not in the audit log %s', transfer.kind, transfer.event_id, transfer.amount_nano,
+        transfer.currency, spans.log) AS difference
+FROM {SCHEMA}.transfer
+JOIN spans ON spans.partition = transfer.log_partition
+    AND transfer.log_offset >= spans.first_offset AND transfer.log_offset < spans.next_offset
+WHERE NOT EXISTS (
+    SELECT FROM entered
+    WHERE entered.log = spans.log AND entered.tenant_id = transfer.tenant_id
+        AND entered.event_id = transfer.event_id AND entered.amount_nano = transfer.amount_nano)
+""",
+    ),
 )
 
 
 def limited(invariant: Invariant) -> str:
-    """The query with its differences counted and the first few shown."""
+    """The query with its differences counted and as many told apart as may be.
+
+    Rows that have `due` count when they were due before $1.
+    """
     return f"""
-SELECT count(*) OVER () AS differences, difference
+SELECT count(*) OVER () AS differences, id, difference
 FROM ({invariant.sql}) AS found
+{"WHERE due < $1" if invariant.has_due else ""}
 ORDER BY difference
 LIMIT {DIFFERENCES_MAX}
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import asyncpg
@@ -18,9 +18,9 @@ from schemas.topics import TOPICS
 from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
 from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
-from sinks.postgres.invariants import INVARIANTS, Invariant, limited
+from sinks.postgres.invariants import DIFFERENCES_MAX, Invariant, limited
 from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
-from sinks.postgres.reconciliation import LEDGER_RULES, LEDGER_UNDER_TRAFFIC
+from sinks.postgres.reconciliation import LEDGER_UNDER_TRAFFIC, VERIFIED
 from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
 from sinks.retention import RETAINED_TOPICS
 from sinks.totals import StoreTotals
@@ -30,6 +30,8 @@ CONNECTIONS_MAX = 4
 ROWS_MAX = 10_000
 #: Rows fetched at once when whole tables are read.
 PAGE_ROWS = 2_000
+#: One statement over a whole ledger.
+VERIFY_SECONDS = 600.0
 #: A transfer stays pending for no longer than its hold is remembered.
 PENDING_SECONDS_MAX = HOLD_TOMBSTONE_SECONDS
 
@@ -98,13 +100,25 @@ class InvariantResult:
     name: str
     claim: str
     differences: int
-    #: One of the differences; empty when it holds.
-    first_difference: str
+    #: What of the differences could be told apart, in words, by what each is about.
+    found: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Whether it holds."""
         return self.differences == 0
+
+    @property
+    def first_difference(self) -> str:
+        """One of the differences; empty when it holds."""
+        return next(iter(self.found.values()), "")
+
+    def lasting(self, earlier: InvariantResult) -> InvariantResult:
+        """What differed earlier too: events that come in two batches differ in between, each for a moment only."""
+        if max(self.differences, earlier.differences) > DIFFERENCES_MAX:
+            return self
+        found = {about: words for about, words in self.found.items() if about in earlier.found}
+        return InvariantResult(self.name, self.claim, len(found), found)
 
 
 #: In the order in which a story is told when two events have the same time.
@@ -290,16 +304,23 @@ class PostgresReads:
         """Cost by team, provider and model, dearest first; amount_nano as text."""
         return [dict(row) for row in await self._fetch(queries.SPENDING, tenant_id, ROWS_MAX)]
 
-    async def verify_ledger(self, *, under_traffic: bool = False) -> list[InvariantResult]:
+    async def verify_ledger(
+        self, *, under_traffic: bool = False, overdue_before: int = EARLIEST_MICROS
+    ) -> list[InvariantResult]:
         """Every invariant of the ledger, all on one snapshot of the database.
 
-        `under_traffic`: those only that also hold while the ledger is behind the holds.
+        `under_traffic`: those only that also hold while the ledger is behind the holds. Holds whose lease ended before
+        `overdue_before` must have ended, microseconds since the epoch.
         """
-        asked = LEDGER_UNDER_TRAFFIC if under_traffic else (*INVARIANTS, *LEDGER_RULES)
-        pool = await self._connected()
-        with passing_errors():
-            async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-                return [_judged(each, await connection.fetch(limited(each))) for each in asked]
+        asked = LEDGER_UNDER_TRAFFIC if under_traffic else VERIFIED
+        connection = await connect(self._dsn, READER_ROLE, VERIFY_SECONDS)
+        try:
+            with passing_errors():
+                await use_log_types(connection)
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    return [await _judged(connection, each, overdue_before) for each in asked]
+        finally:
+            connection.terminate()
 
     async def ping(self) -> None:
         """Nothing, when Postgres answers."""
@@ -339,9 +360,10 @@ async def _pages(
                 ]
 
 
-def _judged(invariant: Invariant, rows: list[asyncpg.Record]) -> InvariantResult:
+async def _judged(connection: asyncpg.Connection, invariant: Invariant, overdue_before: int) -> InvariantResult:
+    rows = await connection.fetch(limited(invariant), *([overdue_before] if invariant.has_due else []))
     count = int(rows[0]["differences"]) if rows else 0
-    return InvariantResult(invariant.name, invariant.claim, count, str(rows[0]["difference"]) if rows else "")
+    return InvariantResult(invariant.name, invariant.claim, count, {row["id"]: row["difference"] for row in rows})
 
 
 def _step(event: StoredEvent) -> int:

@@ -11,14 +11,13 @@ is found as an open hold; a charge without its commit is not also a hold that st
 # ruff: noqa: S608 - tables and rules are our own
 from __future__ import annotations
 
+from sinks.postgres.charge_invariants import CHARGE_INVARIANTS
 from sinks.postgres.invariants import COSTS, INVARIANTS, RESOLVED, Invariant
 from sinks.postgres.tables import SCHEMA
 
 #: What a span covers; other tables are small and asked whole.
 SPANNED = ("request_event", "decision", "attempt", "cost", "budget_event", "transfer")
 ENDS = "('COMPLETED', 'FAILED', 'REFUSED')"
-#: Half of the last digit that is kept, in pico-units: what rounding may add to a charge.
-ROUNDING_PICO = 500
 
 #: Requests that ended with an answer or a failure, though the candidate that was chosen for them was never tried.
 _UNTRIED = """
@@ -40,10 +39,14 @@ WHERE chosen_provider_id IS NOT NULL
             AND refused.request_id = chosen.request_id
             AND refused.provider_id = chosen_provider_id AND refused.model = chosen_model)
 """
-#: Holds that nothing resolved.
+#: Holds that nothing resolved, and when their last lease ends.
 _OPEN = """
 SELECT placed.tenant_id, placed.occurred_at AS at, placed.hold_id, placed.request_id, placed.amount_nano,
-    placed.currency
+    placed.currency, greatest(coalesce(placed.lease_until, placed.occurred_at), (
+        SELECT max(extended.lease_until)
+        FROM budget_event AS extended
+        WHERE extended.kind = 'EXTENDED' AND extended.request_id = placed.request_id
+            AND extended.tenant_id = placed.tenant_id AND extended.hold_id = placed.hold_id)) AS due
 FROM budget_event AS placed
 WHERE placed.kind = 'PLACED' AND NOT EXISTS (
     SELECT FROM budget_event AS resolution
@@ -149,12 +152,13 @@ WHERE kind = 'COMPLETED'
         "holds_are_resolved",
         "A hold is charged, released or expired soon after its lease ends.",
         f"""
-SELECT tenant_id, at, hold_id::text AS id, request_id,
-    format('%s %s are still held', amount_nano, currency) AS difference
+SELECT tenant_id, at, hold_id::text AS id, request_id, due,
+    format('hold %s: %s %s are still held', hold_id, amount_nano, currency) AS difference
 FROM ({_OPEN}) AS open
 WHERE NOT EXISTS (SELECT FROM cost WHERE cost.tenant_id = open.tenant_id AND cost.attempt_id = open.hold_id)
 """,
         of_spans=True,
+        has_due=True,
     ),
     Invariant(
         "resolutions_are_booked",
@@ -225,22 +229,6 @@ WHERE (cost.amount_nano, provider_amount_nano) <> (coalesce(expense_nano, 0), co
         of_spans=True,
     ),
     Invariant(
-        "costs_have_a_price",
-        "A cost names a price of a published price book, and is its quantity times that price.",
-        f"""
-SELECT tenant_id, occurred_at AS at, event_id::text AS id, request_id,
-    format('%s x %s pico-units of %s (%s) gave %s %s', quantity, unit_price_pico, price_id, price_version,
-        provider_amount_nano, provider_currency) AS difference
-FROM cost
-WHERE abs(quantity::numeric * unit_price_pico - provider_amount_nano::numeric * 1000) > {ROUNDING_PICO}
-    OR meter <> 'UNSETTLED_HOLD' AND NOT EXISTS (
-        SELECT FROM {SCHEMA}.control_event AS book
-        WHERE book.entity_kind = 'PRICE_BOOK' AND book.entity_id = cost.provider_id
-            AND book.after::jsonb ->> 'version' = cost.price_version)
-""",
-        of_spans=True,
-    ),
-    Invariant(
         "records_are_applied",
         "Every record of the log is applied by every sink.",
         """
@@ -252,13 +240,14 @@ WHERE state <> 'REDRIVEN'
 """,
         of_spans=True,
     ),
-    *(each for each in INVARIANTS if each.of_spans),
+    *(each for each in (*CHARGE_INVARIANTS, *INVARIANTS) if each.of_spans),
 )
 
-#: What of it is asked of everything too: whether the ledger is the fold of holds and costs.
-LEDGER_RULES = tuple(
-    rule for rule in RULES if rule.name in {"resolutions_are_booked", "ledger_equals_holds", "ledger_equals_costs"}
-)
+_OF_THE_LEDGER = {"holds_are_resolved", "resolutions_are_booked", "ledger_equals_holds", "ledger_equals_costs"}
+#: What of it is asked of everything too: whether holds end, and the ledger is the fold of holds and costs.
+LEDGER_RULES = tuple(rule for rule in RULES if rule.name in _OF_THE_LEDGER)
+#: Everything that `quaestor verify ledger` asks.
+VERIFIED = (*INVARIANTS, *CHARGE_INVARIANTS, *LEDGER_RULES)
 #: The one of them that also holds while the ledger is still behind the holds.
 LEDGER_UNDER_TRAFFIC = tuple(rule for rule in LEDGER_RULES if rule.name == "ledger_equals_holds")
 

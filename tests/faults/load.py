@@ -13,9 +13,10 @@ from streams.codec import Codec
 from streams.kafka import KafkaPublisher
 from streams.log import OutgoingRecord
 from streams.registry import RegistrySchemas
-from tests.support.stories import outgoing, request_story
+from tests.support.stories import outgoing, price_book, request_story
 
 TENANTS = 12
+AMOUNTS_NANO = range(1_000, 1_007)
 #: Part of the stories of which a part is produced again later, at other offsets, as a spool that is drained twice does.
 REPEATED = 0.1
 REMEMBERED_STORIES = 200
@@ -106,9 +107,11 @@ class Load:
 
     def story(self, number: int) -> list[OutgoingRecord]:
         """The records of one story."""
-        return outgoing(self._codec, request_story(number, f"tenant_{number % TENANTS}", 1_000 + number % 7))
+        amount_nano = AMOUNTS_NANO[number % len(AMOUNTS_NANO)]
+        return outgoing(self._codec, request_story(number, f"tenant_{number % TENANTS}", amount_nano))
 
     def _run(self) -> None:
+        self.publish(outgoing(self._codec, [price_book(*AMOUNTS_NANO)]))
         due = time.monotonic()
         while not self._ended:
             if not self._go.is_set():

@@ -26,7 +26,7 @@ from streams.log import LogReader, Partition
 from tests.support.kafka_server import fresh_product_topics
 from tests.support.postgres_server import PostgresServer
 from tests.support.postgres_sink_program import SESSION_SECONDS
-from tests.support.stories import codec, outgoing, request_story
+from tests.support.stories import codec, outgoing, price_book, request_story
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 ENCODER = codec()
@@ -65,6 +65,8 @@ class Load:
 
     def _publish(self) -> None:
         number = self._start
+        self._publisher.publish(outgoing(ENCODER, [price_book()]), lambda _: None)
+        self.published += 1
         while not self._stop.wait(0.01):
             for _ in range(2 if number % 10 == 0 else 1):
                 self._publisher.publish(

@@ -1,5 +1,6 @@
 """The ledger in real Postgres: balances, invariants, and what breaks them."""
 
+# ruff: noqa: S608 - what tampers is our own
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
@@ -11,20 +12,45 @@ import pytest
 from schemas import events
 from schemas.errors import RejectedError
 from schemas.topics import LEDGER
+from sinks.postgres.months import EARLIEST_MICROS
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Span
 from streams.log import Partition
 from tests.support.databases import postgres_databases
-from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, request_story
+from tests.support.days import refused
+from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, price_book, request_story
 
 pytestmark = pytest.mark.stack
 ENCODER = codec()
+GUARDED = ("transfer", "cost", "budget_event", "request_event", "attempt")
 #: Pending transfers once more, with another time.
 TWICE = """
 INSERT INTO quaestor_v1.transfer
 SELECT (jsonb_populate_record(transfer, '{"occurred_at": "2026-11-30T00:00:00Z"}')).*
 FROM quaestor_v1.transfer WHERE kind = 'PENDING'
+"""
+
+#: A call by the attempt that found no room.
+CALLED = """
+INSERT INTO quaestor_v1.attempt
+SELECT (jsonb_populate_record(attempt, jsonb_build_object(
+    'event_id', gen_random_uuid(), 'attempt_id', refusal.hold_id, 'request_id', refusal.request_id))).*
+FROM quaestor_v1.attempt, quaestor_v1.budget_event AS refusal WHERE refusal.kind = 'REFUSED'
+"""
+OTHER_SOURCE = """
+UPDATE quaestor_v1.transfer SET source_event_id = placed.event_id
+FROM quaestor_v1.budget_event AS placed WHERE placed.kind = 'PLACED' AND transfer.kind = 'VOID'
+"""
+#: A bill of another amount, whose sums agree.
+BILL = """
+UPDATE quaestor_v1.cost SET amount_nano = {0}, provider_amount_nano = {0};
+UPDATE quaestor_v1.budget_event SET amount_nano = {0} WHERE kind = 'COMMITTED'
+"""
+#: A cost once more, as {} says.
+COST = """
+INSERT INTO quaestor_v1.cost
+SELECT (jsonb_populate_record(cost, jsonb_build_object('event_id', gen_random_uuid(), {}))).* FROM quaestor_v1.cost
 """
 
 
@@ -47,15 +73,16 @@ class Desk:
         await self.sink.claim(list(spans), {at.topic: TOPIC_ID for at in spans})
         await self.sink.write(Batch(list(spans.values()), 1))
 
-    async def broken(self) -> list[str]:
+    async def broken(self, overdue_before: int = EARLIEST_MICROS) -> list[str]:
         """Names of the invariants that do not hold."""
-        return [result.name for result in await self.reads.verify_ledger() if not result.ok]
+        results = await self.reads.verify_ledger(overdue_before=overdue_before)
+        return [result.name for result in results if not result.ok]
 
     async def tamper(self, sql: str) -> None:
         """What only a superuser with the triggers off can do."""
         connection = await asyncpg.connect(self.dsn)
         try:
-            tables = [f"ALTER TABLE quaestor_v1.{table}" for table in ("transfer", "cost", "budget_event")]
+            tables = [f"ALTER TABLE quaestor_v1.{table}" for table in GUARDED]
             for table in tables:
                 await connection.execute(f"{table} DISABLE TRIGGER append_only")
             await connection.execute(sql)
@@ -67,8 +94,9 @@ class Desk:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    """A fresh database."""
+    """A fresh database that knows the price book."""
     made = Desk(await postgres_databases().emptied("ledger"))
+    await made.write([price_book()])
     yield made
     await made.sink.close()
     await made.reads.close()
@@ -195,11 +223,36 @@ async def test_what_was_let_through_unchecked_is_above_the_limit(desk: Desk) -> 
          {"committed_equals_costs"}),
         (TWICE,
          {"one_row_per_id", "balances_are_the_fold"}),
+        (OTHER_SOURCE, {"pending_resolved_within_bounds"}),
+        (CALLED, {"what_was_refused_was_not_called"}),
+        (f"{CALLED}; DELETE FROM quaestor_v1.request_event WHERE kind = 'REFUSED'",
+         {"what_was_refused_was_not_called"}),
+        (f"{CALLED}; DELETE FROM quaestor_v1.budget_event WHERE kind = 'COMMITTED'",
+         {"what_was_refused_was_not_called", "charges_are_settled", "entries_have_a_source"}),
+        (f"{BILL.format(3000)}; UPDATE quaestor_v1.cost SET quantity = 20",
+         {"costs_are_what_was_used", "ledger_equals_costs"}),
+        (f"{BILL.format(0)}; DELETE FROM quaestor_v1.cost",
+         {"costs_are_what_was_used", "entries_have_a_source"}),
+        ("UPDATE quaestor_v1.cost SET meter = 'OUTPUT_TOKENS'", {"costs_have_a_price", "costs_are_what_was_used"}),
+        ("UPDATE quaestor_v1.cost SET quantity = 20, unit_price_pico = 75000",
+         {"costs_have_a_price", "costs_are_what_was_used"}),
+        (f"{BILL.format(750)}; UPDATE quaestor_v1.cost SET unit_price_pico = 75000",
+         {"costs_have_a_price", "ledger_equals_costs"}),
+        ("UPDATE quaestor_v1.cost SET price_version = '2'", {"costs_have_a_price"}),
+        ("UPDATE quaestor_v1.cost SET price_id = 'price_2'", {"costs_have_a_price"}),
+        ("UPDATE quaestor_v1.cost SET model = 'm2'", {"costs_have_a_price"}),
+        (COST.format("'amount_nano', 0, 'provider_amount_nano', 0, 'quantity', 0"),
+         {"attempts_are_charged_once"}),
+        (COST.format("'kind', 'CORRECTION', 'amount_nano', 0, 'provider_amount_nano', 0, 'quantity', 0"),
+         {"corrections_have_a_charge"}),
+        (COST.format("'kind', 'CORRECTION', 'amount_nano', -1501, 'provider_amount_nano', -1500, 'quantity', -10,"
+         "'corrects_event_id', event_id"),
+         {"corrections_have_a_charge", "committed_equals_costs", "ledger_equals_costs"}),
     ],
 )  # fmt: skip
 async def test_a_tampered_ledger_is_named(desk: Desk, sql: str, broken: set[str]) -> None:
     """Whoever changes rows behind the product's back breaks the invariant that says so."""
-    await desk.write(request_story(1))
+    await desk.write([*request_story(1), *refused(2)])
     await desk.tamper(sql)
     assert set(await desk.broken()) == broken
 
@@ -251,20 +304,20 @@ BAD = request_story(2)[0]
 
 
 @pytest.mark.parametrize(
-    "event",
+    ("event", "offset"),
     [
-        msgspec.structs.replace(BAD, actor="nul\0"),
-        msgspec.structs.replace(BAD, occurred_at=-5),
-        msgspec.structs.replace(BAD, event_id="no uuid"),
-        control_event(1, events.ControlAction.CREATED, "no json"),
+        (msgspec.structs.replace(BAD, actor="nul\0"), 0),
+        (msgspec.structs.replace(BAD, occurred_at=-5), 0),
+        (msgspec.structs.replace(BAD, event_id="no uuid"), 0),
+        (control_event(1, events.ControlAction.CREATED, "no json"), 1),  # behind the price book
     ],
     ids=["nul", "time", "id", "json"],
 )
-async def test_what_postgres_never_takes_is_named(desk: Desk, event: events.Event) -> None:
+async def test_what_postgres_never_takes_is_named(desk: Desk, event: events.Event, offset: int) -> None:
     """A NUL in a text, a time outside of our years, an id or an entity that is none: refused by offset."""
     with pytest.raises(RejectedError) as refused:
         await desk.write([event])
-    assert [each.offset for each in refused.value.rejections] == [0]
+    assert [each.offset for each in refused.value.rejections] == [offset]
 
 
 async def test_a_refused_record_is_found_among_many(desk: Desk) -> None:

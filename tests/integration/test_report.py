@@ -23,21 +23,21 @@ from tests.integration.test_postgres_ledger import Desk
 from tests.support.control import limit_event
 from tests.support.databases import postgres_databases
 from tests.support.days import (
-    AMOUNT_NANO,
     HELD_NANO,
     Story,
     answered,
     booked,
+    doubled,
     expired,
     extended,
     gave_way,
     ids,
+    in_two_lines,
     late,
     let_go,
-    price_book,
     refused,
 )
-from tests.support.stories import START_MICROS, event_id
+from tests.support.stories import AMOUNT_NANO, START_MICROS, event_id, price_book
 
 pytestmark = pytest.mark.stack
 MINUTE_MICROS = 60_000_000
@@ -215,7 +215,11 @@ FAULTS = {
     "other tokens": Fault("completed_equals_attempts", "request_id", change=changed("completed", input_tokens=11)),
     "more attempts": Fault("completed_equals_attempts", "request_id", change=changed("completed", attempt_count=2)),
     "a price that nobody published": Fault("costs_have_a_price", "cost", change=changed("cost", price_version="2")),
-    "not its quantity times its price": Fault("costs_have_a_price", "cost", change=changed("cost", quantity=11)),
+    "another price than its book's": Fault("costs_have_a_price", "cost", change=changed("cost", unit_price_pico=1)),
+    "charged for twice what was used": Fault("costs_are_what_was_used", "attempt_id", change=doubled),
+    "charged twice for one meter": Fault("attempts_are_charged_once", "attempt_id", change=in_two_lines),
+    "called though it was refused": Fault("what_was_refused_was_not_called", "attempt_id", change=changed(
+        "completed", kind=events.RequestKind.REFUSED)),
 }  # fmt: skip
 
 

@@ -12,10 +12,9 @@ from processors.ledger import LedgerPoster
 from processors.reaper.closing import closing_events, correction
 from schemas import events
 from schemas.events import Event
-from schemas.topics import SYSTEM_TENANT
-from tests.support.stories import START_MICROS, event_id, request_story
+from tests.support.stories import AMOUNT_NANO, TOKENS, event_id, request_story
 
-AMOUNT_NANO, HELD_NANO = 1_500, 4_000
+HELD_NANO = 4_000
 REAPER = "reaper/0"
 #: What each event of a request is called here, in its order.
 NAMES = ("received", "decision", "placed", "attempt", "cost", "committed", "completed")
@@ -39,6 +38,22 @@ def answered(number: int, tenant_id: str = "acme", limit_id: str = "limit_1", la
 
 def _change(story: Story, name: str, **fields: Any) -> None:
     story[name] = msgspec.structs.replace(story[name], **fields)
+
+
+def doubled(story: Story) -> None:
+    """Charge twice what was used, everywhere alike: every sum agrees with every other."""
+    charged = 2 * AMOUNT_NANO
+    _change(story, "cost", quantity=2 * TOKENS, amount_nano=charged, provider_amount_nano=charged)
+    _change(story, "completed", amount_nano=charged)
+    leg = msgspec.structs.replace(_budget(story, "committed").legs[0], amount_nano=charged)
+    _change(story, "committed", amount_nano=charged, legs=(leg,))
+
+
+def in_two_lines(story: Story) -> None:
+    """Charge half of what was used twice, which is all of it."""
+    half = {"quantity": TOKENS // 2, "amount_nano": AMOUNT_NANO // 2, "provider_amount_nano": AMOUNT_NANO // 2}
+    _change(story, "cost", **half)
+    story["cost again"] = msgspec.structs.replace(story["cost"], event_id=f"{story['cost'].event_id[:-1]}f")
 
 
 def refused(number: int) -> list[Event]:
@@ -119,10 +134,10 @@ def late(number: int) -> list[Event]:
     return [*expired(number), story["attempt"], story["cost"], committed, story["completed"], taken_back]
 
 
-def _budget(story: Story) -> events.BudgetEvent:
-    placed = story["placed"]
-    assert isinstance(placed, events.BudgetEvent)
-    return placed
+def _budget(story: Story, name: str = "placed") -> events.BudgetEvent:
+    found = story[name]
+    assert isinstance(found, events.BudgetEvent)
+    return found
 
 
 def booked(source: Iterable[Event]) -> list[Event]:
@@ -134,20 +149,6 @@ def booked(source: Iterable[Event]) -> list[Event]:
         found += [event, *poster.decide(state, event)]
         state = poster.evolve(state, event)
     return found
-
-
-def price_book() -> Event:
-    """The book with the price of every story."""
-    body = {"provider_id": "p1", "version": "1", "prices": []}
-    return _control(events.EntityKind.PRICE_BOOK, SYSTEM_TENANT, "p1", body)
-
-
-def _control(kind: events.EntityKind, tenant_id: str, entity_id: str, body: object) -> Event:
-    return events.ControlEvent(
-        event_id=event_id(0, entity_id), occurred_at=START_MICROS - 1, tenant_id=tenant_id, actor="cli/0",
-        entity_kind=kind, entity_id=entity_id, action=events.ControlAction.CREATED,
-        after=msgspec.json.encode(body).decode(),
-    )  # fmt: skip
 
 
 def ids(found: Sequence[Event], *kinds: events.TransferKind) -> list[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
+from processors.pricing import Price, PriceBook, Rates
 from schemas import events
 from schemas.ids import derived_id, uuid7
-from schemas.topics import key_of, topic_of
+from schemas.money import PICO_PER_NANO
+from schemas.topics import SYSTEM_TENANT, key_of, topic_of
 from streams.codec import Codec, LocalSchemas
 from streams.log import LogRecord, OutgoingRecord, Partition
 from streams.partitioner import partition_of
@@ -27,7 +31,36 @@ def event_id(number: int, what: str = "") -> str:
     return uuid7(START_MICROS + number, derived_id("test", str(number), what, "").encode()[:10])
 
 
-def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500) -> list[events.Event]:
+#: What one request of a story is charged, unless it says otherwise.
+AMOUNT_NANO = 1_500
+#: Tokens of one request of a story.
+TOKENS = 10
+
+
+def unit_price_pico(amount_nano: int) -> int:
+    """The price of one token of a request that was charged so much."""
+    return amount_nano * PICO_PER_NANO // TOKENS
+
+
+def price_id(amount_nano: int) -> str:
+    """What that price is called in its book."""
+    return "price_1" if amount_nano == AMOUNT_NANO else f"price_of_{amount_nano}"
+
+
+def price_book(*amounts_nano: int) -> events.ControlEvent:
+    """The book with the price of every story that is charged one of these amounts."""
+    prices = tuple(
+        Price(price_id=price_id(each), provider_id="p1", model="m1", rates=Rates(input=unit_price_pico(each), output=0))
+        for each in amounts_nano or (AMOUNT_NANO,)
+    )
+    return events.ControlEvent(
+        event_id=event_id(0, "p1"), occurred_at=START_MICROS - 1, tenant_id=SYSTEM_TENANT, actor="cli/0",
+        entity_kind=events.EntityKind.PRICE_BOOK, entity_id="p1", action=events.ControlAction.CREATED,
+        after=msgspec.json.encode(PriceBook(provider_id="p1", version="1", prices=prices)).decode(),
+    )  # fmt: skip
+
+
+def request_story(number: int, tenant_id: str = "acme", amount_nano: int = AMOUNT_NANO) -> list[events.Event]:
     """The events of one answered request: received to completed, with its hold, cost and transfers."""
     request_id = event_id(number, "request")
     attempt_id = event_id(number, "attempt")
@@ -71,14 +104,14 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
             source_topic="quaestor.budgets", source_event_id=placed_id, memo="hold", **transfer,
         ),
         events.ProviderAttempt(
-            event_id=event_id(number, "attempted"), attempt_number=1, operation=operation, input_tokens=10,
+            event_id=event_id(number, "attempted"), attempt_number=1, operation=operation, input_tokens=TOKENS,
             outcome=events.AttemptOutcome.SUCCEEDED, usage_source=events.UsageSource.PROVIDER,
             started_at=at, duration_micros=5_000, **call,
         ),
         events.CostEvent(
-            event_id=cost_id, kind=events.CostKind.CHARGE, meter=events.Meter.INPUT_TOKENS, quantity=10,
-            unit_price_pico=150_000, price_id="price_1", price_version="1", provider_amount_nano=amount_nano,
-            provider_currency="USD", amount_nano=amount_nano, currency="USD", **call,
+            event_id=cost_id, kind=events.CostKind.CHARGE, meter=events.Meter.INPUT_TOKENS, quantity=TOKENS,
+            unit_price_pico=unit_price_pico(amount_nano), price_id=price_id(amount_nano), price_version="1",
+            provider_amount_nano=amount_nano, provider_currency="USD", amount_nano=amount_nano, currency="USD", **call,
         ),
         events.LedgerEntry(
             event_id=derived_id("ledger", cost_id, "DIRECT", "expense"), kind=events.TransferKind.DIRECT,
@@ -89,7 +122,7 @@ def request_story(number: int, tenant_id: str = "acme", amount_nano: int = 1_500
         events.RequestEvent(
             event_id=event_id(number, "completed"), kind=events.RequestKind.COMPLETED, operation=operation,
             team_id="team_1", key_id="key_1", status_code=200, provider_id="p1", model_served="m1",
-            attempt_count=1, input_tokens=10, amount_nano=amount_nano, currency="USD", started_at=at, **common,
+            attempt_count=1, input_tokens=TOKENS, amount_nano=amount_nano, currency="USD", started_at=at, **common,
         ),
     ]  # fmt: skip
 
