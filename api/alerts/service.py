@@ -2,6 +2,9 @@
 
 quaestor.alerts has one partition; who owns it in the group works. It reads that topic from its first record on, so it
 knows all that was told and delivered, and its own alerts come back to it through the log before they are delivered.
+
+How far budgets were judged is committed in the group. Who takes over reads on from there, so what nobody told is told,
+and what somebody told is known.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from processors.control import ControlState
 from processors.guardrails import AlertBook
 from schemas.errors import CodecError, LogError, LogUnavailableError, StoreUnavailableError
 from schemas.events import Alert, BudgetEvent, Event
-from schemas.limits import CONSUME_BATCH_RECORDS
+from schemas.limits import ALERT_DELIVERY_SECONDS_MAX, CONSUME_BATCH_RECORDS
 from schemas.topics import ALERTS, BUDGETS
 from streams.codec import Codec
 from streams.log import GroupReader, LogReader, LogRecord, Partition
@@ -36,6 +39,7 @@ LOOK_SECONDS = 0.5
 #: Without live state there is nothing to see; what others tell is delivered all the same.
 LOOK_AGAIN_SECONDS = 2.0
 FORECAST_SECONDS = 60.0
+COMMIT_SECONDS = 5.0
 ASK_SECONDS = 10.0
 BUDGET_RECORDS_MAX = 5 * CONSUME_BATCH_RECORDS
 PLACE = Partition(ALERTS.name, 0)
@@ -70,7 +74,11 @@ class Guardrails:
         #: Whether alerts may stand in the log that we do not know of.
         self._is_unsure = False
         self._follows_budgets = False
-        self._look_at, self._forecast_at = 0.0, 0.0
+        #: Next offsets of budgets to read, where their ends were when we began, and what was committed of them last.
+        self._budgets_at: dict[Partition, int] = {}
+        self._budgets_barrier: dict[Partition, int] = {}
+        self._committed: dict[Partition, int] = {}
+        self._look_at, self._look_at_all, self._commit_at, self._forecast_at = 0.0, 0.0, 0.0, 0.0
         self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -132,6 +140,9 @@ class Guardrails:
         now, alerts = time.monotonic(), list[Alert]()
         if now < self._look_at:
             return
+        if now >= self._look_at_all and self._is_catching_up():
+            self._watcher.note_all()
+            self._look_at_all = now + LOOK_AGAIN_SECONDS
         alerts += await self._watcher.look(self._book, self._clock_micros())
         self._look_at = now + LOOK_SECONDS
         if now >= self._forecast_at:
@@ -139,6 +150,7 @@ class Guardrails:
             self._forecast_at = now + FORECAST_SECONDS
         if alerts:
             await self._tell(alerts)
+        await self._commit()
 
     async def _tell(self, alerts: Sequence[Alert]) -> None:
         """Record alerts; whoever is not in charge any more tells nothing."""
@@ -165,16 +177,37 @@ class Guardrails:
             self._follows_budgets = False
             raise
         for record, event in zip(records, events, strict=True):
+            self._budgets_at[Partition(record.topic, record.partition)] = record.offset + 1
             if isinstance(event, BudgetEvent):
-                self._watcher.note(event, record.offset)
+                self._watcher.note(event, record.offset, record.partition)
         if records:
             age = self._clock_micros() / 1_000_000 - records[-1].timestamp_millis / 1_000
             self._monitor.set(freshness_seconds=round(max(age, 0.0), 3))
 
     def _begin_budgets(self) -> None:
-        """From the end on: what was before is looked at as the live state shows it."""
+        """From where judging ended, but not from before what could still be delivered."""
         partitions = self._budgets.partitions([BUDGETS.name], ASK_SECONDS)
-        self._budgets.assign(self._budgets.end_offsets(partitions, ASK_SECONDS))
+        ends = self._budgets.end_offsets(partitions, ASK_SECONDS)
+        oldest_millis = self._clock_micros() // 1_000 - ALERT_DELIVERY_SECONDS_MAX * 1_000
+        oldest = self._budgets.offsets_at(oldest_millis, partitions, ASK_SECONDS)
+        committed = self._alerts.committed(partitions, ASK_SECONDS)
+        begins = {at: min(max(committed.get(at, 0), oldest[at]), ends[at]) for at in partitions}
+        self._budgets.assign(begins)
+        self._budgets_at, self._budgets_barrier, self._committed = dict(begins), ends, {}
+        log.info("budgets_read_on", records=sum(ends[at] - begins[at] for at in partitions))
+
+    def _is_catching_up(self) -> bool:
+        """Whether there is more to read of what was missed: what stands now is not to wait for it."""
+        return any(self._budgets_at[at] < end for at, end in self._budgets_barrier.items())
+
+    async def _commit(self) -> None:
+        """Now and then, say up to where every budgets event was judged and what follows from it was told."""
+        now, unseen = time.monotonic(), self._watcher.unseen()
+        judged = {at: min(offset, unseen.get(at.number, offset)) for at, offset in self._budgets_at.items()}
+        if now < self._commit_at or judged == self._committed:
+            return
+        self._commit_at, self._committed = now + COMMIT_SECONDS, judged
+        await self._blocking(lambda: self._alerts.commit_hint(judged))
 
     def _events(self, records: Sequence[LogRecord]) -> list[Event | None]:
         """The events of records, None for what can't be read: the sinks quarantine it. Raises LogUnavailableError."""

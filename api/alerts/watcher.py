@@ -7,6 +7,7 @@ at its cursor. So there is nothing to warm up, and nothing is counted twice (doc
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from processors.budgets import Counter, counter_of
 from processors.control import Limit
@@ -25,39 +26,54 @@ from sinks.redis.posted import SumsReader
 CHARGING = frozenset({BudgetKind.COMMITTED, BudgetKind.EXPIRED})
 
 
+@dataclass(slots=True)
+class _Moved:
+    """Counters of one tenant that moved."""
+
+    #: Its partition of quaestor.budgets, and the first offset there that no look has covered.
+    partition: int
+    unseen: int
+    #: Of each, the offset below which its sum must be applied before it is seen whole.
+    needed: dict[Counter, int] = field(default_factory=dict)
+
+
 class Watcher:
     """Told of events and of the control plane; asked for alerts. One loop owns it."""
 
     def __init__(self, sums: SumsReader, touched_max: int = ALERT_COUNTERS_TOUCHED_MAX) -> None:
         """Nothing moved yet."""
         self._sums, self._touched_max = sums, touched_max
-        #: Counters of each tenant that moved, and the offset below which their sums must be applied.
-        self._touched: dict[str, dict[Counter, int]] = {}
+        self._touched: dict[str, _Moved] = {}
         self._touched_count = 0
         #: Tenants of whom any counter may stand above a threshold.
         self._whole: set[str] = set()
         self._overages: dict[Counter, BudgetEvent] = {}
-        #: By the limit that refused, and why.
-        self._refusals: dict[tuple[str | None, str | None], BudgetEvent] = {}
+        #: By the counter that refused, and why.
+        self._refusals: dict[tuple[Counter, str | None], BudgetEvent] = {}
         self._limits: Mapping[str, Limit] = {}
         #: Alerts that nobody told yet.
         self._found: dict[str, Alert] = {}
 
-    def note(self, event: BudgetEvent, offset: int) -> None:
-        """A budgets event was recorded at this offset."""
+    def note(self, event: BudgetEvent, offset: int, partition: int = 0) -> None:
+        """A budgets event was recorded at this offset of its tenant's partition."""
         if event.kind in CHARGING:
-            touched = self._touched.setdefault(event.tenant_id, {})
-            before = len(touched)
-            touched.update((counter_of(leg), offset + 1) for leg in event.legs)
-            self._touched_count += len(touched) - before
-            if self._touched_count > self._touched_max:
-                self._whole.update(self._touched)
-                self._drop_touched()
+            self._note_moved(event, offset, partition)
         elif event.kind is BudgetKind.OVERAGE and len(self._overages) < self._touched_max:
             for leg in event.legs:
                 self._overages.setdefault(counter_of(leg), event)
         elif event.kind is BudgetKind.REFUSED and len(self._refusals) < self._touched_max:
-            self._refusals.setdefault((event.refused_by_limit_id, event.reason), event)
+            refusing = (counter_of(leg) for leg in event.legs if leg.limit_id == event.refused_by_limit_id)
+            for counter in refusing:
+                self._refusals.setdefault((counter, event.reason), event)
+
+    def _note_moved(self, event: BudgetEvent, offset: int, partition: int) -> None:
+        needed = self._touched.setdefault(event.tenant_id, _Moved(partition, offset)).needed
+        before = len(needed)
+        needed.update((counter_of(leg), offset + 1) for leg in event.legs)
+        self._touched_count += len(needed) - before
+        if self._touched_count > self._touched_max:
+            self._whole.update(self._touched)
+            self._drop_touched()
 
     def note_limits(self, limits: Mapping[str, Limit]) -> None:
         """The control plane's limits as they are now; tenants of changed ones are looked at whole."""
@@ -67,9 +83,20 @@ class Watcher:
         self._whole.update(limit.tenant_id for name, limit in limits.items() if before.get(name) != limit)
 
     def forget(self) -> None:
-        """Events may have been missed: look at every tenant."""
+        """Events may have been missed, and are read again: look at every tenant meanwhile."""
         self._drop_touched()
+        self.note_all()
+
+    def note_all(self) -> None:
+        """Any counter may have moved."""
         self._whole.update(limit.tenant_id for limit in self._limits.values())
+
+    def unseen(self) -> dict[int, int]:
+        """By partition, the first offset whose event was not looked at yet; partitions without any are left out."""
+        found: dict[int, int] = {}
+        for moved in self._touched.values():
+            found[moved.partition] = min(moved.unseen, found.get(moved.partition, moved.unseen))
+        return found
 
     def _drop_touched(self) -> None:
         self._touched.clear()
@@ -78,11 +105,12 @@ class Watcher:
     async def look(self, book: AlertBook, now_micros: int) -> list[Alert]:
         """The alerts that are to be told; the same again until the book knows them. Raises StoreUnavailableError.
 
-        A counter whose sum is not applied yet is looked at again the next time, and nothing is lost by a fault.
+        A counter whose sum is not applied yet is looked at as it is, and again the next time. Nothing is lost by a
+        fault.
         """
         self._found = {name: alert for name, alert in self._found.items() if not book.knows(name)}
-        self._look_over(book)
-        self._look_at_refusals(book)
+        self._look_over(book, now_micros)
+        self._look_at_refusals(book, now_micros)
         await self._look_at_tenants(book, now_micros)
         await self._look_at_moved(book, now_micros)
         return list(self._found.values())
@@ -90,26 +118,30 @@ class Watcher:
     def _keep(self, book: AlertBook, alerts: Iterable[Alert]) -> None:
         self._found.update((alert.event_id, alert) for alert in alerts if not book.knows(alert.event_id))
 
-    def _look_over(self, book: AlertBook) -> None:
+    def _look_over(self, book: AlertBook, now_micros: int) -> None:
         """Calls that cost more than they held."""
         while self._overages:
             counter, event = self._overages.popitem()
             limit = self._limit(counter)
             leg = next(leg for leg in event.legs if counter_of(leg) == counter)
             if limit is not None:
-                self._keep(book, [overage_alert(limit, event, leg, counter)])
+                self._keep(book, [overage_alert(limit, event, leg, counter, now_micros)])
 
-    def _look_at_refusals(self, book: AlertBook) -> None:
+    def _look_at_refusals(self, book: AlertBook, now_micros: int) -> None:
         """Calls that found no room."""
         while self._refusals:
-            (limit_id, _), event = self._refusals.popitem()
-            leg = next((leg for leg in event.legs if leg.limit_id == limit_id), None)
-            limit = None if leg is None else self._limit(counter_of(leg))
-            alert = refusal_alert(limit, event, leg, counter_of(leg)) if leg and limit else None
+            (counter, _), event = self._refusals.popitem()
+            limit = self._limit(counter)
+            leg = next(leg for leg in event.legs if counter_of(leg) == counter)
+            alert = refusal_alert(limit, event, leg, counter, now_micros) if limit else None
             self._keep(book, [alert] if alert else [])
 
     async def _look_at_tenants(self, book: AlertBook, now_micros: int) -> None:
-        """Every counter of some tenants; one whose state is being rebuilt keeps its turn."""
+        """Every counter of some tenants; one whose state is being rebuilt keeps its turn.
+
+        Of windows that are over only those are judged that moved since somebody last looked: a limit that changed
+        meanwhile says nothing of windows before.
+        """
         for tenant_id in sorted(self._whole):
             sums = await self._sums.all_posted(tenant_id)
             if sums.is_open:
@@ -118,15 +150,23 @@ class Watcher:
                 self._whole.discard(tenant_id)
 
     async def _look_at_moved(self, book: AlertBook, now_micros: int) -> None:
-        for tenant_id, touched in list(self._touched.items()):
-            watched = [counter for counter in touched if self._is_watched(counter, book)]
+        for tenant_id, moved in list(self._touched.items()):
+            watched = [counter for counter in moved.needed if self._is_watched(counter, book)]
+            self._touched_count -= len(moved.needed)
+            moved.needed = {counter: moved.needed[counter] for counter in watched}
+            self._touched_count += len(watched)
             if watched:
                 sums = await self._sums.posted(tenant_id, watched)
-                if sums.cursor < max(touched[counter] for counter in watched):
-                    continue
                 self._keep(book, self._alerts(sums.posted_nano, now_micros))
-            self._touched_count -= len(touched)
-            del self._touched[tenant_id]
+                self._seen(moved, sums.cursor if sums.is_open else 0)
+            if not moved.needed:
+                del self._touched[tenant_id]
+
+    def _seen(self, moved: _Moved, cursor: int) -> None:
+        """What is below the cursor of a tenant was looked at; its other events come later, maybe always some."""
+        ahead = {counter: needed for counter, needed in moved.needed.items() if needed > cursor}
+        self._touched_count -= len(moved.needed) - len(ahead)
+        moved.needed, moved.unseen = ahead, max(moved.unseen, cursor)
 
     def _alerts(self, posted_nano: Mapping[Counter, int], now_micros: int) -> Iterable[Alert]:
         for counter, nano in posted_nano.items():

@@ -18,6 +18,7 @@ from processors.budgets import (
     Payer,
     Standing,
     Target,
+    allowed_by_now,
     committed_event,
     extended_event,
     legs_for,
@@ -93,6 +94,12 @@ class RequestLimits:
         """The legs of a hold; raises ConfigurationError when a limit can't be checked."""
         return legs_for(standing, self._payer, target, size, now, self._control.rates)
 
+    def allowed_by_now(
+        self, control: ControlState, legs: tuple[HoldLeg, ...], target: Target, now: int
+    ) -> list[tuple[int, Threshold | None]]:
+        """What the limits of these legs allow as control is now."""
+        return allowed_by_now(legs, control.limits, self._payer, target, now)
+
 
 class Attempt:
     """A candidate being tried. Made before its hold is asked for."""
@@ -100,7 +107,9 @@ class Attempt:
     __slots__ = (
         "_held_to",
         "_input_tokens",
+        "_limits",
         "_new_id",
+        "_target",
         "ask",
         "body",
         "called",
@@ -131,6 +140,7 @@ class Attempt:
         """
         self.number, self.choice, self.body, self._new_id = number, choice, body, new_id
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
+        self._limits, self._target = limits, target
         standing = limits.standing(target, now)
         self._input_tokens = input_tokens_bound(body, choice.price.context_tokens, counted or NOTHING_COUNTED)
         #: What it is held for; grows with a stream in steps.
@@ -192,6 +202,15 @@ class Attempt:
             tokens=size.tokens,
             lease_until=placed.lease_until or now,
         )
+
+    def ask_more(self, extended: BudgetEvent, control: ControlState, now: int) -> PlaceHold:
+        """What the live store is asked of an extension: limits that changed since the hold was placed count as changed.
+
+        A step that they refuse is told as theirs.
+        """
+        allowed = self._limits.allowed_by_now(control, extended.legs, self._target, now)
+        self._held_to = tuple(held_to for _, held_to in allowed)
+        return PlaceHold(self.ask.tenant_id, self.ask.hold_id, extended.legs, tuple(nano for nano, _ in allowed))
 
     def refused(
         self, now: int, causation_id: str | None, refused: Refused, extended: BudgetEvent | None = None

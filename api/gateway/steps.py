@@ -21,7 +21,7 @@ from processors.estimation import OutputHold
 from schemas.errors import LogUnavailableError
 from schemas.events import BudgetEvent, Event
 from schemas.limits import STREAM_EXTEND_SECONDS_MAX
-from sinks.redis.holds import Closed, Confirmation, Placed, PlaceHold, Refused
+from sinks.redis.holds import Closed, Confirmation, Placed, Refused
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class Steps:
             return None
         if parts.journal.away:
             return self._counted("closed", Stop(LOG_AWAY.code, passes=True))
-        ask = PlaceHold(attempt.ask.tenant_id, attempt.ask.hold_id, extended.legs, attempt.ask.limits_nano)
+        ask = attempt.ask_more(extended, parts.control.state, parts.now())
         answer = await parts.holds.extend(ask)
         if isinstance(answer, Placed):
             return await self._record(extended, output, answer.generation)

@@ -16,7 +16,17 @@ from processors.budgets.events import (
 from processors.budgets.fold import BudgetFold, BudgetState, ClosedHold, Counter, OpenHold, Sums, counter_of, evolve
 from processors.budgets.policy import ExpiredCharge, expired_charge_nano
 from processors.budgets.sound import AMOUNT_NANO_MAX, problem_of
-from processors.budgets.tree import HoldSize, Legs, Payer, Standing, Target, counted_nano, legs_for, standings
+from processors.budgets.tree import (
+    HoldSize,
+    Legs,
+    Payer,
+    Standing,
+    Target,
+    allowed_by_now,
+    counted_nano,
+    legs_for,
+    standings,
+)
 from processors.calendar import WINDOWS, window_of, zone_of
 
 __all__ = [
@@ -35,6 +45,7 @@ __all__ = [
     "Standing",
     "Sums",
     "Target",
+    "allowed_by_now",
     "committed_event",
     "counted_nano",
     "counter_of",

@@ -9,7 +9,7 @@ A limit on `*` (for a tag: `name=*`) stands on each one apart: every end user, r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from processors.calendar import window_of
@@ -163,6 +163,23 @@ def legs_for(
     legs = tuple([_leg(standing, size, now_micros, rates, used) for standing in found])
     allowed = [_allowed(one.limit, payer, target, now_micros) for one in found]
     return Legs(legs, tuple([nano for nano, _ in allowed]), tuple([by for _, by in allowed]), ",".join(used) or None)
+
+
+def allowed_by_now(
+    legs: Iterable[HoldLeg], limits: Mapping[str, Limit], payer: Payer, target: Target, now_micros: int
+) -> list[tuple[int, Threshold | None]]:
+    """What the limits of a hold that stands allow it by now, nano-units, and the thresholds that make it less.
+
+    Which limits it stands under, their windows and rates were pinned when it was placed; what they allow was not. A
+    limit that is gone since refuses nothing; one whose window is over allows what it did at its end.
+    """
+    found: list[tuple[int, Threshold | None]] = []
+    for leg in legs:
+        limit = limits.get(leg.limit_id.partition(".")[0])
+        moment = min(now_micros, leg.window_end - 1) if leg.window_end else now_micros
+        stands = limit is not None and limit.in_force(moment)
+        found.append(_allowed(limit, payer, target, moment) if limit and stands else (UNLIMITED_NANO, None))
+    return found
 
 
 def _allowed(limit: Limit, payer: Payer, target: Target, now_micros: int) -> tuple[int, Threshold | None]:

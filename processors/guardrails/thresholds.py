@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from processors.budgets.events import refusal_reason
@@ -16,6 +17,7 @@ from schemas.money import format_amount, format_with_unit, unit_name
 GUARDRAILS = "guardrails"
 #: From here on an alert is critical.
 CRITICAL_PERCENT = 95
+MICROS_PER_SECOND = 1_000_000
 #: What a limit without further thresholds holds calls to.
 WHOLE = Threshold(percent=PERCENT, action="block")
 _DOES = {
@@ -71,7 +73,7 @@ def limit_alert(limit: Limit, counter: Counter, kind: AlertKind, event_id: str, 
 
 
 def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
-    """The alert of a crossing."""
+    """The alert of a crossing; one that is found after its window is over says so."""
     limit, counter, threshold, posted_nano, allowed_nano = crossing
     spent, allowed = (format_amount(nano, limit.currency) for nano in (posted_nano, allowed_nano))
     label = f"{threshold.percent}%"
@@ -85,7 +87,8 @@ def threshold_alert(crossing: Crossing, now_micros: int) -> Alert:
         now_micros,
         severity=Severity.CRITICAL if is_critical else Severity.WARNING,
         title=f"{limit.tenant_id}: {label} of the budget of {_named(limit, counter)} is used",
-        detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged.{does} Limit {counter.limit_id}.",
+        detail=f"{spent} of {allowed} {unit_name(limit.currency)} are charged.{does} Limit {counter.limit_id}."
+        f"{_ended(counter, now_micros)}",
         threshold=label,
         spent_nano=posted_nano,
         allowed_nano=allowed_nano,
@@ -98,7 +101,7 @@ def threshold_alert_id(counter: Counter, threshold: Threshold) -> str:
     return derived_id(GUARDRAILS, str(counter), AlertKind.THRESHOLD.value, f"{threshold.percent}%")
 
 
-def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert | None:
+def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert | None:
     """The alert of the first call in a window that a limit refused, or one of its thresholds; None where it has none.
 
     Calls that a threshold holds stay below it, so charges alone might never reach it.
@@ -122,14 +125,14 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
         title=f"{limit.tenant_id}: calls are refused by the budget of {_named(limit, counter)}",
         detail=f"Up to {held_to.percent}% of it ({at}) there is room for {left}, and a call may need {asked}.{does} "
-        f"Limit {counter.limit_id}.",
+        f"Limit {counter.limit_id}.{_ended(counter, now_micros)}",
         threshold=f"{held_to.percent}%",
         allowed_nano=at_nano,
         action=held_to.action,
     )
 
 
-def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter) -> Alert:
+def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert:
     """The alert of the first call in a window that cost more than it held: the whole of it is charged."""
     over = format_with_unit(leg.amount_nano, leg.currency)
     return limit_alert(
@@ -143,8 +146,16 @@ def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         severity=Severity.WARNING,
         title=f"{limit.tenant_id}: a call cost more than it held of the budget of {_named(limit, counter)}",
         detail=f"{over} above its hold, charged in full (provider {event.provider_id}, model {event.model}). "
-        f"Further ones in this window are not told. Limit {counter.limit_id}.",
+        f"Further ones in this window are not told. Limit {counter.limit_id}.{_ended(counter, now_micros)}",
     )
+
+
+def _ended(counter: Counter, now_micros: int) -> str:
+    """What an alert says that is told too late to change anything."""
+    if not 0 < counter.window_end <= now_micros:
+        return ""
+    ended = datetime.fromtimestamp(counter.window_end // MICROS_PER_SECOND, UTC)
+    return f" Told late: that window ended {ended.isoformat(timespec='seconds')}."
 
 
 def _named(limit: Limit, counter: Counter) -> str:

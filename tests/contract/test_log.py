@@ -32,6 +32,7 @@ class Bed:
         self._make_reader, self._make_publisher = reader, publisher
         self.opened: list[LogReader | Publisher] = []
         self.group_reader: Callable[[str], GroupReader]
+        self.other: Partition
 
     def reader(self) -> LogReader:
         """A reader, closed with the test."""
@@ -127,7 +128,7 @@ def memory_bed() -> Bed:
     topic = f"test.{uuid4().hex}"
     log = MemoryLog({topic: PARTITIONS, "other": 1})
     bed = Bed(topic, log.reader, log.publisher)
-    bed.group_reader = log.group_reader
+    bed.group_reader, bed.other = log.group_reader, Partition("other", 0)
     return bed
 
 
@@ -136,6 +137,7 @@ def kafka_bed(publisher: Callable[[str], Publisher] = KafkaPublisher) -> Bed:
     bootstrap = kafka_bootstrap()
     bed = Bed(fresh_topic(PARTITIONS), lambda: KafkaReader(bootstrap), lambda: publisher(bootstrap))
     bed.group_reader = lambda group: KafkaGroupReader(bootstrap, f"{bed.topic}.{group}")
+    bed.other = Partition(fresh_topic(1), 0)
     return bed
 
 
@@ -357,6 +359,22 @@ def test_a_member_that_leaves_hands_its_partitions_and_position_on(bed: Bed) -> 
         at: end for at, end in second.reader.committed(bed.partitions, SECONDS).items() if end
     }
     assert [] == second.records
+
+
+def test_a_position_in_a_topic_that_is_not_shared_is_kept_for_the_next_owner(bed: Bed) -> None:
+    """The guardrails read budgets whole, and say in their group how far."""
+    first = bed.member("watch")
+    until(lambda: first.owned == set(bed.partitions), first)
+    assert {} == first.reader.committed([bed.other], SECONDS)
+    first.reader.commit_hint({bed.other: 7})
+    until(lambda: first.reader.committed([bed.other], SECONDS) == {bed.other: 7}, first)
+    first.reader.close()
+    bed.opened.remove(first.reader)
+    second = bed.member("watch")
+
+    until(lambda: second.owned == set(bed.partitions), second)
+
+    assert {bed.other: 7} == second.reader.committed([bed.other], SECONDS)
 
 
 def test_cursors_that_cannot_be_had_are_asked_for_again(bed: Bed) -> None:

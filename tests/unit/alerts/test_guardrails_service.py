@@ -23,8 +23,8 @@ from schemas.topics import ALERTS, BUDGETS
 from sinks.redis.hours import MemoryHours
 from sinks.redis.posted import MemorySums
 from streams.codec import Codec, LocalSchemas
-from streams.log import Partition
-from streams.memory import MemoryLog
+from streams.log import LogRecord, Partition
+from streams.memory import MemoryLog, MemoryReader
 from streams.metrics import Metrics
 from streams.monitor import Monitor
 from streams.partitioner import partition_of
@@ -49,10 +49,19 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+class Unread(MemoryReader):
+    """A reader from whom nothing comes for now."""
+
+    def consume(self, records_max: int, timeout_seconds: float) -> list[LogRecord]:
+        """Nothing."""
+        super().consume(0, timeout_seconds)
+        return []
+
+
 class Process:
     """One run of the loop."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, budgets: MemoryReader | None = None) -> None:
         """Start it."""
         recorder, self.monitor = Recorder(world.log.publisher(), CODEC), Monitor("guardrails")
         self.watcher = Watcher(world.sums)
@@ -61,7 +70,7 @@ class Process:
             await recorder.record([end])
 
         self.courier = Courier({"slack": world.outlet}, lambda reference: reference, tell, _now, lambda: 1.0, Metrics())
-        self.alerts, self.budgets = world.log.group_reader("stream-guardrails"), world.log.reader()
+        self.alerts, self.budgets = world.log.group_reader("stream-guardrails"), budgets or world.log.reader()
         service = Guardrails(
             self.alerts,
             self.budgets,
@@ -102,9 +111,9 @@ class World:
         self.sums.put(TENANT, 0, {})
         self._offsets, self._processes = itertools.count(), list[Process]()
 
-    def start(self) -> Process:
+    def start(self, budgets: MemoryReader | None = None) -> Process:
         """Another process."""
-        process = Process(self)
+        process = Process(self, budgets)
         self._processes.append(process)
         return process
 
@@ -120,9 +129,9 @@ class World:
             for event in given:
                 self.log.append(outgoing(CODEC, event))
 
-    def charge(self, posted: int) -> None:
+    def charge(self, posted: int, offset: int | None = None) -> None:
         """A call is charged, and applied."""
-        offset = next(self._offsets)
+        offset = next(self._offsets) if offset is None else offset
         leg = events.leg(LIMIT.limit_id, 1)
         self.record(events.budget(BudgetKind.COMMITTED, f"hold-{offset}", _uuid(offset), leg))
         self.sums.put(TENANT, offset + 1, {COUNTER: posted})
@@ -176,6 +185,62 @@ async def test_a_process_that_takes_over_tells_nothing_again(world: World) -> No
     assert second.works
     assert ["50%", "90%"] == [alert.threshold for alert in world.told()]
     assert 2 == len(world.outlet.taken)
+
+
+async def test_what_nobody_told_is_told_by_who_takes_over(world: World) -> None:
+    """Of a window that is over too, as told late; and by the one after it nothing more."""
+    first = world.start()
+    await until(lambda: first.works)
+    await first.stop()
+    ended = Counter(LIMIT.limit_id, "USD", _now() - 120_000_000, _now() - 60_000_000)
+    leg = msgspec.structs.replace(
+        events.leg(LIMIT.limit_id, 1), window_start=ended.window_start, window_end=ended.window_end
+    )
+    at = {"occurred_at": ended.window_start + 1}
+    world.record(
+        events.budget(BudgetKind.COMMITTED, "h1", _uuid(1), leg, **at),
+        events.budget(BudgetKind.OVERAGE, "h1", _uuid(2), leg, **at),
+        events.budget(
+            BudgetKind.REFUSED, "h2", _uuid(3), leg, **at, refused_by_limit_id=leg.limit_id, remaining_nano=0
+        ),
+    )
+    world.sums.put(TENANT, 3, {ended: 60})
+    second = world.start()
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 3)
+    await second.stop()
+    world.charge(95, offset=3)
+    third = world.start()
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 5)
+    assert third.works
+    assert ["100%", "50%", "50%", "90%"] == sorted(str(alert.threshold) for alert in world.told())
+    assert [True, False] == ["Told late" in alert.detail for alert in world.told() if alert.threshold == "50%"]
+    assert (1, 5) == (len(world.told(AlertKind.OVERAGE)), len(world.outlet.taken))
+
+
+async def test_what_was_judged_is_not_read_again(world: World) -> None:
+    """The group keeps up to where: an offset is in it once its charge is applied and told."""
+    committed, at = world.log.groups, Partition(BUDGETS.name, partition_of(TENANT.encode(), BUDGETS.partitions))
+    world.charge(55)
+    world.charge(60)
+    world.sums.put(TENANT, 1, {COUNTER: 55})
+    first = world.start()
+    await until(lambda: at in committed["stream-guardrails"].committed)
+    before = committed["stream-guardrails"].committed[at]
+    await first.stop()
+    world.sums.put(TENANT, 2, {COUNTER: 95})
+    world.start()
+    await until(lambda: committed["stream-guardrails"].committed[at] == 2)
+    assert (1, ["50%", "90%"]) == (before, [alert.threshold for alert in world.told()])
+
+
+async def test_what_stands_now_does_not_wait_for_what_is_read_again(world: World) -> None:
+    """A day of budgets takes minutes to read; every counter that is on is looked at meanwhile."""
+    world.charge(40)
+    process = world.start(Unread(world.log))
+    await until(lambda: process.works and not process.watcher._whole)
+    world.sums.put(TENANT, 1, {COUNTER: 55})
+    await until(lambda: len(world.told()) == 1)
+    assert "50%" == world.told()[0].threshold
 
 
 async def test_one_of_two_processes_works(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from api.alerts.watcher import Watcher
@@ -89,9 +90,47 @@ async def test_a_sum_that_is_not_applied_yet_is_waited_for() -> None:
     world = World(TEAM)
     await world.settle()
     world.watcher.note(moved(TEAM.limit_id), 7)
-    world.sums.put(TENANT, 7, {counter(TEAM): 60})
+    world.sums.put(TENANT, 7, {counter(TEAM): 40})
     before = await world.look()
     world.sums.put(TENANT, 8, {counter(TEAM): 60})
+    assert ([], [(TEAM.limit_id, "50%")]) == (before, await world.look())
+
+
+async def test_a_sum_is_judged_though_there_is_always_more_to_apply() -> None:
+    """Under traffic that does not rest the live state is never quite where the log is."""
+    world = World(TEAM)
+    await world.settle()
+    told = []
+    for offset, posted in enumerate((40, 50, 60)):
+        world.watcher.note(moved(TEAM.limit_id), offset)
+        world.sums.put(TENANT, offset, {counter(TEAM): posted})
+        told.append(await world.look())
+    assert [[], [(TEAM.limit_id, "50%")], []] == told
+
+
+async def test_what_was_not_looked_at_is_read_again_by_the_next_one() -> None:
+    """By partition: up to where each tenant's events are applied and were looked at."""
+    world = World(TEAM)
+    await world.settle()
+    unseen = []
+    for offset in (7, 9):
+        world.watcher.note(moved(TEAM.limit_id), offset, partition=3)
+        unseen.append(world.watcher.unseen())
+    for cursor in (5, 8, 10):
+        world.sums.put(TENANT, cursor, {counter(TEAM): 40})
+        await world.look()
+        unseen.append(world.watcher.unseen())
+    assert [{3: 7}, {3: 7}, {3: 7}, {3: 8}, {}] == unseen
+
+
+async def test_what_is_not_whole_is_looked_at_again() -> None:
+    """A live state that is being put back shows less than was charged."""
+    world = World(TEAM)
+    await world.settle()
+    world.watcher.note(moved(TEAM.limit_id), 7)
+    world.sums.put(TENANT, 9, {counter(TEAM): 10}, is_open=False)
+    before = await world.look()
+    world.sums.put(TENANT, 9, {counter(TEAM): 60})
     assert ([], [(TEAM.limit_id, "50%")]) == (before, await world.look())
 
 
@@ -125,14 +164,22 @@ async def test_a_tenant_whose_state_is_being_rebuilt_is_looked_at_again() -> Non
     assert ([], [(TEAM.limit_id, "50%")]) == (before, await world.look())
 
 
-async def test_a_window_that_is_over_is_not_told_at_first_sight() -> None:
-    """Only what is on; a late charge in it would be told."""
+async def test_a_window_that_is_over_is_told_when_it_moved() -> None:
+    """Once, as told late; at first sight of a whole tenant only what is on is judged."""
     day = limit("team", "search", 100, window="day")
     world = World(day)
     past = Counter(day.limit_id, "USD", NOW_MICROS - 10, NOW_MICROS - 1)
     world.sums.put(TENANT, 1, {past: 99})
     world.watcher.note_limits(world.limits)
-    assert [] == await world.look()
+    at_first = await world.look()
+    leg = msgspec.structs.replace(
+        events.leg(day.limit_id, 1), window_start=past.window_start, window_end=past.window_end
+    )
+    told = []
+    for _ in range(2):
+        world.watcher.note(events.budget(BudgetKind.COMMITTED, "h1", "e1", leg), 0)
+        told.append(await world.look())
+    assert ([], [[(day.limit_id, "80%")], []]) == (at_first, told)
 
 
 async def test_too_many_counters_are_looked_at_by_whole_tenants() -> None:
@@ -207,6 +254,18 @@ async def test_the_first_refusal_of_a_window_is_told(reason: str, told: str) -> 
         world.watcher.note(refused(guarded, reason), offset)
         found.append(await world.look())
     assert [[(guarded.limit_id, told)], []] == found
+
+
+async def test_each_window_in_which_calls_were_refused_is_told() -> None:
+    """Also when both are read at once, after a while in which nobody watched."""
+    usual = limit("team", "search", 100, window="day")
+    world = World(usual)
+    await world.settle()
+    for offset, start in enumerate((10, 20, 20)):
+        event = refused(usual, "budget_exceeded")
+        legs = (msgspec.structs.replace(event.legs[0], window_start=start, window_end=start + 10),)
+        world.watcher.note(msgspec.structs.replace(event, legs=legs), offset)
+    assert [(usual.limit_id, "100%")] * 2 == await world.look()
 
 
 async def test_a_limit_that_only_tells_tells_of_its_refusals_too() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processors.budgets import HoldSize, Legs, Payer, Target, legs_for, standings
+from processors.budgets import HoldSize, Legs, Payer, Target, allowed_by_now, legs_for, standings
 from processors.budgets.tree import UNLIMITED_NANO
 from processors.control import Approval, ControlState, Increase, Limit, Threshold, evolve_all
 from tests.budget_world import NOW_MICROS
@@ -96,3 +96,38 @@ def test_a_soft_limit_may_block_at_a_threshold() -> None:
     assert ((1_200,), (UNLIMITED_NANO,)) == (
         *(legs(soft).allowed_nano, legs(guarded(Threshold(percent=50), hard=False)).allowed_nano),
     )
+
+
+def by_now(of: Limit, later: int, payer: Payer = PAYER, since: Limit | None = None) -> tuple[int, Threshold | None]:
+    """What a hold on this limit is allowed later, when the limit is another `since`."""
+    by = since or of
+    ((allowed, held_to),) = allowed_by_now(legs(of).legs, {by.limit_id: by}, payer, TARGET, NOW_MICROS + later)
+    return allowed, held_to
+
+
+def test_a_hold_that_stands_is_allowed_what_its_limit_says_by_now() -> None:
+    """Its amount, its thresholds, and codes that ended meanwhile."""
+    payer = PAYER._replace(approval_hash=CODE)
+    asked = guarded(ASK, approvals=(APPROVAL,))
+    assert [(1_000, None), (900, ASK)] == [by_now(asked, later, payer) for later in (9, 10)]
+    assert (950, BLOCK) == by_now(guarded(), 1, since=guarded(BLOCK))
+
+
+def test_a_limit_that_is_gone_refuses_nothing_of_a_hold_that_stands() -> None:
+    """Removed, or not in force any more; new calls do not stand under it either."""
+    removed = allowed_by_now(legs(guarded()).legs, {}, PAYER, TARGET, NOW_MICROS)
+    assert [(UNLIMITED_NANO, None)] == removed
+    assert (UNLIMITED_NANO, None) == by_now(guarded(valid_until=NOW_MICROS + 1), 1)
+
+
+def test_a_window_that_is_over_allows_what_it_did_at_its_end() -> None:
+    """An increase that begins with the next one is not for it."""
+    window_end = legs(guarded()).legs[0].window_end
+    more = Increase(amount_nano=500, valid_from=window_end, valid_until=window_end + 10, approval_code="A")
+    assert (1_000, None) == by_now(guarded(increases=(more,)), window_end - NOW_MICROS + 1)
+
+
+def test_one_of_a_kind_that_stands_is_found_by_its_limit() -> None:
+    """The counter's name has more than the limit's."""
+    each = limit("team", "*", 700)
+    assert (700, None) == by_now(each, 1)

@@ -129,9 +129,21 @@ def test_an_overage_is_told_with_what_was_above_the_hold() -> None:
     """Once per window: its id is that of the counter."""
     made = limit("tenant", "acme", 100)
     leg = events.leg(made.limit_id, 2_500_000_000)
-    first, second = (
-        overage_alert(made, events.budget(BudgetKind.OVERAGE, f"h{number}", f"e{number}", leg), leg, counter_of(leg))
-        for number in (1, 2)
-    )
+    of = counter_of(leg)
+    calls = (events.budget(BudgetKind.OVERAGE, f"h{number}", f"e{number}", leg) for number in (1, 2))
+    first, second = (overage_alert(made, call, leg, of, NOW_MICROS) for call in calls)
     assert (AlertKind.OVERAGE, True) == (first.kind, first.detail.startswith("2.50 USD above its hold"))
     assert first.event_id == second.event_id
+
+
+def test_what_is_told_of_a_window_that_is_over_says_so() -> None:
+    """By what it allowed at its end; of one that is on nothing is said."""
+    made = limit("tenant", "acme", 100)
+    details = [
+        threshold_alert(one, now).detail
+        for now in (WINDOW[1] - 1, WINDOW[1])
+        for one in crossings(made, counter(made), 90, now)
+    ]
+    assert [False, True] == [
+        detail.endswith(" Told late: that window ended 2026-11-21T04:00:00+00:00.") for detail in details
+    ]
