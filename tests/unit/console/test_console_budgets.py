@@ -79,6 +79,29 @@ async def test_everything_of_a_limit_can_be_said(world: ConsoleWorld) -> None:
     ]
 
 
+async def test_what_a_change_does_not_say_stays(world: ConsoleWorld) -> None:
+    """Zone and times of a limit; null takes a time away."""
+    zoned = BASIC | {"time_zone": "Europe/Rome", "valid_from": EARLIER, "valid_until": LATER}
+    await world.change(BUDGETS, zoned, key="first")
+
+    raised = (await world.change(BUDGETS, BASIC | {"amount": "7"}, key="second")).json()["limit"]
+    for_ever = (await world.change(BUDGETS, BASIC | {"valid_until": None}, key="third")).json()["limit"]
+
+    assert ("7.00", "Europe/Rome", "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00") == tuple(
+        raised[name] for name in ("amount", "time_zone", "valid_from", "valid_until")
+    )
+    assert (raised["valid_from"], None) == (for_ever["valid_from"], for_ever["valid_until"])
+
+
+async def test_a_limit_does_not_move_to_another_zone(world: ConsoleWorld) -> None:
+    """It would begin at nothing."""
+    await world.change(BUDGETS, BASIC | {"time_zone": "Europe/Rome"}, key="first")
+
+    refused = await world.change(BUDGETS, BASIC | {"time_zone": "UTC"}, key="second")
+
+    assert (422, "invalid_value", "time_zone") == told(refused)
+
+
 async def test_a_repeat_is_answered_as_before(world: ConsoleWorld) -> None:
     """The same bytes, though the limit has changed since, and no second event."""
     first = await world.change(BUDGETS, BASIC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,64 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.main import get_command
-from typer.testing import CliRunner
 
-from api.cli import (
-    control,
-    control_budgets,
-    control_keys,
-    control_prices,
-    control_rates,
-    control_routes,
-    control_seed,
-    control_usage,
-)
-from api.control.session import ControlRefusedError, ControlSession
+from api.cli import control_seed, control_usage
+from api.control.session import ControlRefusedError
 from api.control.standings import LimitStanding, standings_of
 from api.settings import Settings
 from processors.budgets import Counter, Sums
 from processors.control import Limit
 from sinks.redis.reads import TenantState
-from streams.codec import Codec, LocalSchemas
-from streams.memory import MemoryLog
 from tests.support.console import LiveStates
-
-RUNNER = CliRunner()
-APP = typer.Typer()
-control.register(APP)
-
-
-class Control:
-    """The commands over one log."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        """The log they share."""
-        self.log = log
-
-    @contextlib.contextmanager
-    def session(self, _settings: Settings, actor: str | None = None) -> Iterator[ControlSession]:
-        """A session on the log, as `control_session` gives one on Kafka."""
-        session = ControlSession(self.log.publisher(), self.log.reader(), Codec(LocalSchemas()), actor or "cli/0")
-        session.refresh()
-        yield session
-
-    def run(self, *arguments: str) -> str:
-        """What a command prints; raises what it refuses with."""
-        result = RUNNER.invoke(APP, arguments)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """What a command prints with --json."""
-        return json.loads(self.run(*arguments, "--json"))
-
-    def events(self) -> int:
-        """How many events the log holds."""
-        return sum(len(records) for records in self.log.records.values())
+from tests.support.control_commands import APP, RUNNER, Control, control_commands
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,11 +34,7 @@ def read_once() -> Iterator[None]:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
     """The commands over an empty log, in an empty directory."""
-    made = Control(MemoryLog())
-    monkeypatch.chdir(tmp_path)
-    for module in (control_keys, control_routes, control_prices, control_budgets, control_rates, control_seed):
-        monkeypatch.setattr(module, "control_session", made.session)
-    return made
+    return control_commands(monkeypatch, tmp_path)
 
 
 def key(commands: Control, **options: str) -> dict[str, Any]:
