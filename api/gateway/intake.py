@@ -197,7 +197,8 @@ def _chat_ask(chat: ChatBody, fields: dict[str, msgspec.Raw], labels: Labels) ->
     metadata = chat.metadata
     if metadata and (problem := _bounded(metadata, "metadata")):
         return problem
-    asked = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
+    # Both reach the provider, and nobody here knows which of them it goes by.
+    asked = max((one for one in (chat.max_completion_tokens, chat.max_tokens) if one is not None), default=None)
     return Ask(
         Operation.CHAT_COMPLETIONS,
         chat.model,

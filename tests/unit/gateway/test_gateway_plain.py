@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
 from schemas.events import (
     BudgetEvent,
+    BudgetKind,
     CostEvent,
     Meter,
     ProviderAttempt,
@@ -157,6 +160,16 @@ async def test_the_hold_covers_the_dearest_reading_of_the_request(tmp_path: Path
 
     assert len(sent.body) * 2_000 + 10 * 8_000 == placed.amount_nano
     assert [(placed.amount_nano, placed.amount_nano)] == [(leg.amount_nano, leg.held_nano) for leg in placed.legs]
+
+
+@pytest.mark.parametrize(("new", "old"), [(1, 900), (900, 1), (None, 900), (900, None)])
+async def test_of_two_bounds_of_the_answer_the_larger_is_held(tmp_path: Path, new: int | None, old: int | None) -> None:
+    """Both reach the provider, which may go by either: 900 tokens at 8 dollars per million, and the input."""
+    async with World(tmp_path) as world:
+        await world.call(body=chat(max_completion_tokens=new, max_tokens=old))
+        size = len(world.upstream.calls[0].body)
+
+    assert size * 2_000 + 900 * 8_000 == world.one(BudgetEvent, kind=BudgetKind.PLACED).amount_nano
 
 
 async def test_more_than_was_held_is_an_overage(tmp_path: Path) -> None:
