@@ -19,6 +19,7 @@ from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.thresholds import thresholds_of, thresholds_text
 from api.cli.times import now_micros, time_of
+from api.control.session import ControlRefusedError
 from api.control.shown import limit_shown
 from api.control.standings import in_order
 from api.settings import Settings, load_settings
@@ -35,6 +36,7 @@ from processors.control import (
     Limit,
     LimitField,
     Refusal,
+    check,
     identified,
     profile_limits,
     usual_thresholds,
@@ -126,6 +128,9 @@ def set_limit(
             thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
         )
     )
+    sealed = check.tag_counts(limit, settings.tags_allowed)
+    if sealed:
+        raise ControlRefusedError(sealed)
     said = {"time_zone": time_zone, "valid_from": valid_from, "valid_until": valid_until}
     unsaid = [cast("LimitField", field) for field, value in said.items() if value is None]
     with control_session(settings) as session:

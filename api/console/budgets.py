@@ -93,6 +93,8 @@ async def set_limit(parts: Parts, caller: Caller, _asked: Nothing, wanted: Limit
     limit = await _limit(parts, wanted)
     if isinstance(limit, Refusal):
         return refused(limit)
+    if sealed := check.tag_counts(limit, parts.tags_allowed):
+        return refused(sealed)
     said = {"time_zone": wanted.time_zone or UNSET, "valid_from": wanted.valid_from, "valid_until": wanted.valid_until}
     unsaid = [cast("LimitField", field) for field, value in said.items() if value is UNSET]
     (changed,) = await _set(parts, caller, (limit,), wanted.reason, unsaid)

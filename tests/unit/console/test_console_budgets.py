@@ -59,7 +59,7 @@ async def test_everything_of_a_limit_can_be_said(world: ConsoleWorld) -> None:
         "currency": "tokens",
         "window": "day",
         "scope": "tag",
-        "scope_id": "env=*",
+        "scope_id": "environment=*",
         "hard": False,
         "time_zone": "Europe/Rome",
         "valid_from": "2026-01-01T00:00:00+01:00",
@@ -72,7 +72,7 @@ async def test_everything_of_a_limit_can_be_said(world: ConsoleWorld) -> None:
 
     recorded = msgspec.json.decode(world.events()[0].after or "", type=Limit)
     assert ("TOK", 5000, False) == (recorded.currency, recorded.amount_nano, recorded.hard)
-    assert ("env=*", "Europe/Rome", "second") == (limit["scope_id"], limit["time_zone"], limit["name"])
+    assert ("environment=*", "Europe/Rome", "second") == (limit["scope_id"], limit["time_zone"], limit["name"])
     assert ("2025-12-31T23:00:00+00:00", "2999-01-01T00:00:00+00:00") == (limit["valid_from"], limit["valid_until"])
     assert [(80, "cheaper", ["small*"]), (95, "block", [])] == [
         (one["percent"], one["action"], one["models"]) for one in limit["thresholds"]
@@ -251,6 +251,7 @@ async def test_a_body_of_another_shape_is_told(world: ConsoleWorld, body: bytes,
         ({"scope": "planet"}, "invalid_value", "scope", "a limit stands on one of"),
         ({"scope": "team"}, "invalid_name", "scope_id", "'' can't be a team"),
         ({"scope": "key", "scope_id": "key_none"}, "unknown_key", "scope_id", "has no key 'key_none'"),
+        ({"scope": "tag", "scope_id": "customer=*"}, "invalid_value", "scope_id", "no call would count"),
         ({"scope": "tag", "scope_id": "prod"}, "invalid_name", "scope_id", "a tag is given as name=value"),
         ({"scope": "team", "scope_id": "a", "user": "ann"}, "invalid_value", "user", "stands on one thing"),
         ({"time_zone": "Mars/Base"}, "invalid_value", "time_zone", "Mars/Base"),

@@ -256,7 +256,7 @@ def test_tables_are_for_people(commands: Control, arguments: tuple[str, ...]) ->
         (["--team", "search"], ("team", "search", "USD")),
         (["--project", "*"], ("project", "*", "USD")),
         (["--user", "*"], ("user", "*", "USD")),
-        (["--tag", "env=prod", "--unit", "requests"], ("tag", "env=prod", "REQ")),
+        (["--tag", "team=ads", "--unit", "requests"], ("tag", "team=ads", "REQ")),
         (["--model", "gpt-4o", "--unit", "tokens"], ("model", "gpt-4o", "TOK")),
         (["--provider", "openai", "--unit", "EUR"], ("provider", "openai", "EUR")),
         (["--run", "*"], ("run", "*", "USD")),
@@ -281,6 +281,20 @@ def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: s
     result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
     assert (2, 0) == (result.exit_code, commands.events())
     assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
+
+
+@pytest.mark.parametrize("tag", ["customer=acme", "customer=*"])
+def test_a_limit_on_a_tag_that_nobody_reads_is_refused(commands: Control, tag: str) -> None:
+    """Such tags are sealed, so it would never count; with what to do."""
+    message = commands.refusal("budget", "set", "--tenant", "acme", "--amount", "5", "--tag", tag)
+    assert ("no call would count" in message, "QUAESTOR_TAGS_ALLOWED" in message, 0) == (True, True, commands.events())
+
+
+def test_a_limit_stands_on_a_tag_that_the_settings_allow(commands: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is called."""
+    monkeypatch.setenv("QUAESTOR_TAGS_ALLOWED", '["customer"]')
+    commands.run("budget", "set", "--tenant", "acme", "--amount", "5", "--tag", "customer=acme")
+    assert 1 == commands.events()
 
 
 def test_limits_of_one_place_are_told_apart(commands: Control) -> None:
