@@ -182,7 +182,25 @@ async def test_more_than_was_held_is_an_overage(tmp_path: Path) -> None:
         committed, overage = world.one(BudgetEvent, kind="COMMITTED"), world.one(BudgetEvent, kind="OVERAGE")
 
     assert 2_000_000_000 == committed.amount_nano
-    assert committed.amount_nano - committed.legs[0].held_nano == overage.legs[0].amount_nano
+    assert committed.amount_nano - committed.legs[0].held_nano == overage.legs[0].amount_nano == overage.amount_nano
+
+
+@pytest.mark.parametrize(("beyond_micros", "late"), [(0, False), (1, True)])
+async def test_a_charge_after_the_lease_is_marked_late(tmp_path: Path, beyond_micros: int, late: bool) -> None:
+    """The gateway can't see EXPIRED, but it knows when its lease ended."""
+    async with World(tmp_path) as world:
+        clock = [world.parts.now()]
+        world.parts.now = lambda: clock[0]
+
+        def answering(_: Call) -> MemoryAnswer:
+            clock[0] = (world.one(BudgetEvent, kind="PLACED").lease_until or 0) + beyond_micros
+            return chat_answer()
+
+        world.upstream.answer = answering
+        await world.call()
+        committed = world.one(BudgetEvent, kind="COMMITTED")
+
+    assert late is committed.late
 
 
 async def test_the_decision_names_every_candidate(tmp_path: Path) -> None:
