@@ -18,6 +18,10 @@ DAYS_PER_WEEK = 7
 #: Bounds of a limit without a window.
 TOTAL = (0, 0)
 WINDOWS = ("minute", "hour", "day", "week", "month", "total")
+#: Windows that begin and end at the same moments in every zone.
+ZONELESS_WINDOWS = ("minute", "total")
+#: Where days begin when nobody says.
+ZONE_USUAL = "UTC"
 #: Every calendar of the world changes at a whole number of these.
 STEP_SECONDS = 15 * SECONDS_PER_MINUTE
 BOUNDS_CACHED_MAX = 1_024

@@ -2,8 +2,11 @@
 
 The bound by bytes: a token of text stands for at least one byte of it, and the JSON text of a request is never shorter
 than the text it carries (an escape is longer than what it means; a message's frame of a few tokens is longer in JSON).
-So the bytes of the body bound the tokens of its text. Media given by reference cost tokens that no byte shows: each
-counts as MEDIA_TOKENS_BOUND, above what the list of current models takes for the largest picture.
+So the bytes of the body bound the tokens of its text. Media given by reference cost tokens that no byte shows: a
+picture or inline sound counts as MEDIA_TOKENS_BOUND, above what the list of current models takes for the largest
+picture. A file, a video or sound by reference may be as long as it likes, so it counts as all that the model reads: its
+context, or CONTEXT_TOKENS_BOUND where nobody knows that. Media are found by the spelling of their types, escapes
+included, wherever they stand but in definitions of tools and formats, which carry none.
 
 The same holds for what a model writes, where all of it shows as text: the bytes of a stream's text bound its tokens,
 but for a few marks around each choice (STREAM_MARK_TOKENS). What a model thinks out of sight has no bytes to count.
@@ -18,6 +21,7 @@ it stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,11 +32,20 @@ from schemas.limits import COUNTED_BYTES_MAX, STREAM_MARK_TOKENS
 
 BYTES_PER_TOKEN_ESTIMATED = 4
 MEDIA_TOKENS_BOUND = 48_000
-#: Types of content parts that carry media.
-MEDIA_PARTS = (b'"image_url"', b'"input_image"', b'"input_audio"', b'"file"', b'"input_file"', b'"video_url"')
-
-#: One of these stands in every type above: a quick look spares most requests the count.
-MEDIA_MARKS = (b'_url"', b'"input_', b'file"')
+#: Twice the largest context of the bundled price book.
+CONTEXT_TOKENS_BOUND = 2_097_152
+#: Types of content parts that carry a picture or inline sound.
+MEDIA_PARTS = ("image_url", "input_image", "input_audio")
+#: Types and names of what carries media of any length.
+ENDLESS_MEDIA_PARTS = (
+    *("file", "file_id", "input_file", "document_url"),
+    *("video", "video_url", "input_video", "audio_url"),
+)
+#: One of these stands in every body that names one of the above: a quick look spares most requests the search. The last
+#: begins an escape of ASCII.
+MEDIA_MARKS = (b'_url"', b'"input_', b'file"', b'"file_id"', b'"video"', b"\\u00")
+#: Fields of a body that hold no media, and names that callers choose.
+DEFINITIONS = frozenset({"functions", "response_format", "tools"})
 
 
 class Texts(NamedTuple):
@@ -64,6 +77,19 @@ _messages = msgspec.json.Decoder(list[_Message])
 _parts = msgspec.json.Decoder(list[_Part])
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _spelled(words: tuple[str, ...]) -> re.Pattern[bytes]:
+    """Any of the words as a JSON string, however it is written."""
+    return re.compile(f'"(?:{"|".join("".join(map(_letter, word)) for word in words)})"'.encode())
+
+
+def _letter(letter: str) -> str:
+    return rf"(?:{letter}|(?i:\\u{ord(letter):04x}))"
+
+
+_MEDIA, _ENDLESS_MEDIA = _spelled(MEDIA_PARTS), _spelled(ENDLESS_MEDIA_PARTS)
 
 
 def texts_of(operation: Operation, prompt: bytes) -> Texts:
@@ -101,8 +127,22 @@ def input_tokens_bound(body: bytes, context_tokens: int | None = None, counted: 
     """At least as many input tokens as any provider counts for this request body; never above the model's context."""
     bound = len(body) - counted.json_bytes + counted.tokens
     if any(mark in body for mark in MEDIA_MARKS):
-        bound += sum(body.count(part) for part in MEDIA_PARTS) * MEDIA_TOKENS_BOUND
+        bound += _media_tokens_bound(_without_definitions(body))
     return bound if context_tokens is None else min(bound, context_tokens)
+
+
+def _media_tokens_bound(body: bytes) -> int:
+    if _ENDLESS_MEDIA.search(body):
+        return CONTEXT_TOKENS_BOUND
+    return MEDIA_TOKENS_BOUND * sum(1 for _ in _MEDIA.finditer(body))
+
+
+def _without_definitions(body: bytes) -> bytes:
+    try:
+        fields = _fields.decode(body)
+    except msgspec.MsgspecError:
+        return body
+    return b",".join(bytes(value) for name, value in fields.items() if name not in DEFINITIONS)
 
 
 def output_tokens_bound(asked: int | None, choices: int, model_max: int | None, default: int) -> int:

@@ -103,6 +103,7 @@ def _parts(settings: Settings, monitor: Monitor, reads: PostgresReads, trail: Tr
         control=plane,
         standings=standings,
         handle_of=handle_of,
+        tags_allowed=settings.tags_allowed,
         ready=ready,
         new_id=lambda: uuid7(now_micros(), secrets.token_bytes(RANDOM_BYTES_PER_UUID7)),
         now_micros=now_micros,

@@ -19,6 +19,7 @@ from api.cli.handles import handle
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.thresholds import thresholds_of, thresholds_text
 from api.cli.times import now_micros, time_of
+from api.control.session import ControlRefusedError
 from api.control.shown import limit_shown
 from api.control.standings import in_order
 from api.settings import Settings, load_settings
@@ -26,13 +27,16 @@ from api.times import time_text
 from processors import control
 from processors.budgets import WINDOWS
 from processors.budgets.usage import place_of
+from processors.calendar import ZONE_USUAL
 from processors.control import (
     CURRENCY,
     PROFILES,
     Approval,
     Increase,
     Limit,
+    LimitField,
     Refusal,
+    check,
     identified,
     profile_limits,
     usual_thresholds,
@@ -42,6 +46,8 @@ from schemas.limits import USER_ID_CHARACTERS_MAX
 from schemas.money import UNIT_NAMES, currency_of, format_with_unit, parse_amount
 
 APPROVAL_BYTES = 18
+#: Takes a bound of a limit's time away.
+NO_BOUND = "none"
 
 TenantOption = Annotated[str, typer.Option(help="Whose budget.")]
 
@@ -75,11 +81,18 @@ def set_limit(
     ] = CURRENCY,
     window: Annotated[str, typer.Option(help=f"One of {', '.join(WINDOWS)}.")] = "month",
     time_zone: Annotated[
-        str, typer.Option("--time-zone", help="Where its days begin, for example Europe/Rome.")
-    ] = "UTC",
+        str | None,
+        typer.Option(
+            "--time-zone", help="Where its days begin, for example Europe/Rome. Default: as before, UTC for a new one."
+        ),
+    ] = None,
     soft: Annotated[bool, typer.Option("--soft", help="Only watch: count, and refuse nothing.")] = False,
-    valid_from: Annotated[str | None, typer.Option("--from", help="In force from, ISO 8601.")] = None,
-    valid_until: Annotated[str | None, typer.Option("--until", help="In force until, ISO 8601.")] = None,
+    valid_from: Annotated[
+        str | None, typer.Option("--from", help="In force from, ISO 8601; none: always. Default: as before.")
+    ] = None,
+    valid_until: Annotated[
+        str | None, typer.Option("--until", help="In force until, ISO 8601; none: for ever. Default: as before.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Tells several limits of one place and window apart.")] = "",
     threshold: Annotated[
         list[str] | None,
@@ -108,17 +121,27 @@ def set_limit(
             currency=currency,
             window=cast("Window", window),
             hard=not soft,
-            time_zone=time_zone,
-            valid_from=None if valid_from is None else time_of(valid_from, "--from"),
-            valid_until=None if valid_until is None else time_of(valid_until, "--until"),
+            time_zone=time_zone or ZONE_USUAL,
+            valid_from=_bound(valid_from, "--from"),
+            valid_until=_bound(valid_until, "--until"),
             name=name,
             thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
         )
     )
+    sealed = check.tag_counts(limit, settings.tags_allowed)
+    if sealed:
+        raise ControlRefusedError(sealed)
+    said = {"time_zone": time_zone, "valid_from": valid_from, "valid_until": valid_until}
+    unsaid = [cast("LimitField", field) for field, value in said.items() if value is None]
     with control_session(settings) as session:
-        session.settle(lambda state, origin: control.set_limit(state, limit, origin), reason)
+        session.settle(lambda state, origin: control.set_limit(state, limit, origin, unsaid), reason)
         state = session.refresh()
     _show_set(state, state.limits.get(limit.limit_id, limit), as_json=as_json)
+
+
+def _bound(text: str | None, option: str) -> int | None:
+    """A bound of a limit's time; None where it has none, or nobody says."""
+    return None if text is None or text == NO_BOUND else time_of(text, option)
 
 
 def list_limits(
@@ -150,7 +173,7 @@ def list_limits(
 def remove(
     limit: Annotated[str, typer.Argument(help="Its id, lim_…")], reason: ReasonOption = None, data: DataOption = None
 ) -> None:
-    """Remove a limit; set anew, it counts what was spent in the window before."""
+    """Remove a limit; set anew in its time zone, it counts what was spent in the window before."""
     with control_session(load_settings(data)) as session:
         session.change(lambda state, origin: control.remove_limit(state, limit, origin), reason)
     note(f"limit {limit} is removed")
@@ -205,7 +228,10 @@ def approve(
 def profile(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(PROFILES)}.")],
     tenant: TenantOption,
-    time_zone: Annotated[str | None, typer.Option("--time-zone", help="Where its days begin.")] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option("--time-zone", help="Where its days begin. Default: as before, or as the profile says."),
+    ] = None,
     reason: ReasonOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -215,9 +241,10 @@ def profile(
     if isinstance(limits, Refusal):
         fail(limits.message, 2)
     currency = PROFILES[name].currency
+    unsaid: list[LimitField] = ["time_zone"] if time_zone is None else []
     with control_session(load_settings(data)) as session:
         for limit in limits:
-            session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin), reason)  # type: ignore[misc]  # bound now
+            session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin, unsaid), reason)  # type: ignore[misc]  # bound now
         state = session.state
     if as_json:
         print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now_micros()) for limit in limits]}))
@@ -275,7 +302,7 @@ def _sentence(limit: Limit) -> str:
     verb = "may use" if limit.hard else "is watched above"
     told = f", told at {thresholds_text(limit)}" if limit.guards else ""
     place = place_of(limit.scope, limit.scope_id)
-    return f"{place} {verb} {_allowed(limit, now_micros())}{told} ({limit.limit_id})"
+    return f"{place} {verb} {_allowed(limit, now_micros())}{_conditions(limit)}{told} ({limit.limit_id})"
 
 
 def _allowed(limit: Limit, now: int) -> str:
@@ -286,7 +313,7 @@ def _allowed(limit: Limit, now: int) -> str:
 def _conditions(limit: Limit) -> str:
     """What is not so with most limits."""
     found = [] if limit.hard else ["soft"]
-    found += [] if limit.time_zone == "UTC" else [limit.time_zone]
+    found += [] if limit.time_zone == ZONE_USUAL else [limit.time_zone]
     found += [f"from {time_text(limit.valid_from)}"] if limit.valid_from else []
     found += [f"until {time_text(limit.valid_until)}"] if limit.valid_until else []
     return f" ({', '.join(found)})" if found else ""

@@ -81,12 +81,12 @@ class LimitWanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     user: UserId | None = None
     #: Whether it refuses calls, or only watches.
     hard: bool = True
-    #: Where its days begin, an IANA name.
-    time_zone: str = "UTC"
-    #: In force from then; null: always.
-    valid_from: Moment | None = None
-    #: In force until then; null: for ever.
-    valid_until: Moment | None = None
+    #: Where its days begin, an IANA name. Null: as before, and UTC for a new one.
+    time_zone: str | None = None
+    #: In force from then; null: always. Not given: as before.
+    valid_from: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    #: In force until then; null: for ever. Not given: as before.
+    valid_until: Moment | msgspec.UnsetType | None = msgspec.UNSET
     #: Tells several limits of one place and window apart.
     name: str = ""
     #: Null: as before, and for a new one as is usual for its window.
@@ -126,7 +126,7 @@ class ProfileWanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Whose limits are set as the profile has them."""
 
     tenant: Name
-    #: Where days begin; null: as the profile says.
+    #: Where days begin; null: as before, or as the profile says.
     time_zone: str | None = None
     reason: Reason | None = None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from api.console.budget_shapes import (
     ApprovalMade,
@@ -27,11 +29,12 @@ from api.console.budget_shapes import (
 from api.console.operations import Caller, Changing, Nothing, Reading
 from api.console.parts import Parts
 from api.console.problems import Problem, not_found, refused
-from api.console.values import amount_of
+from api.console.values import Moment, amount_of
 from api.control.session import Decide
 from api.control.shown import limit_shown, standing_shown
 from api.times import micros_of, time_text
 from processors import control
+from processors.calendar import ZONE_USUAL
 from processors.control import (
     CURRENCY,
     PROFILES,
@@ -39,6 +42,7 @@ from processors.control import (
     ControlState,
     Increase,
     Limit,
+    LimitField,
     Origin,
     Refusal,
     RefusalCode,
@@ -89,7 +93,11 @@ async def set_limit(parts: Parts, caller: Caller, _asked: Nothing, wanted: Limit
     limit = await _limit(parts, wanted)
     if isinstance(limit, Refusal):
         return refused(limit)
-    (changed,) = await _set(parts, caller, (limit,), wanted.reason)
+    if sealed := check.tag_counts(limit, parts.tags_allowed):
+        return refused(sealed)
+    said = {"time_zone": wanted.time_zone or UNSET, "valid_from": wanted.valid_from, "valid_until": wanted.valid_until}
+    unsaid = [cast("LimitField", field) for field, value in said.items() if value is UNSET]
+    (changed,) = await _set(parts, caller, (limit,), wanted.reason, unsaid)
     return changed
 
 
@@ -99,7 +107,7 @@ async def set_profile(parts: Parts, caller: Caller, asked: ProfileAsked, wanted:
     if isinstance(found, Refusal):
         return not_found(found.message)
     currency = PROFILES[asked.name].currency
-    changes = await _set(parts, caller, found, wanted.reason)
+    changes = await _set(parts, caller, found, wanted.reason, ["time_zone"] if wanted.time_zone is None else [])
     return ProfileSet(changes, None if currency == CURRENCY else (CURRENCY, currency))
 
 
@@ -162,13 +170,17 @@ async def _limit(parts: Parts, wanted: LimitWanted) -> Limit | Refusal:
             currency=currency,
             window=cast("Window", wanted.window),
             hard=wanted.hard,
-            time_zone=wanted.time_zone,
-            valid_from=None if wanted.valid_from is None else micros_of(wanted.valid_from),
-            valid_until=None if wanted.valid_until is None else micros_of(wanted.valid_until),
+            time_zone=wanted.time_zone or ZONE_USUAL,
+            valid_from=_bound(wanted.valid_from),
+            valid_until=_bound(wanted.valid_until),
             name=wanted.name,
             thresholds=None if thresholds is None else tuple(_threshold(one) for one in thresholds),
         )
     )
+
+
+def _bound(moment: Moment | UnsetType | None) -> int | None:
+    return micros_of(moment) if isinstance(moment, datetime) else None
 
 
 def _threshold(wanted: ThresholdWanted) -> Threshold:
@@ -185,8 +197,10 @@ async def _place(parts: Parts, wanted: LimitWanted) -> tuple[str, str] | Refusal
     return check.tenant(wanted.tenant) or ("user", await parts.handle_of(wanted.tenant, wanted.user))
 
 
-async def _set(parts: Parts, caller: Caller, wanted: tuple[Limit, ...], reason: str | None) -> list[LimitChanged]:
-    decides = [_setting(limit) for limit in wanted]
+async def _set(
+    parts: Parts, caller: Caller, wanted: tuple[Limit, ...], reason: str | None, unsaid: list[LimitField]
+) -> list[LimitChanged]:
+    decides = [_setting(limit, unsaid) for limit in wanted]
     written = await parts.control.write(caller.write(decides, reason))
     made = {event.entity_id: event for event in written.events}
     known, now = written.before.limits, parts.now_micros()
@@ -198,8 +212,8 @@ async def _set(parts: Parts, caller: Caller, wanted: tuple[Limit, ...], reason: 
     ]
 
 
-def _setting(limit: Limit) -> Decide:
-    return lambda state, origin: control.set_limit(state, limit, origin)
+def _setting(limit: Limit, unsaid: list[LimitField]) -> Decide:
+    return lambda state, origin: control.set_limit(state, limit, origin, unsaid)
 
 
 async def _made(parts: Parts, caller: Caller, decide: Decide, reason: str | None) -> ControlEvent:
@@ -244,7 +258,7 @@ OPERATIONS = (
     Changing(
         name="limit_remove",
         path="/api/budgets/{id}",
-        summary="Remove a limit; set anew, it counts what was spent in the window before.",
+        summary="Remove a limit; set anew in its time zone, it counts what was spent in the window before.",
         asked=Removal,
         answered=LimitChanged,
         handle=remove,

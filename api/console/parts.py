@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -52,6 +52,8 @@ class Parts:
     standings: Callable[[Sequence[Limit], int], Awaitable[list[LimitStanding]]]
     #: The handle of a tenant's end user, made when they were never seen. Raises StoreUnavailableError.
     handle_of: Callable[[str, str], Awaitable[str]]
+    #: Keys of tags that gateways read: limits stand on no others.
+    tags_allowed: Collection[str]
     #: Whether each part that is needed works.
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     #: A new correlation id.

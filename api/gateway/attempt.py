@@ -288,11 +288,18 @@ class Attempt:
             amount_nano=amount_nano,
             tokens=ended.usage.input_tokens + ended.usage.output_tokens,
             estimated=ended.usage_source is UsageSource.ESTIMATE,
+            late=placed.lease_until is not None and now > placed.lease_until,
             causation_id=tried.event_id,
         )
         events.append(committed)
         if any(leg.amount_nano > leg.held_nano for leg in committed.legs):
-            over = overage_event(committed, event_id=self._new_id(now), occurred_at=now, actor=context.actor)
+            over = overage_event(
+                committed,
+                held_nano=placed.amount_nano,
+                event_id=self._new_id(now),
+                occurred_at=now,
+                actor=context.actor,
+            )
             if over is not None:
                 events.append(over)
         return events, amount_nano

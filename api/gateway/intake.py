@@ -205,7 +205,8 @@ def _chat_ask(chat: ChatBody, fields: dict[str, msgspec.Raw], labels: Labels) ->
     tags = _tags_of(chat.metadata, labels)
     if isinstance(tags, Problem):
         return tags
-    asked = chat.max_completion_tokens if chat.max_completion_tokens is not None else chat.max_tokens
+    # Both reach the provider, and nobody here knows which of them it goes by.
+    asked = max((one for one in (chat.max_completion_tokens, chat.max_tokens) if one is not None), default=None)
     return Ask(
         Operation.CHAT_COMPLETIONS,
         chat.model,

@@ -45,9 +45,10 @@ class Step:
 def steps(events: Sequence[StoredEvent], marks: Sequence[Mark]) -> list[Step]:
     """The steps of a request's events, given in order, each with its mark."""
     start = events[0].occurred_at if events else 0
+    expired = {_hold(event): event.offset for event in events if _is(event, "EXPIRED")}
     return [
         Step(
-            *said(event.topic, event.fields),
+            *said(event.topic, _as_it_came(event, expired)),
             occurred_at=event.occurred_at,
             after_milliseconds=(event.occurred_at - start) / 1_000,
             topic=event.topic,
@@ -58,6 +59,21 @@ def steps(events: Sequence[StoredEvent], marks: Sequence[Mark]) -> list[Step]:
         )
         for event, mark in zip(events, marks, strict=True)
     ]
+
+
+def _is(event: StoredEvent, kind: str) -> bool:
+    return event.topic == topics.BUDGETS.name and event.fields["kind"] == kind
+
+
+def _hold(event: StoredEvent) -> tuple[int, str]:
+    return event.partition, event.fields["hold_id"]
+
+
+def _as_it_came(event: StoredEvent, expired: Mapping[tuple[int, str], int]) -> Fields:
+    """The fields, and of a charge whether its hold had expired: whoever recorded it could not know."""
+    if not _is(event, "COMMITTED"):
+        return event.fields
+    return event.fields | {"late": expired.get(_hold(event), event.offset) < event.offset}
 
 
 def said(topic: str, fields: Fields) -> tuple[str, str]:

@@ -153,8 +153,13 @@ def committed_event(
     )
 
 
-def overage_event(committed: BudgetEvent, *, event_id: str, occurred_at: int, actor: str) -> BudgetEvent | None:
-    """OVERAGE when a leg was charged more than it held, else None; informational, since COMMITTED posts the whole."""
+def overage_event(
+    committed: BudgetEvent, *, held_nano: int, event_id: str, occurred_at: int, actor: str
+) -> BudgetEvent | None:
+    """OVERAGE when a leg was charged more than it held, else None; informational, since COMMITTED posts the whole.
+
+    `held_nano` is what the attempt was held for in its own currency: what its amount is above. Legs say theirs.
+    """
     over = tuple(
         _leg(leg, leg.amount_nano - leg.held_nano, leg.held_nano)
         for leg in committed.legs
@@ -169,7 +174,7 @@ def overage_event(committed: BudgetEvent, *, event_id: str, occurred_at: int, ac
         occurred_at=occurred_at,
         actor=actor,
         legs=over,
-        amount_nano=max(leg.amount_nano for leg in over),
+        amount_nano=max(0, committed.amount_nano - held_nano),
         causation_id=committed.event_id,
     )
 

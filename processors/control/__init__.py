@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from processors.control.check import CURRENCY, Refusal, RefusalCode
 from processors.control.decide import (
+    LimitField,
     Origin,
     add_audit_key,
     add_channel,
@@ -69,6 +70,7 @@ __all__ = [
     "Increase",
     "LegalHold",
     "Limit",
+    "LimitField",
     "Origin",
     "Provider",
     "Refusal",

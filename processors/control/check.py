@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from itertools import pairwise
 
@@ -294,6 +294,18 @@ def _thing(value: Limit) -> Refusal | None:
     if value.scope == "model":
         return models((value.scope_id,), 1)
     return names(**{value.scope: value.scope_id})
+
+
+def tag_counts(value: Limit, tags_allowed: Collection[str]) -> Refusal | None:
+    """Whether gateways with this allow-list see the tag that a limit stands on; other tags are sealed unread."""
+    key, equals, _ = value.scope_id.partition("=")
+    if value.scope != "tag" or not equals or key in tags_allowed:
+        return None
+    message = (
+        f"no call would count: tags named {key!r} are sealed, and limits see those in the clear only "
+        f"({', '.join(sorted(tags_allowed))}); add it to tags_allowed (QUAESTOR_TAGS_ALLOWED) of gateways and of this"
+    )
+    return Refusal(RefusalCode.INVALID_VALUE, message, "scope_id")
 
 
 def _zone(name: str) -> Refusal | None:

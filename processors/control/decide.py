@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Collection, Iterable
+from typing import Literal, TypeVar
 
 import msgspec
 
+from processors.calendar import ZONELESS_WINDOWS
 from processors.control import check
 from processors.control.check import Refusal, RefusalCode
 from processors.control.entities import (
@@ -30,6 +31,8 @@ from schemas.topics import SYSTEM_TENANT
 
 #: What a record has besides before and after: flat fields, frame and headers.
 RECORD_OVERHEAD_BYTES = 4_096
+#: What of a limit stays as it was when nobody says otherwise.
+LimitField = Literal["time_zone", "valid_from", "valid_until"]
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,8 +148,13 @@ def remove_route(state: ControlState, tenant_id: str, alias: str, origin: Origin
     return _changed(_Place(EntityKind.ROUTE, tenant_id, alias), before, None, origin)
 
 
-def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent | Refusal:
-    """Set or change a limit; increases and approvals that are not over stay, and thresholds when none are given."""
+def set_limit(
+    state: ControlState, limit: Limit, origin: Origin, unsaid: Collection[LimitField] = ()
+) -> ControlEvent | Refusal:
+    """Set or change a limit; increases and approvals that are not over stay, and thresholds when none are given.
+
+    What is `unsaid` stays as it was too: only the limit that is new has the value given here.
+    """
     before = state.limits.get(limit.limit_id)
     if before is not None:
         limit = msgspec.structs.replace(
@@ -154,9 +162,27 @@ def set_limit(state: ControlState, limit: Limit, origin: Origin) -> ControlEvent
             increases=limit.increases or _lasting(before.increases, origin),
             approvals=limit.approvals or _lasting(before.approvals, origin),
             thresholds=before.thresholds if limit.thresholds is None else limit.thresholds,
+            **{name: getattr(before, name) for name in unsaid},
         )
-    wrong = check.limit(limit) or _unknown_place(state, limit) or _crowded(state, limit, before)
+    wrong = (
+        check.limit(limit)
+        or _unknown_place(state, limit)
+        or _crowded(state, limit, before)
+        or _moved_zone(limit, before)
+    )
     return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
+
+
+def _moved_zone(limit: Limit, before: Limit | None) -> Refusal | None:
+    """Windows of another zone have counters of their own: what was spent in the present one would count no more."""
+    if before is None or before.time_zone == limit.time_zone or limit.window in ZONELESS_WINDOWS:
+        return None
+    message = (
+        f"limit {limit.limit_id} counts each {limit.window} of {before.time_zone}; in another zone it would begin at "
+        "nothing and what is spent could be spent again: leave the time zone out, or set a limit of another --name and "
+        "remove this one"
+    )
+    return Refusal(RefusalCode.INVALID_VALUE, message, "time_zone")
 
 
 def _unknown_place(state: ControlState, limit: Limit) -> Refusal | None:
@@ -212,7 +238,7 @@ def _lasting(dated: Iterable[Dated], origin: Origin) -> tuple[Dated, ...]:
 
 
 def remove_limit(state: ControlState, limit_id: str, origin: Origin) -> ControlEvent | Refusal:
-    """Remove a limit; what was spent under it stays in the ledger and counts again if it is set anew."""
+    """Remove a limit; what was spent under it stays in the ledger and counts again if it is set anew in its zone."""
     before = state.limits.get(limit_id)
     if before is None:
         return _unknown_limit(limit_id)

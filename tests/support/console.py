@@ -102,6 +102,7 @@ class ConsoleWorld:
             control=ControlPlane(self._sit),
             standings=lambda limits, now: standings_of(self.live, limits, now),
             handle_of=self._handle_of,
+            tags_allowed=("environment", "team"),
             ready=self._ready,
             new_id=lambda: f"id-{next(ids)}",
             now_micros=lambda: self.now,

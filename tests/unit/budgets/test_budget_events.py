@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -154,9 +156,30 @@ def test_a_leg_in_another_currency_is_charged_at_the_pinned_rate() -> None:
 def test_overage_is_what_was_charged_above_the_hold(charged: int, over: int | None) -> None:
     """An extra event, informational."""
     committed = MAKE.committed(PLACED, charged)
-    event = overage_event(committed, event_id=hold_id(4), occurred_at=NOW_MICROS, actor="gateway/1")
+    event = overage_event(committed, held_nano=100, event_id=hold_id(4), occurred_at=NOW_MICROS, actor="gateway/1")
     assert (event and event.legs[0].amount_nano) == over
+    assert (event and event.amount_nano) == over
     assert event is None or event.causation_id == committed.event_id
+
+
+@pytest.mark.parametrize(("charged", "tokens", "over"), [(130, 9_000, 30), (100, 9_000, 0), (130, 1, 30)])
+def test_the_amount_of_an_overage_is_in_the_holds_own_currency(charged: int, tokens: int, over: int) -> None:
+    """Whatever its legs count: euros at half a dollar each, thousands of tokens, a request."""
+    euros = msgspec.structs.replace(
+        PLACED.legs[0], limit_id="e", currency="EUR", amount_nano=50, held_nano=50, exchange_rate_nano=500_000_000
+    )
+    counted = msgspec.structs.replace(PLACED.legs[0], limit_id="t", currency="TOK", amount_nano=20, held_nano=20)
+    request = msgspec.structs.replace(PLACED.legs[0], limit_id="r", currency="REQ", amount_nano=1, held_nano=1)
+    placed = msgspec.structs.replace(PLACED, legs=(PLACED.legs[0], euros, counted, request))
+    of: dict[str, Any] = {"event_id": hold_id(3), "occurred_at": NOW_MICROS, "actor": "gateway/1"}
+    committed = committed_event(placed, amount_nano=charged, tokens=tokens, **of)
+
+    event = overage_event(committed, held_nano=placed.amount_nano, **of)
+
+    assert event is not None
+    assert (event.amount_nano, event.currency) == (over, "USD")
+    expected = {"USD": charged - 100, "EUR": charged // 2 - 50, "TOK": tokens - 20}
+    assert {leg.currency: leg.amount_nano for leg in event.legs} == {c: n for c, n in expected.items() if n > 0}
 
 
 def test_refused_names_the_limit_and_its_rest() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.why.story import said
+from api.why.story import said, steps
+from processors.audit.marks import Mark, MarkState
 from schemas import topics
+from sinks.postgres.reads import StoredEvent
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,20 @@ def test_a_charged_token_is_one(quantity: int, words: str) -> None:
     of_it = said(topics.COSTS.name, fields | {"amount_nano": 150, "currency": "USD", "estimated": False})
 
     assert ("CHARGE", f"{words} 0.15 per million = 0.00000015 USD") == of_it
+
+
+@pytest.mark.parametrize(("expired_at", "flag", "late"), [(7, False, True), (9, True, False), (None, True, False)])
+def test_a_charge_is_late_where_its_hold_had_expired_in_the_log(expired_at: int | None, flag: bool, late: bool) -> None:
+    """Whatever whoever charged it knew: its lease was over, or its event lay in a spool."""
+    told = [_movement("PLACED", 6), _movement("COMMITTED", 8, late=flag)]
+    told += [] if expired_at is None else [_movement("EXPIRED", expired_at)]
+
+    found = steps(told, [Mark(MarkState.PENDING)] * len(told))
+
+    assert [late] == [", late" in step.summary for step in found if step.kind == "COMMITTED"]
+
+
+def _movement(kind: str, offset: int, *, late: bool = False) -> StoredEvent:
+    """A movement of one hold."""
+    said_of_it = {"kind": kind, "hold_id": "h1", "amount_nano": 1, "currency": "USD", "legs": [], "reason": None}
+    return StoredEvent(topics.BUDGETS.name, 0, offset, f"e{offset}", "acme", 1, said_of_it | {"late": late})

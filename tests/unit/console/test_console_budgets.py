@@ -59,7 +59,7 @@ async def test_everything_of_a_limit_can_be_said(world: ConsoleWorld) -> None:
         "currency": "tokens",
         "window": "day",
         "scope": "tag",
-        "scope_id": "env=*",
+        "scope_id": "environment=*",
         "hard": False,
         "time_zone": "Europe/Rome",
         "valid_from": "2026-01-01T00:00:00+01:00",
@@ -72,11 +72,34 @@ async def test_everything_of_a_limit_can_be_said(world: ConsoleWorld) -> None:
 
     recorded = msgspec.json.decode(world.events()[0].after or "", type=Limit)
     assert ("TOK", 5000, False) == (recorded.currency, recorded.amount_nano, recorded.hard)
-    assert ("env=*", "Europe/Rome", "second") == (limit["scope_id"], limit["time_zone"], limit["name"])
+    assert ("environment=*", "Europe/Rome", "second") == (limit["scope_id"], limit["time_zone"], limit["name"])
     assert ("2025-12-31T23:00:00+00:00", "2999-01-01T00:00:00+00:00") == (limit["valid_from"], limit["valid_until"])
     assert [(80, "cheaper", ["small*"]), (95, "block", [])] == [
         (one["percent"], one["action"], one["models"]) for one in limit["thresholds"]
     ]
+
+
+async def test_what_a_change_does_not_say_stays(world: ConsoleWorld) -> None:
+    """Zone and times of a limit; null takes a time away."""
+    zoned = BASIC | {"time_zone": "Europe/Rome", "valid_from": EARLIER, "valid_until": LATER}
+    await world.change(BUDGETS, zoned, key="first")
+
+    raised = (await world.change(BUDGETS, BASIC | {"amount": "7"}, key="second")).json()["limit"]
+    for_ever = (await world.change(BUDGETS, BASIC | {"valid_until": None}, key="third")).json()["limit"]
+
+    assert ("7.00", "Europe/Rome", "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00") == tuple(
+        raised[name] for name in ("amount", "time_zone", "valid_from", "valid_until")
+    )
+    assert (raised["valid_from"], None) == (for_ever["valid_from"], for_ever["valid_until"])
+
+
+async def test_a_limit_does_not_move_to_another_zone(world: ConsoleWorld) -> None:
+    """It would begin at nothing."""
+    await world.change(BUDGETS, BASIC | {"time_zone": "Europe/Rome"}, key="first")
+
+    refused = await world.change(BUDGETS, BASIC | {"time_zone": "UTC"}, key="second")
+
+    assert (422, "invalid_value", "time_zone") == told(refused)
 
 
 async def test_a_repeat_is_answered_as_before(world: ConsoleWorld) -> None:
@@ -228,6 +251,7 @@ async def test_a_body_of_another_shape_is_told(world: ConsoleWorld, body: bytes,
         ({"scope": "planet"}, "invalid_value", "scope", "a limit stands on one of"),
         ({"scope": "team"}, "invalid_name", "scope_id", "'' can't be a team"),
         ({"scope": "key", "scope_id": "key_none"}, "unknown_key", "scope_id", "has no key 'key_none'"),
+        ({"scope": "tag", "scope_id": "customer=*"}, "invalid_value", "scope_id", "no call would count"),
         ({"scope": "tag", "scope_id": "prod"}, "invalid_name", "scope_id", "a tag is given as name=value"),
         ({"scope": "team", "scope_id": "a", "user": "ann"}, "invalid_value", "user", "stands on one thing"),
         ({"time_zone": "Mars/Base"}, "invalid_value", "time_zone", "Mars/Base"),

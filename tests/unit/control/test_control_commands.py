@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,64 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.main import get_command
-from typer.testing import CliRunner
 
-from api.cli import (
-    control,
-    control_budgets,
-    control_keys,
-    control_prices,
-    control_rates,
-    control_routes,
-    control_seed,
-    control_usage,
-)
-from api.control.session import ControlRefusedError, ControlSession
+from api.cli import control_seed, control_usage
+from api.control.session import ControlRefusedError
 from api.control.standings import LimitStanding, standings_of
 from api.settings import Settings
 from processors.budgets import Counter, Sums
 from processors.control import Limit
 from sinks.redis.reads import TenantState
-from streams.codec import Codec, LocalSchemas
-from streams.memory import MemoryLog
 from tests.support.console import LiveStates
-
-RUNNER = CliRunner()
-APP = typer.Typer()
-control.register(APP)
-
-
-class Control:
-    """The commands over one log."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        """The log they share."""
-        self.log = log
-
-    @contextlib.contextmanager
-    def session(self, _settings: Settings, actor: str | None = None) -> Iterator[ControlSession]:
-        """A session on the log, as `control_session` gives one on Kafka."""
-        session = ControlSession(self.log.publisher(), self.log.reader(), Codec(LocalSchemas()), actor or "cli/0")
-        session.refresh()
-        yield session
-
-    def run(self, *arguments: str) -> str:
-        """What a command prints; raises what it refuses with."""
-        result = RUNNER.invoke(APP, arguments)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """What a command prints with --json."""
-        return json.loads(self.run(*arguments, "--json"))
-
-    def events(self) -> int:
-        """How many events the log holds."""
-        return sum(len(records) for records in self.log.records.values())
+from tests.support.control_commands import APP, RUNNER, Control, control_commands
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,11 +34,7 @@ def read_once() -> Iterator[None]:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
     """The commands over an empty log, in an empty directory."""
-    made = Control(MemoryLog())
-    monkeypatch.chdir(tmp_path)
-    for module in (control_keys, control_routes, control_prices, control_budgets, control_rates, control_seed):
-        monkeypatch.setattr(module, "control_session", made.session)
-    return made
+    return control_commands(monkeypatch, tmp_path)
 
 
 def key(commands: Control, **options: str) -> dict[str, Any]:
@@ -308,7 +256,7 @@ def test_tables_are_for_people(commands: Control, arguments: tuple[str, ...]) ->
         (["--team", "search"], ("team", "search", "USD")),
         (["--project", "*"], ("project", "*", "USD")),
         (["--user", "*"], ("user", "*", "USD")),
-        (["--tag", "env=prod", "--unit", "requests"], ("tag", "env=prod", "REQ")),
+        (["--tag", "team=ads", "--unit", "requests"], ("tag", "team=ads", "REQ")),
         (["--model", "gpt-4o", "--unit", "tokens"], ("model", "gpt-4o", "TOK")),
         (["--provider", "openai", "--unit", "EUR"], ("provider", "openai", "EUR")),
         (["--run", "*"], ("run", "*", "USD")),
@@ -333,6 +281,20 @@ def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: s
     result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", user))
     assert (2, 0) == (result.exit_code, commands.events())
     assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
+
+
+@pytest.mark.parametrize("tag", ["customer=acme", "customer=*"])
+def test_a_limit_on_a_tag_that_nobody_reads_is_refused(commands: Control, tag: str) -> None:
+    """Such tags are sealed, so it would never count; with what to do."""
+    message = commands.refusal("budget", "set", "--tenant", "acme", "--amount", "5", "--tag", tag)
+    assert ("no call would count" in message, "QUAESTOR_TAGS_ALLOWED" in message, 0) == (True, True, commands.events())
+
+
+def test_a_limit_stands_on_a_tag_that_the_settings_allow(commands: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is called."""
+    monkeypatch.setenv("QUAESTOR_TAGS_ALLOWED", '["customer"]')
+    commands.run("budget", "set", "--tenant", "acme", "--amount", "5", "--tag", "customer=acme")
+    assert 1 == commands.events()
 
 
 def test_limits_of_one_place_are_told_apart(commands: Control) -> None:

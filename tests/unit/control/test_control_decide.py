@@ -220,7 +220,7 @@ ACCEPTED: dict[str, Change] = {
     "a limit on a tag": limit(scope="tag", scope_id="env=prod", limit_id="lim_tag"),
     "a limit on each value of a tag": limit(scope="tag", scope_id="env=*", limit_id="lim_tags"),
     "a limit on a model with a slash": limit(scope="model", scope_id="meta/llama", limit_id="lim_model"),
-    "a limit in Lord Howe's weeks": limit(window="week", time_zone="Australia/Lord_Howe"),
+    "a limit in Lord Howe's weeks": limit(limit_id="lim_week", window="week", time_zone="Australia/Lord_Howe"),
     "an increase": increase(),
     "an exchange rate": rate(),
     "a limit on a key": limit(scope="key", scope_id="key_1", limit_id=limit_id_of("acme", "key", "key_1", "month")),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
 from schemas.events import (
     BudgetEvent,
+    BudgetKind,
     CostEvent,
     Meter,
     ProviderAttempt,
@@ -159,6 +162,16 @@ async def test_the_hold_covers_the_dearest_reading_of_the_request(tmp_path: Path
     assert [(placed.amount_nano, placed.amount_nano)] == [(leg.amount_nano, leg.held_nano) for leg in placed.legs]
 
 
+@pytest.mark.parametrize(("new", "old"), [(1, 900), (900, 1), (None, 900), (900, None)])
+async def test_of_two_bounds_of_the_answer_the_larger_is_held(tmp_path: Path, new: int | None, old: int | None) -> None:
+    """Both reach the provider, which may go by either: 900 tokens at 8 dollars per million, and the input."""
+    async with World(tmp_path) as world:
+        await world.call(body=chat(max_completion_tokens=new, max_tokens=old))
+        size = len(world.upstream.calls[0].body)
+
+    assert size * 2_000 + 900 * 8_000 == world.one(BudgetEvent, kind=BudgetKind.PLACED).amount_nano
+
+
 async def test_more_than_was_held_is_an_overage(tmp_path: Path) -> None:
     """A provider that reports more than it was asked for is charged in full, and it is said."""
     usage = {"prompt_tokens": 10**6, "completion_tokens": 0}
@@ -169,7 +182,25 @@ async def test_more_than_was_held_is_an_overage(tmp_path: Path) -> None:
         committed, overage = world.one(BudgetEvent, kind="COMMITTED"), world.one(BudgetEvent, kind="OVERAGE")
 
     assert 2_000_000_000 == committed.amount_nano
-    assert committed.amount_nano - committed.legs[0].held_nano == overage.legs[0].amount_nano
+    assert committed.amount_nano - committed.legs[0].held_nano == overage.legs[0].amount_nano == overage.amount_nano
+
+
+@pytest.mark.parametrize(("beyond_micros", "late"), [(0, False), (1, True)])
+async def test_a_charge_after_the_lease_is_marked_late(tmp_path: Path, beyond_micros: int, late: bool) -> None:
+    """The gateway can't see EXPIRED, but it knows when its lease ended."""
+    async with World(tmp_path) as world:
+        clock = [world.parts.now()]
+        world.parts.now = lambda: clock[0]
+
+        def answering(_: Call) -> MemoryAnswer:
+            clock[0] = (world.one(BudgetEvent, kind="PLACED").lease_until or 0) + beyond_micros
+            return chat_answer()
+
+        world.upstream.answer = answering
+        await world.call()
+        committed = world.one(BudgetEvent, kind="COMMITTED")
+
+    assert late is committed.late
 
 
 async def test_the_decision_names_every_candidate(tmp_path: Path) -> None:
