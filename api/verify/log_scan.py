@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from processors.parity.totals import LogFold
 from schemas.errors import LogUnavailableError
-from schemas.topics import TOPICS
+from schemas.topics import REQUESTS, TOPICS
 from sinks.content import LogRow, Ranges
 from sinks.runner.screen import Screen
 from sinks.runner.seam import Decoded
@@ -24,9 +24,18 @@ ALL_TOPICS = tuple(topic.name for topic in TOPICS)
 
 
 def take_barrier(reader: LogReader, topics: Sequence[str] = ALL_TOPICS) -> dict[Partition, int]:
-    """End offsets of all partitions of our topics, taken now; raises LogUnavailableError. Blocks."""
+    """End offsets of all partitions of our topics, taken now; raises LogUnavailableError. Blocks.
+
+    Those of requests are taken first: what is recorded with a COMPLETED below them is below the others, traffic or not.
+    """
     partitions = reader.partitions(topics, CALL_TIMEOUT_SECONDS)
-    return reader.end_offsets(partitions, CALL_TIMEOUT_SECONDS)
+    first = [each for each in partitions if each.topic == REQUESTS.name]
+    others = [each for each in partitions if each.topic != REQUESTS.name]
+    return {**_ends(reader, first), **_ends(reader, others)}
+
+
+def _ends(reader: LogReader, partitions: Sequence[Partition]) -> Barrier:
+    return reader.end_offsets(partitions, CALL_TIMEOUT_SECONDS) if partitions else {}
 
 
 class LogScan:
