@@ -24,6 +24,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def refusal(self, status: HTTPStatus) -> tuple[bytes, bytes]:
         """Content type and body of a refusal: 431 for a head over the limits, 400 for bytes that are no HTTP."""
 
+    def head_refused(self) -> None:
+        """A head over the limits was answered; what was read of it stands in `url` and `headers`."""
+
     #: Bytes of the request's head so far; None while a body is being read.
     _head_bytes: int | None = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -126,3 +129,5 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (content_type, len(body))
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
+        if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            self.head_refused()

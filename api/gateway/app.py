@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.gateway import errors
-from api.gateway.errors import INTERNAL, JSON_TYPE, Problem, invalid
+from api.gateway.errors import INTERNAL, JSON_TYPE, Header, Problem, invalid
 from api.gateway.events import Context, decision, no_decision, received, refused
 from api.gateway.exchange import Exchange
 from api.gateway.intake import NO_LABELS, Ask, Labels, read_ask, read_labels
@@ -120,6 +120,17 @@ class Gateway:
         context = self._context(key, request_id, operation, started_at, labels, ask, body)
         return await self._route(send, receive, context, ask, body, key, labels, state)
 
+    async def head_refused(self, method: bytes, path: str, headers: Sequence[Header]) -> None:
+        """A call whose head is over the limits was answered 431: record it where these headers name a key."""
+        operation, parts = CALLS.get(path), self._parts
+        if operation is None or method != b"POST" or parts.journal.closed() is not None:
+            return
+        key = authenticate(headers_of({"headers": headers}), parts.control.state)
+        if isinstance(key, VirtualKey):
+            started_at = parts.now()
+            context = self._context(key, parts.new_id(started_at), operation, started_at)
+            await self._record_refusal(context, errors.HEADERS_TOO_LARGE)
+
     async def _route(
         self,
         send: Send,
@@ -192,6 +203,12 @@ class Gateway:
 
     async def _refuse(self, send: Send, context: Context, problem: Problem, *before: Event) -> int:
         """Record a refusal of a known tenant, then answer it; the answer does not hang on the record."""
+        await self._record_refusal(context, problem, *before)
+        request_id = (b"x-quaestor-request-id", context.request_id.encode())
+        await refuse(send, problem, (request_id,))
+        return problem.status
+
+    async def _record_refusal(self, context: Context, problem: Problem, *before: Event) -> None:
         now = self._parts.now()
         cause = before[-1].event_id if before else None
         event = refused(context, self._parts.new_id(now), now, problem, causation_id=cause)
@@ -199,9 +216,6 @@ class Gateway:
             await self._parts.journal.conclude([*before, event], None)
         except QuaestorError as error:
             log.error("refusal_not_recorded", request_id=context.request_id, error=str(error))  # noqa: TRY400 - no trace
-        request_id = (b"x-quaestor-request-id", context.request_id.encode())
-        await refuse(send, problem, (request_id,))
-        return problem.status
 
     async def _answer(self, send: Send, problem: Problem) -> int:
         await refuse(send, problem)

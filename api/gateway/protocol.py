@@ -1,9 +1,10 @@
-"""GatewayProtocol: what can't be a request is refused in OpenAI's shape."""
+"""GatewayProtocol: what can't be a request is refused in OpenAI's shape, and recorded where its tenant is known."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
+from api.gateway.app import Gateway
 from api.gateway.errors import HEADERS_TOO_LARGE, JSON_TYPE, MALFORMED_HTTP
 from api.protocol import BoundedProtocol
 
@@ -16,3 +17,14 @@ class GatewayProtocol(BoundedProtocol):
     def refusal(self, status: HTTPStatus) -> tuple[bytes, bytes]:
         """As the base says."""
         return JSON_TYPE[1], REFUSALS[status].body()
+
+    def head_refused(self) -> None:
+        """Have it recorded, unless too much runs already. A key that has not come yet has no tenant."""
+        application = self.app
+        is_busy = self.limit_concurrency is not None and len(self.tasks) >= self.limit_concurrency
+        if is_busy or not isinstance(application, Gateway):
+            return
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        task = self.loop.create_task(application.head_refused(self.parser.get_method(), path, self.headers))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

@@ -5,6 +5,7 @@ Workers share nothing but a directory: each writes its metrics there once a seco
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from api.gateway.journal import Journal
 from sinks.redis.holds import HoldStore
 from streams.control import ControlFollower
+
+log = structlog.get_logger(__name__)
 
 #: A worker that has not written for so long is gone.
 STALE_SECONDS = 10.0
@@ -37,6 +41,7 @@ class Readiness:
         """`directory` is shared by the workers; None when there is one only."""
         self._control, self._journal, self._holds = control, journal, holds
         self._directory, self._schemas_known = directory, schemas_known
+        self._is_written = True
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """Each part: whether it is usable, and if not, why."""
@@ -64,16 +69,25 @@ class Readiness:
         return all(part["ok"] for part in self.parts().values())
 
     def write(self, metrics: bytes, status: dict[str, Any]) -> None:
-        """Leave what this worker says for the others."""
-        if self._directory is not None:
+        """Leave what this worker says for the others. A disk that does not take it is tried again the next time."""
+        if self._directory is None:
+            return
+        try:
             _write(self._directory / f"{os.getpid()}{METRICS_SUFFIX}", metrics)
             _write(self._directory / f"{os.getpid()}{STATUS_SUFFIX}", msgspec.json.encode(status))
+        except OSError as error:
+            if self._is_written:
+                log.warning("status_not_written", directory=str(self._directory), error=error.strerror)
+            self._is_written = False
+        else:
+            self._is_written = True
 
     def withdraw(self) -> None:
         """Take back what this worker left."""
         if self._directory is not None:
             for suffix in (METRICS_SUFFIX, STATUS_SUFFIX):
-                (self._directory / f"{os.getpid()}{suffix}").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # nobody believes an old one
+                    (self._directory / f"{os.getpid()}{suffix}").unlink()
 
     def merged(self, own: bytes) -> bytes:
         """The metrics of this worker added to those of the others."""

@@ -189,12 +189,10 @@ def try_folder(directory: Path, owner: str) -> None:
     path = directory / f"{owner}{TRIAL}"
     try:
         make_folder(directory)
-        try:
-            with path.open("wb", buffering=0) as file:
-                write_whole(file.fileno(), bytes(TRIAL_BYTES), 0)
-                os.fsync(file.fileno())
-        finally:
-            path.unlink(missing_ok=True)
+        with path.open("wb", buffering=0) as file:
+            path.unlink()  # at once: whoever is killed here leaves nothing
+            write_whole(file.fileno(), bytes(TRIAL_BYTES), 0)
+            os.fsync(file.fileno())
     except OSError as error:
         raise SpoolUnwritableError(error) from error
 

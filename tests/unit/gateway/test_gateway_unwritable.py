@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.gateway.readiness import Readiness
 from api.gateway.spool import SpoolUnwritableError, try_folder
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
@@ -127,6 +128,22 @@ async def test_without_kafka_too_a_call_is_not_answered(tmp_path: Path) -> None:
         free(world.options.spool_directory)
 
     assert (500, "not_recorded", REASON) == (response.status, response.error["code"], reason)
+
+
+def test_a_worker_goes_on_telling_when_its_disk_takes_it_again(tmp_path: Path) -> None:
+    """What one worker could not leave for the others, they get the next time."""
+    world, directory = World(tmp_path), tmp_path / "run"
+    readiness = Readiness(world.control, world.journal, world.holds, directory)  # type: ignore[arg-type]  # stands still
+    directory.write_bytes(b"")
+    readiness.write(b"quaestor_a 1\n", {"state": "running"})
+    readiness.withdraw()
+    free(directory)
+    directory.mkdir()
+    readiness.write(b"quaestor_a 1\n", {"state": "running"})
+    told = sorted(path.suffix for path in directory.iterdir())
+    readiness.withdraw()
+
+    assert ([".metrics", ".status"], []) == (told, list(directory.iterdir()))
 
 
 def test_a_trial_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""Heads over the limits, over a socket: refused while they are read, and recorded where a key was read by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from api.gateway.worker import _configuration, _Server, listening_socket
+from schemas.events import Operation, RequestEvent, RequestKind
+from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
+from tests.support.gateway_world import KEY, REVOKED_KEY, World
+
+AUTHORIZED = b"authorization: Bearer " + KEY.encode() + b"\r\n"
+LARGE = b"x-large: " + b"x" * HEADER_BYTES_MAX + b"\r\n"
+MANY = b"".join(b"h%d: x\r\n" % number for number in range(HEADER_COUNT_MAX))
+pytestmark = pytest.mark.stack
+CALL = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+
+
+@asynccontextmanager
+async def serving(world: World) -> AsyncIterator[int]:
+    """The gateway of a world behind a socket, as a worker serves it; the port."""
+    listener = listening_socket("127.0.0.1", 0)
+    server = _Server(_configuration(world.gateway, world.options))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    async with asyncio.timeout(30):
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        # Ends when everything that the requests left to do is done.
+        await task
+
+
+async def sent(tmp_path: Path, head: bytes) -> tuple[bytes, World]:
+    """The status answered to these bytes, and what is in the log when the server has ended."""
+    async with World(tmp_path) as world:
+        async with serving(world) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            answer = await reader.read()
+            writer.close()
+        return answer[9:12], world
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        CALL + AUTHORIZED + LARGE + b"\r\n",
+        CALL + AUTHORIZED + MANY + b"\r\n",
+        CALL + AUTHORIZED + LARGE,
+        CALL.replace(b"completions", b"completions?api-version=1") + MANY + AUTHORIZED + b"\r\n",
+    ],
+    ids=["large", "many", "endless", "key last"],
+)
+async def test_the_refusal_of_a_known_key_is_recorded(tmp_path: Path, head: bytes) -> None:
+    """One REFUSED event that says whose it was, and nothing of the headers."""
+    status, world = await sent(tmp_path, head)
+
+    event = world.one(RequestEvent)
+    assert (b"431", RequestKind.REFUSED, 431, "headers_too_large") == (
+        status,
+        event.kind,
+        event.status_code,
+        event.error_code,
+    )
+    assert ("key_a", Operation.CHAT_COMPLETIONS, {}) == (event.key_id, event.operation, event.tags)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        CALL + LARGE,
+        CALL + MANY + b"authorization: Bearer qk_nobody\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n" + AUTHORIZED + MANY + b"\r\n",
+        b"POST /elsewhere HTTP/1.1\r\n" + AUTHORIZED + MANY + b"\r\n",
+    ],
+    ids=["key not come yet", "nobody's key", "no call", "no path"],
+)
+async def test_without_a_known_key_or_a_call_nothing_is_recorded(tmp_path: Path, head: bytes) -> None:
+    """431 all the same."""
+    status, world = await sent(tmp_path, head)
+
+    assert (b"431", []) == (status, world.kinds())
+
+
+async def test_a_revoked_key_is_known(tmp_path: Path) -> None:
+    """Its tenant still is."""
+    _, world = await sent(tmp_path, CALL + AUTHORIZED.replace(KEY.encode(), REVOKED_KEY.encode()) + MANY + b"\r\n")
+
+    assert "key_c" == world.one(RequestEvent).key_id
+
+
+async def test_without_kafka_it_is_answered_only(tmp_path: Path) -> None:
+    """As every other refusal then: the spool is for what runs."""
+    world = World(tmp_path)
+    world.take_log_away()
+    async with serving(world) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CALL + AUTHORIZED + MANY + b"\r\n")
+        answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert ([], 0) == (world.kinds(), world.journal.spooled_bytes)
