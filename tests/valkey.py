@@ -1,4 +1,7 @@
-"""A real Valkey of a test's own, in a temporary directory, reached over a Unix socket."""
+"""A real Valkey of a test's own, in a temporary directory, reached over a Unix socket.
+
+Never a container: tests kill it and read its memory, and those that have no network reach it all the same.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from infra.embedded.ports import LOOPBACK, PortPlan
 from infra.embedded.stack import SERVER_NAMES, Stack
@@ -28,14 +29,17 @@ def docker_answers() -> bool:
 
 
 @contextlib.contextmanager
-def start_servers(data: Path, servers: Sequence[str] = SERVER_NAMES) -> Iterator[Mapping[str, str]]:
+def start_servers(
+    data: Path, servers: Sequence[str] = SERVER_NAMES, *, in_containers: bool | None = None
+) -> Iterator[Mapping[str, str]]:
     """Servers that are ready for as long as the block lasts; gives the settings by which clients find them.
 
-    `data` is a folder for the embedded servers' state, usually from `tmp_path_factory`. Use it in a session fixture:
-    starting takes about five seconds, and tests keep apart by topic, schema and key names.
+    `data` is a folder for the servers' state, usually from `tmp_path_factory`. Use it in a session fixture: starting
+    takes about five seconds, and tests keep apart by topic, schema and key names. `in_containers` is the answer of
+    `docker_answers`, for who has asked already.
     """
-    if docker_answers():
-        with _containers(servers) as settings:
+    if docker_answers() if in_containers is None else in_containers:
+        with _containers(data, servers) as settings:
             yield settings
         return
     with Stack(data, PortPlan.auto(), servers=servers) as stack:
@@ -43,16 +47,30 @@ def start_servers(data: Path, servers: Sequence[str] = SERVER_NAMES) -> Iterator
 
 
 @contextlib.contextmanager
-def _containers(servers: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """The services of docker-compose.yml, on the ports it publishes."""
+def _containers(data: Path, servers: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """The services of docker-compose.yml as a project of their own, on free ports; gone afterwards with their volumes.
+
+    A developer's own project of the same file, and those of other processes of a test run, are left alone.
+    """
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - only where Docker is
 
-    with DockerCompose(ROOT, services=list(servers), wait=True):
-        yield {key: value for name in servers for key, value in COMPOSE_SETTINGS[name].items()}
+    ports = PortPlan.auto()
+    variables = data / "compose.env"
+    given = {f"QUAESTOR_{name.upper()}_PORT": ports.of(name) for name in SERVER_NAMES}
+    project = {"COMPOSE_PROJECT_NAME": f"quaestor-tests-{uuid4().hex}"}
+    variables.write_text("".join(f"{name}={value}\n" for name, value in (project | given).items()), encoding="utf-8")
+    compose = DockerCompose(ROOT, services=list(servers), wait=True, env_file=str(variables))
+    try:
+        compose.start()
+        found = compose_settings(ports)
+        yield {key: value for name in servers for key, value in found[name].items()}
+    finally:
+        compose.services = None  # those that the asked for depend on go too
+        compose.stop()
 
 
-def _compose_settings() -> Mapping[str, Mapping[str, str]]:
-    ports = PortPlan()
+def compose_settings(ports: PortPlan) -> Mapping[str, Mapping[str, str]]:
+    """How clients find the services of docker-compose.yml on this machine, published on these ports."""
     return {
         "kafka": {"kafka_bootstrap": f"{LOOPBACK}:{ports.kafka}"},
         "registry": {"registry_url": f"http://{LOOPBACK}:{ports.registry}/apis/ccompat/v7"},
@@ -60,7 +78,3 @@ def _compose_settings() -> Mapping[str, Mapping[str, str]]:
         "redis": {"redis_url": f"redis://{LOOPBACK}:{ports.redis}/0"},
         "clickhouse": {"clickhouse_url": f"http://{LOOPBACK}:{ports.clickhouse}"},
     }
-
-
-#: How clients find the services of docker-compose.yml on this machine.
-COMPOSE_SETTINGS: Mapping[str, Mapping[str, str]] = _compose_settings()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.product import QUAESTOR, Product
 from tests.support.commands import Commands
+from tests.support.gateway_stack import wait_for
+
+SECONDS_MAX = 30.0
 
 
 def test_status_names_every_process(product: Product) -> None:
@@ -29,6 +34,28 @@ def test_status_names_every_process(product: Product) -> None:
     assert expected <= set(processes)
     assert {"running"} == {process["state"] for process in processes.values()}
     assert {"name", "pid", "state", "lag_events", "freshness_seconds"} <= set(processes["sink-postgres"])
+
+
+def test_status_of_every_sink_has_lag_and_freshness(product: Product) -> None:
+    """Numbers, once there was something to follow."""
+    product.run("load", "--requests", "2", "--key", product.key("fresh"))
+    product.run("verify", "parity")
+
+    sinks = {name: process for name, process in product.processes().items() if name.startswith("sink-")}
+
+    assert {"sink-postgres", "sink-redis", "sink-clickhouse", "sink-audit"} == set(sinks)
+    told = {name: (process["lag_events"], process["freshness_seconds"]) for name, process in sinks.items()}
+    assert [] == [name for name, (lag, age) in told.items() if type(lag) is not int or type(age) is not float], told
+
+
+def test_every_endpoint_takes_connections(product: Product) -> None:
+    """Where it says, and every process that `status` knows is among them."""
+    rows = product.json("endpoints")["endpoints"]
+
+    for row in rows:
+        with socket.create_connection((row["host"], row["port"]), timeout=5):
+            pass
+    assert set(product.processes()) == {row["name"].removesuffix(" metrics") for row in rows}
 
 
 def test_endpoints_carry_no_credentials(product: Product) -> None:
@@ -145,6 +172,29 @@ def test_a_forked_command_is_the_command(product: Product, tmp_path: Path, line:
     assert ends[0] == ends[1]
 
 
+def test_a_recorded_trace_is_replayed_as_far_as_asked(product: Product, tmp_path: Path) -> None:
+    """So many different requests are answered, and each of them is in every store."""
+    trace, answers = tmp_path / "trace.csv", tmp_path / "answers.jsonl"
+    rows = [f"2023-11-16 18:15:{second:02}.6805900,{300 + second},{10 + second}" for second in range(30)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, ""]), encoding="utf-8")
+    replay = ["load", "--trace", str(trace), "--speed", "50", "--limit", "20", "--answers", str(answers)]
+
+    product.run(*replay, "--key", product.key("replayed"))
+
+    answered = {json.loads(line)["request_id"] for line in answers.read_text(encoding="utf-8").splitlines()}
+    report = product.json("verify", "all", "--answers", str(answers))
+    assert (20, 20, True) == (len(answered), report["answers"], report["ok"])
+
+
+def test_answers_that_do_not_fit_on_the_disk_end_a_load_in_one_line(product: Product) -> None:
+    """With what to do about it."""
+    done = product.done("load", "--requests", "20", "--key", product.key("full"), "--answers", "/dev/full")
+
+    assert (1, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
+    assert done.stderr.startswith("quaestor: cannot write the answers file /dev/full: ")
+    assert "free some space" in done.stderr
+
+
 def test_verify_all_is_green_and_speaks_json(product: Product) -> None:
     """Every check of the shape scripts rely on."""
     report = product.json("verify", "all")
@@ -154,13 +204,19 @@ def test_verify_all_is_green_and_speaks_json(product: Product) -> None:
 
 
 def test_the_audit_log_is_laid_out_as_tiles(product: Product) -> None:
-    """`audit info` names a directory with a checkpoint of the size it says."""
-    info = product.json("audit", "info")
+    """`audit info` names a directory with a checkpoint of the origin, size and root that it says."""
+    checkpoint = Path(product.json("audit", "info")["directory"]) / "checkpoint"
+    found: dict[str, Any] = {}
 
-    lines = (Path(info["directory"]) / "checkpoint").read_text(encoding="utf-8").split("\n")
-    assert {"origin", "vkey", "directory", "size", "root"} <= set(info)
-    assert info["origin"] == lines[0]
-    assert int(lines[1]) > 0
+    def is_the_same_after() -> bool:
+        before = checkpoint.read_text(encoding="utf-8")
+        found.update(product.json("audit", "info"), note=before.split("\n"))
+        return before == checkpoint.read_text(encoding="utf-8")
+
+    wait_for(is_the_same_after, SECONDS_MAX)
+    assert {"origin", "vkey", "directory", "size", "root"} <= set(found)
+    assert [found["origin"], str(found["size"]), found["root"]] == found["note"][:3]
+    assert found["size"] > 0
 
 
 def test_what_an_outsider_checks(product: Product, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ that was migrated once, and a ClickHouse database is made while the test before 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -18,8 +17,8 @@ import asyncpg
 from sinks.clickhouse.migrations import Target
 from sinks.clickhouse.migrations import migrate as migrate_clickhouse
 from sinks.postgres.migrations import FOLDER, migrate
-from tests.support.clickhouse_server import ClickHouseServer, external_url
-from tests.support.postgres_server import PostgresServer
+from tests.support.clickhouse_server import external_url
+from tests.support.shared_servers import address_of
 
 TEMPLATE = "migrated"
 #: What stands in a database's own row, which a copy does not get: the block of the first migration that sets it.
@@ -64,15 +63,13 @@ class PostgresDatabases:
 
     def __init__(self) -> None:
         """Start the server."""
-        self._server = PostgresServer()
-        self._server.start()
+        self._server = address_of("postgres").rpartition("/")[0]
         self._made: set[str] = set()
         self._numbers = count()
-        atexit.register(self._server.remove)
 
     def dsn(self, purpose: str) -> str:
         """Of a database that does not exist yet."""
-        return self._server.dsn(f"{purpose}_{next(self._numbers)}")
+        return self._dsn(f"{purpose}_{next(self._numbers)}")
 
     async def copied(self, purpose: str) -> str:
         """A new database with everything migrated, for tests that change more than rows; answers its DSN."""
@@ -88,16 +85,19 @@ class PostgresDatabases:
 
     async def emptied(self, purpose: str) -> str:
         """The database of this purpose, migrated and without rows, for one test at a time; answers its DSN."""
-        dsn = self._server.dsn(purpose)
+        dsn = self._dsn(purpose)
         if purpose in self._made:
             await self._execute(purpose, EMPTY)
         else:
             await self._copy(purpose)
         return dsn
 
+    def _dsn(self, database: str) -> str:
+        return f"{self._server}/{database}"
+
     async def _copy(self, name: str, template: str = TEMPLATE) -> None:
         if TEMPLATE not in self._made:
-            await migrate(self._server.dsn(TEMPLATE))
+            await migrate(self._dsn(TEMPLATE))
             self._made.add(TEMPLATE)
         await self._execute("postgres", f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         (block,) = OWN_ROW.findall((FOLDER / "0001_core.sql").read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ class PostgresDatabases:
         self._made.add(name)
 
     async def _execute(self, database: str, sql: str) -> None:
-        connection = await asyncpg.connect(self._server.dsn(database))
+        connection = await asyncpg.connect(self._dsn(database))
         try:
             await connection.execute(sql)
         finally:
@@ -117,13 +117,7 @@ class ClickHouseDatabases:
 
     def __init__(self) -> None:
         """Start the server, unless CLICKHOUSE_URL names one."""
-        given = external_url()
-        if given is None:
-            server = ClickHouseServer()
-            server.start()
-            atexit.register(server.remove)
-            given = server.url
-        self.url = given
+        self.url = external_url() or address_of("clickhouse")
         self._numbers = count()
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="databases")
         self._next: Future[str] | None = None

@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,20 +18,20 @@ from infra.embedded.servers.base import ServerContext
 from infra.embedded.servers.kafka import KafkaServer
 from schemas.topics import TOPICS, Topic
 from streams.kafka import ensure_topics
+from tests.support.shared_servers import address_of
 
 #: A broker that runs already, for those who try things out; its data is not kept clean.
 RUNNING = os.environ.get("TEST_KAFKA_BOOTSTRAP")
 SECONDS = 30.0
 
 
-@cache
 def kafka_bootstrap() -> str:
     """Where it listens."""
-    return RUNNING or start_kafka().settings()["kafka_bootstrap"]
+    return RUNNING or address_of("kafka")
 
 
 def start_kafka() -> KafkaServer:
-    """A broker of a test's own, stopped with the tests at the latest."""
+    """A broker that a test may stop and start again: embedded on every machine. Stopped with the tests."""
     folder = tempfile.TemporaryDirectory(prefix="quaestor-kafka-", ignore_cleanup_errors=True)
     spawner = Spawner()
     server = KafkaServer(ServerContext(Path(folder.name), spawner), free_ports(1)[0])

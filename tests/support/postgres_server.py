@@ -1,4 +1,4 @@
-"""A throw-away Postgres for tests: the embedded server in a folder of its own, killed hard with the tests."""
+"""A throw-away Postgres for tests that hurt it: embedded on every machine, in a folder of its own."""
 
 from __future__ import annotations
 
