@@ -19,7 +19,7 @@ from schemas.errors import StoreUnavailableError
 from schemas.events import CostEvent, Event
 from sinks.clickhouse import sink as sink_module
 from sinks.clickhouse.client import INSERT_SETTINGS, ClickHouse
-from sinks.clickhouse.migrations import WINDOW_INSERTS, migrations
+from sinks.clickhouse.migrations import WINDOW_INSERTS
 from sinks.clickhouse.sink import ClickHouseSink
 from sinks.clickhouse.tables import TABLES
 from sinks.runner.seam import Batch, Decoded
@@ -378,23 +378,6 @@ async def test_trap_a_table_that_replaces_rows_has_views_that_do_not(world: Worl
 
     assert (5,) == await world.one("SELECT sum(amount) FROM {db}.replaced FINAL")
     assert (10,) == await world.one("SELECT sum(amount) FROM {db}.summed")
-
-
-def test_inserts_are_never_asynchronous() -> None:
-    """Whatever a user's profile says, ours are not, and ask for deduplication in views by themselves."""
-    assert (0, 1, 1) == (
-        INSERT_SETTINGS["async_insert"],
-        INSERT_SETTINGS["insert_deduplicate"],
-        INSERT_SETTINGS["deduplicate_blocks_in_dependent_materialized_views"],
-    )
-
-
-def test_no_table_replaces_rows() -> None:
-    """A ReplacingMergeTree hides a double row from FINAL, never from a view: facts and rollups have other engines."""
-    text = "\n".join(migration.template for migration in migrations())
-
-    assert "ReplacingMergeTree" not in text
-    assert "CollapsingMergeTree" not in text
 
 
 def decoded(given: Batch) -> list[Decoded]:
