@@ -14,6 +14,7 @@ import typer
 from api.cli.control_seed import seed_defaults
 from api.cli.terminal import DataOption, JsonOption, print_json, table, terminal
 from api.settings import Settings, load_settings
+from api.verify.rollups import mend_rollups
 from schemas.errors import LogUnavailableError, QuaestorError, StoreUnavailableError
 from sinks.clickhouse import migrations as clickhouse
 from sinks.postgres import migrations as postgres
@@ -34,6 +35,10 @@ class Only(StrEnum):
 
 SeedOption = Annotated[bool, typer.Option("--seed", help="Also set up the simulated provider, prices and aliases.")]
 OnlyOption = Annotated[Only | None, typer.Option("--only", help="The log (topics and schemas) or the stores alone.")]
+RollupsOption = Annotated[
+    bool,
+    typer.Option("--rebuild-rollups", help="Also make anew every hour of ClickHouse's rollups that is not its facts."),
+]
 WaitOption = Annotated[float, typer.Option("--wait", help="How long to wait for a part that is away, seconds.")]
 
 
@@ -58,11 +63,14 @@ def migrate(
     wait_seconds: WaitOption = 30.0,
     seed: SeedOption = False,
     only: OnlyOption = None,
+    rebuild_rollups: RollupsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring Kafka's topics, the registered schemas, Postgres and ClickHouse forward; safe to run at any time."""
     settings = load_settings(data)
     steps = asyncio.run(migrate_parts(settings, wait_seconds, seed=seed, only=only))
+    if rebuild_rollups and all(step.ok for step in steps):
+        steps.append(asyncio.run(_step("rollups", lambda: _rollups(settings), wait_seconds)))
     ok = all(step.ok for step in steps)
     if as_json:
         print_json({"ok": ok, "parts": [vars(step) for step in steps]})
@@ -133,6 +141,11 @@ async def _postgres(dsn: str) -> str:
 
 async def _clickhouse(url: str) -> str:
     return _listed("applied", list(await clickhouse.migrate(url)))
+
+
+async def _rollups(settings: Settings) -> str:
+    mended = await mend_rollups(settings)
+    return ", ".join(f"{name}: {hours} hours of tenants" for name, hours in mended.items() if hours) or "nothing to do"
 
 
 def _listed(verb: str, names: list[str]) -> str:

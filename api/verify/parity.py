@@ -20,6 +20,8 @@ from streams.log import Partition
 #: How long stores may take to reach the barrier before verification says that they lag.
 CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.1
+#: What an operator does about a rollup.
+REBUILD = "`quaestor migrate --rebuild-rollups` makes anew what differs"
 Barrier = Mapping[Partition, int]
 #: Told the store's name and how many events it still lacks.
 OnWait = Callable[[str, int], None]
@@ -97,7 +99,7 @@ def rollup_agrees(found: RollupSums) -> Check:
     if found.agrees:
         return Check(name, ok=True, expected=int(found.after[0]), actual=int(found.rollup[0]))
     expected, actual = (", ".join(map(str, sums)) for sums in (found.after, found.rollup))
-    words = f"events, quantity and money are {actual} in the rollup, {expected} in its facts"
+    words = f"events, quantity and money are {actual} in the rollup, {expected} in its facts; {REBUILD}"
     return Check(name, ok=False, expected=expected, actual=actual, first_difference=words)
 
 

@@ -40,6 +40,12 @@ INSERT_SETTINGS: Mapping[str, Any] = {
     "max_partitions_per_insert_block": 0,
 }
 
+Guard = Callable[[], None]
+
+
+def unguarded() -> None:
+    """Send whenever."""
+
 
 class ClickHouse:
     """A lazily opened, bounded connection to one server. Used from one event loop."""
@@ -81,18 +87,28 @@ class ClickHouse:
         result = await self._run(partial(client.query, sql, parameters=dict(parameters or {})))
         return [tuple(row) for row in result.result_rows]
 
-    async def command(self, sql: str) -> None:
+    async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement without rows; raises as query does."""
         client = await self._opened()
-        await self._run(partial(client.command, sql, use_database=False))
+        await self._run(partial(client.command, sql, parameters=dict(parameters or {}), use_database=False))
 
     async def insert(
-        self, table: str, names: Sequence[str], types: Sequence[str], columns: list[Any], token: str
+        self,
+        table: str,
+        names: Sequence[str],
+        types: Sequence[str],
+        columns: list[Any],
+        token: str,
+        guard: Guard = unguarded,
     ) -> None:
-        """Insert columns as one block under a deduplication token; durable on return. Raises as query does."""
+        """Insert columns as one block under a deduplication token; durable on return. Raises as query does.
+
+        `guard` is called on the client's thread, with nothing left to do but to send; what it raises stops the insert.
+        """
         client = await self._opened()
         await self._run(
-            partial(
+            _guarded(
+                guard,
                 client.insert,
                 table,
                 columns,
@@ -104,11 +120,12 @@ class ClickHouse:
             )
         )
 
-    async def insert_block(self, table: str, block: bytes, token: str) -> None:
+    async def insert_block(self, table: str, block: bytes, token: str, guard: Guard = unguarded) -> None:
         """`insert` for a block in Native format."""
         client = await self._opened()
         await self._run(
-            partial(
+            _guarded(
+                guard,
                 client.raw_insert,
                 f"{self.database}.{table}",
                 insert_block=block,
@@ -145,6 +162,14 @@ class ClickHouse:
             raise StoreUnavailableError(f"ClickHouse at {self._where}: {_worded(error)}") from error
         except (ClickHouseError, OSError, RuntimeError) as error:
             raise StoreUnavailableError(f"ClickHouse at {self._where}: {_worded(error)}") from error
+
+
+def _guarded(guard: Guard, send: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], None]:
+    def send_in_time() -> None:
+        guard()
+        send(*arguments, **options)
+
+    return send_in_time
 
 
 def leave_data_frames_out() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from schemas.errors import FencedError, GapError
 from streams.log import Partition
@@ -52,6 +52,21 @@ class Piece:
     #: In order: quarantined, or met before elsewhere.
     excluded: tuple[int, ...]
 
+    def named(self) -> dict[str, Any]:
+        """As queries name its range."""
+        return {
+            "topic_id": self.topic_id,
+            "part": self.partition.number,
+            "first": self.first_offset,
+            "after": self.next_offset,
+            "excluded": list(self.excluded),
+        }
+
+    @property
+    def row_count(self) -> int:
+        """How many offsets are not excluded."""
+        return self.next_offset - self.first_offset - len(self.excluded)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,6 +82,11 @@ class Plan:
     def topic(self) -> str:
         """The topic of all its pieces."""
         return self.pieces[0].partition.topic
+
+    @property
+    def row_count(self) -> int:
+        """Rows of all its pieces."""
+        return sum(piece.row_count for piece in self.pieces)
 
 
 class Held(NamedTuple):

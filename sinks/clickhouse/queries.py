@@ -5,16 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 
 from sinks.clickhouse.tables import Column, FactTable
 
+if TYPE_CHECKING:
+    from sinks.clickhouse.rollups import Rollup
+
 
 def count_range(database: str, table: str) -> str:
-    """Rows of one topic's incarnation and partition within a range of offsets."""
+    """Rows of one topic's incarnation and partition within a range of offsets, but for some."""
     return f"""
 SELECT count()
 FROM {database}.{table}
 WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off >= {{first:Int64}} AND _off < {{after:Int64}}
+    AND NOT has({{excluded:Array(Int64)}}, _off)
 """
 
 
@@ -71,6 +76,58 @@ def rolled_up(database: str, since: int) -> tuple[tuple[str, str, str], ...]:
             f"SELECT {requests} FROM {database}.requests WHERE {ended} AND {_from(since)}",
         ),
     )
+
+
+#: The query of the view that fills a rollup.
+VIEW = "SELECT as_select FROM system.tables WHERE database = {of:String} AND name = concat({name:String}, '_view')"
+IN_BUCKETS = """tenant_id IN {tenants:Array(String)} AND (toString(tenant_id), toUnixTimestamp(hour)) IN (
+    SELECT arrayJoin(arrayZip({tenants:Array(String)}, {hours:Array(UInt32)}))
+)"""
+SINCE_HOUR = "hour >= toStartOfHour(toDateTime({begin:UInt32}, 'UTC'))"
+
+
+def buckets_of(database: str, rollup: Rollup) -> str:
+    """The tenants and hours of the facts of one partition within a range of offsets."""
+    return f"""
+SELECT DISTINCT tenant_id, toUnixTimestamp(toStartOfHour(occurred_at, 'UTC'))
+FROM {database}.{rollup.facts}
+WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off >= {{first:Int64}} AND _off < {{after:Int64}}
+"""
+
+
+def differing(database: str, rollup: Rollup, view: str, within: str) -> str:
+    """Tenants and hours in which a sum of the rollup is not that of its view's query over the facts."""
+    keys = ", ".join(rollup.keys)
+    plus = ", ".join(f"toDecimal256({each}, 9) AS of_{each}" for each in rollup.sums)
+    minus = ", ".join(f"-toDecimal256({each}, 9) AS of_{each}" for each in rollup.sums)
+    differ = " OR ".join(f"sum(of_{each}) != 0" for each in rollup.sums)
+    return f"""
+SELECT DISTINCT tenant_id, toUnixTimestamp(hour)
+FROM (
+    SELECT {keys} FROM (
+        SELECT {keys}, {plus} FROM ({view}) WHERE {within}
+        UNION ALL
+        SELECT {keys}, {minus} FROM {database}.{rollup.name} WHERE {within}
+    )
+    GROUP BY {keys}
+    HAVING {differ}
+)
+ORDER BY 1, 2
+"""
+
+
+def clear_buckets(database: str, rollup: Rollup) -> str:
+    """Delete hours of a rollup, on every replica; what is inserted from now on stays."""
+    return f"DELETE FROM {database}.{rollup.name} WHERE {IN_BUCKETS} SETTINGS lightweight_deletes_sync = 2"
+
+
+def fill_buckets(database: str, rollup: Rollup, view: str) -> str:
+    """Make hours of a rollup from their facts. Their tokens say nothing: the rows are there or are compared again."""
+    return f"""
+INSERT INTO {database}.{rollup.name}
+SELECT * FROM ({view}) WHERE {IN_BUCKETS}
+SETTINGS insert_deduplicate = 0, max_execution_time = 30
+"""
 
 
 def stored_months(database: str, tables: Sequence[str]) -> str:

@@ -10,30 +10,36 @@ import hashlib
 from collections.abc import Sequence
 
 from sinks.clickhouse import queries
-from sinks.clickhouse.client import ClickHouse
-from sinks.clickhouse.tables import TABLES
+from sinks.clickhouse.client import ClickHouse, Guard, unguarded
+from sinks.clickhouse.tables import TABLES, FactTable
 from sinks.runner.seam import Decoded, Span
 
 DIGEST_BYTES = 16
+#: Offsets that are asked for at once; they travel in an address.
+OFFSETS_MAX = 1_000
 
 
-async def redrive_rows(clickhouse: ClickHouse, projection: str, span: Span, records: Sequence[Decoded]) -> None:
-    """Insert those of the records that have no row; raises StoreUnavailableError."""
-    if not records:
-        return
+async def redrive_rows(
+    clickhouse: ClickHouse, projection: str, span: Span, records: Sequence[Decoded], guard: Guard = unguarded
+) -> None:
+    """Insert those of the records that have no row, unless `guard` stops it; raises StoreUnavailableError."""
     table = TABLES[span.partition.topic]
-    asked = {
-        "topic_id": span.topic_id,
-        "part": span.partition.number,
-        "offsets": [record.offset for record in records],
-    }
-    rows = await clickhouse.query(queries.present(clickhouse.database, table.name), asked)
-    present = {int(row[0]) for row in rows}
+    present = await _present(clickhouse, table, span, [record.offset for record in records])
     missing = [record for record in records if record.offset not in present]
     if missing:
         columns = table.columns_of([(span.partition.number, span.topic_id, missing)])
         token = _token(projection, span, missing)
-        await clickhouse.insert(table.name, table.column_names, table.column_types, columns, token)
+        await clickhouse.insert(table.name, table.column_names, table.column_types, columns, token, guard)
+
+
+async def _present(clickhouse: ClickHouse, table: FactTable, span: Span, offsets: Sequence[int]) -> set[int]:
+    sql = queries.present(clickhouse.database, table.name)
+    found: set[int] = set()
+    for first in range(0, len(offsets), OFFSETS_MAX):
+        page = list(offsets[first : first + OFFSETS_MAX])
+        asked = {"topic_id": span.topic_id, "part": span.partition.number, "offsets": page}
+        found.update(int(row[0]) for row in await clickhouse.query(sql, asked))
+    return found
 
 
 def _token(projection: str, span: Span, records: Sequence[Decoded]) -> str:

@@ -10,8 +10,10 @@ partitions next inserts exactly the same rows again under the same token, which 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -31,6 +33,7 @@ from sinks.clickhouse.native import NativeWriter, Pieces
 from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore, plans_of
 from sinks.clickhouse.ranges import RangeReader
 from sinks.clickhouse.redrive import redrive_rows
+from sinks.clickhouse.rollups import Rollups
 from sinks.clickhouse.tables import TABLES
 from sinks.postgres.tables import content_hash
 from sinks.runner.columns import Rows, selections
@@ -43,9 +46,13 @@ log = structlog.get_logger()
 PROJECTION = "clickhouse@v1"
 #: One insert per topic and batch, two or three batches a second: few parts, and fresh enough.
 POLICY = BatchPolicy(records_max=20_000, age_milliseconds=400, takes_columns=True)
-#: A plan older than this may have left the window of deduplication, so its rows are counted first. Far below
-#: migrations.WINDOW_INSERTS at three inserts a second, also of two processes, and migrations.WINDOW_SECONDS.
-TRUSTED_AGE_SECONDS = 1_200
+#: A plan older than this may have left the window of deduplication, so its rows are counted first. With the time that
+#: may pass behind that, below migrations.WINDOW_INSERTS at sixteen inserts a second into one table: four processes that
+#: catch up.
+TRUSTED_AGE_SECONDS = 300
+#: What is inserted was answered by the plans' store no longer ago than this: whoever was held up since, stopped or
+#: asleep, may have a successor that did all of it, so long ago that no token is left. It asks again and is fenced.
+HELD_UP_SECONDS_MAX = 300
 #: An insert of an earlier try may note its token this long before its rows are seen; nothing is repaired before.
 DROPPED_AGE_SECONDS = 10
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
@@ -69,6 +76,13 @@ class AtHand:
     drafts: Sequence[Draft] = ()
     #: Ready to be sent, by the pieces of the plan they are expected to get.
     rows: Mapping[tuple[Piece, ...], Prepared] = field(default_factory=dict)
+    #: When the plans' store was asked what there is to insert, by the sink's clock.
+    asked_at: float = 0.0
+
+
+def since_boot_seconds() -> float:
+    """A clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ClickHouseSink(Sink):
@@ -81,6 +95,7 @@ class ClickHouseSink(Sink):
         ranges: RangeReader,
         policy: BatchPolicy = POLICY,
         projection: str = PROJECTION,
+        now_seconds: Callable[[], float] = since_boot_seconds,
     ) -> None:
         """`ranges` reads the log again where a plan was left open; all three belong to this sink from now on."""
         self.projection = projection
@@ -89,6 +104,8 @@ class ClickHouseSink(Sink):
         self._clickhouse = clickhouse
         self._plans = plans
         self._ranges = ranges
+        self._rollups = Rollups(clickhouse)
+        self._now_seconds = now_seconds
         self._epochs: dict[Partition, int] = {}
         #: What the next batch most likely has, and of what it was made; set by the consuming thread, as a whole.
         self._prepared: tuple[list[tuple[Span, int, Sequence[Decoded]]], AtHand] = ([], AtHand())
@@ -108,10 +125,11 @@ class ClickHouseSink(Sink):
         held = await self._plans.claim(self.projection, partitions, topic_ids)
         epochs = {partition: each.epoch for partition, each in held.items()}
         cursors = {partition: each.next_offset for partition, each in held.items()}
+        asked_at = self._now_seconds()
         left_open = await self._plans.left_open(self.projection, partitions)
         if left_open:
             log.info("plans_recovered", sink=self.projection, plans=len(left_open))
-            await self._insert_all(left_open, AtHand(), repeated=True)
+            await self._insert_all(left_open, AtHand(asked_at=asked_at), repeated=True)
             await self._plans.settle(self.projection, left_open, epochs)
         for plan in left_open:
             cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
@@ -127,7 +145,7 @@ class ClickHouseSink(Sink):
             if not spans:
                 return
             with steps.step("rows"):
-                at_hand = self._ready(spans)
+                at_hand = replace(self._ready(spans), asked_at=self._now_seconds())
             with steps.step("plan"):
                 planned = await self._plans.plan(self.projection, at_hand.drafts, self._epochs)
             if isinstance(planned, Misplaced):
@@ -145,9 +163,10 @@ class ClickHouseSink(Sink):
     async def redrive(self, span: Span) -> None:
         """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets."""
         _refuse(Batch([span], 0))
+        guard = self._guard(f"redriving {span.partition}", self._now_seconds())
         repeated = await self._plans.late(self.projection, _draft(span), self._epochs.get(span.partition, 0))
         wanted = [record for record in span.records if record.offset not in repeated]
-        await redrive_rows(self._clickhouse, self.projection, span, wanted)
+        await redrive_rows(self._clickhouse, self.projection, span, wanted, guard)
 
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: ClickHouse does not lose what it acknowledged without saying so."""
@@ -212,36 +231,47 @@ class ClickHouseSink(Sink):
                 raise outcome
 
     async def _insert_once(self, plan: Plan, at_hand: AtHand, *, repeated: bool) -> None:
-        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_there(plan):
+        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_begun(plan):
             await self._insert(plan, at_hand)
-            if repeated:
-                await self._keep_whole(plan, at_hand)
+        if repeated:
+            await self._keep_whole(plan, at_hand)
 
     async def _keep_whole(self, plan: Plan, at_hand: AtHand) -> None:
-        """Insert by offset what a repeat was to bring and did not; raises StoreUnavailableError while that is open.
+        """Bring what a repeat was to bring and did not; raises StoreUnavailableError while that is open.
 
         ClickHouse notes a token before the rows are in place. A full disk in between, or a part that is broken at the
-        next start, leaves the token alone, and every repeat is dropped.
+        next start, leaves the token alone, and every repeat is dropped. An old plan whose rows are there in part has
+        no token left to repeat it under. And a view may lack what its facts have, or count what they lost.
         """
-        counted, planned = await self._counted(plan)
-        if counted >= planned:
-            return
+        missing = plan.row_count - await self._counted(plan)
+        if missing > 0:
+            await self._add_missing(plan, at_hand, missing)
+        await self._rollups.mend(plan.topic, plan.pieces)
+
+    async def _add_missing(self, plan: Plan, at_hand: AtHand, missing: int) -> None:
+        """Insert by offset."""
         if plan.age_seconds < DROPPED_AGE_SECONDS:
-            raise StoreUnavailableError(f"{planned - counted} rows of the plan {plan.token} are not to be seen yet")
-        log.error("plan_was_dropped", sink=self.projection, token=plan.token, rows=planned - counted)
+            raise StoreUnavailableError(f"{missing} rows of the plan {plan.token} are not to be seen yet")
+        log.error("plan_was_dropped", sink=self.projection, token=plan.token, rows=missing)
+        guard = self._guard(plan.token, at_hand.asked_at)
         for piece in plan.pieces:
             records = await self._records(piece, at_hand.spans.get(piece.partition))
             span = Span(piece.partition, piece.topic_id, piece.first_offset, piece.next_offset)
-            await redrive_rows(self._clickhouse, self.projection, span, records)
-        if await self._counted(plan) != (planned, planned):
+            await redrive_rows(self._clickhouse, self.projection, span, records, guard)
+        if await self._counted(plan) != plan.row_count:
             raise StoreUnavailableError(f"ClickHouse drops rows of the plan {plan.token}")
+
+    def _guard(self, what: str, asked_at: float) -> Callable[[], None]:
+        return partial(_refuse_held_up, what, asked_at, self._now_seconds)
 
     async def _insert(self, plan: Plan, at_hand: AtHand) -> None:
         table, rows = TABLES[plan.topic], await self._rows(plan, at_hand)
+        guard = self._guard(plan.token, at_hand.asked_at)
         if rows.block is not None:
-            await self._clickhouse.insert_block(table.name, rows.block, plan.token)
+            await self._clickhouse.insert_block(table.name, rows.block, plan.token, guard)
         elif rows.row_count:
-            await self._clickhouse.insert(table.name, table.column_names, table.column_types, rows.columns, plan.token)
+            names, types = table.column_names, table.column_types
+            await self._clickhouse.insert(table.name, names, types, rows.columns, plan.token, guard)
         log.debug("plan_inserted", sink=self.projection, token=plan.token, rows=rows.row_count)
 
     async def _records(self, piece: Piece, span: Span | None) -> Sequence[Decoded]:
@@ -251,34 +281,26 @@ class ClickHouseSink(Sink):
             return _piece_of(piece, span)[2]
         return await self._ranges.read(piece.partition, first, after, frozenset(piece.excluded))
 
-    async def _is_there(self, plan: Plan) -> bool:
-        """Whether an old plan's rows are in the table; raises IntegrityError when only some are."""
-        counted, expected = await self._counted(plan)
-        if counted not in {0, expected}:
-            raise IntegrityError(
-                f"{counted} of {expected} rows of the old plan {plan.token} are there: rebuild its months"
-            )
+    async def _is_begun(self, plan: Plan) -> bool:
+        """Whether rows of an old plan are in the table; raises IntegrityError when there are more than it has."""
+        counted = await self._counted(plan)
+        if counted > plan.row_count:
+            raise IntegrityError(f"the plan {plan.token} has {plan.row_count} rows, {counted} are there")
         if counted:
             log.warning("old_plan_found", sink=self.projection, token=plan.token, rows=counted)
         return counted > 0
 
-    async def _counted(self, plan: Plan) -> tuple[int, int]:
-        """Rows of a plan that are in the table, and rows that it has."""
-        table = TABLES[plan.topic]
-        counted = expected = 0
-        for piece in plan.pieces:
-            expected += piece.next_offset - piece.first_offset - len(piece.excluded)
-            rows = await self._clickhouse.query(
-                queries.count_range(self._clickhouse.database, table.name),
-                {
-                    "topic_id": piece.topic_id,
-                    "part": piece.partition.number,
-                    "first": piece.first_offset,
-                    "after": piece.next_offset,
-                },
-            )
-            counted += int(rows[0][0])
-        return counted, expected
+    async def _counted(self, plan: Plan) -> int:
+        """Rows of a plan that are in the table."""
+        sql = queries.count_range(self._clickhouse.database, TABLES[plan.topic].name)
+        return sum([int((await self._clickhouse.query(sql, piece.named()))[0][0]) for piece in plan.pieces])
+
+
+def _refuse_held_up(what: str, asked_at: float, now_seconds: Callable[[], float]) -> None:
+    """Raise StoreUnavailableError when it is too long ago that this was to be inserted."""
+    held_up = now_seconds() - asked_at
+    if held_up > HELD_UP_SECONDS_MAX:
+        raise StoreUnavailableError(f"{what} was held up for {held_up:.0f} s and is asked for again")
 
 
 def _refuse(batch: Batch) -> None:

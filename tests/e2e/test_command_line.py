@@ -203,6 +203,13 @@ def test_verify_all_is_green_and_speaks_json(product: Product) -> None:
     assert {"name", "ok", "expected", "actual", "first_difference"} <= set(report["checks"][0])
 
 
+def test_rollups_that_are_their_facts_are_left_alone(product: Product) -> None:
+    """Every hour of them is compared, behind whatever else there is to bring forward; sinks go on beside it."""
+    parts = product.json("migrate", "--rebuild-rollups")["parts"]
+
+    assert ("rollups", True, "nothing to do") == tuple(parts[-1][name] for name in ("part", "ok", "detail"))
+
+
 def test_the_audit_log_is_laid_out_as_tiles(product: Product) -> None:
     """`audit info` names a directory with a checkpoint of the origin, size and root that it says."""
     checkpoint = Path(product.json("audit", "info")["directory"]) / "checkpoint"

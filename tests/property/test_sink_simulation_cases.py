@@ -107,6 +107,19 @@ def test_what_was_set_aside_above_the_cursor_is_read_before_it_is_redriven() -> 
     machine.teardown()
 
 
+def test_a_process_that_stood_still_behind_its_plan_inserts_nothing_of_it() -> None:
+    """Its successor inserted the plan so long ago that no token is left: the plan is asked for again, and is fenced."""
+    machine = machine_of(ClickHouseBench)()
+    machine.begin(records=3)
+    machine.write(process=0, records=3)
+    (plan,) = machine.wire.calls
+    machine._oversleep(plan, machine.processes[1])
+    assert 3 == len(machine.bench.server.rows)
+
+    machine.write_through(process=0, records=3)
+    machine.teardown()
+
+
 async def test_a_settlement_that_arrives_late_moves_nothing() -> None:
     """A cancelled write's settlement comes in while the next plan is open: that one stays open, the cursor stays."""
     store = MemoryPlanStore()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from schemas.errors import IntegrityError
 from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.plans import PlanStore
 from sinks.clickhouse.ranges import RangeReader
-from sinks.clickhouse.sink import ClickHouseSink
+from sinks.clickhouse.rollups import Rollups
+from sinks.clickhouse.sink import ClickHouseSink, since_boot_seconds
 from sinks.runner.seam import Batch, Decoded
 from streams.log import Partition
+from tests.support.stories import START_MICROS
+
+#: Nobody else inserts anything in these tests.
+CALM_SECONDS = 0.0
 
 
 class RememberedRanges(RangeReader):
@@ -39,10 +44,17 @@ class RememberedRanges(RangeReader):
 class RememberingSink(ClickHouseSink):
     """The sink, with a log that knows what it was asked to write."""
 
-    def __init__(self, clickhouse: ClickHouse, plans: PlanStore, ranges: RememberedRanges) -> None:
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        plans: PlanStore,
+        ranges: RememberedRanges,
+        now_seconds: Callable[[], float] = since_boot_seconds,
+    ) -> None:
         """As the sink; `ranges` outlives it."""
-        super().__init__(clickhouse, plans, ranges)
+        super().__init__(clickhouse, plans, ranges, now_seconds=now_seconds)
         self._remembered = ranges
+        self._rollups = Rollups(clickhouse, lambda: START_MICROS / 1e6, CALM_SECONDS, CALM_SECONDS)
 
     async def write(self, batch: Batch) -> None:
         """As the sink does."""

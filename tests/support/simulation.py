@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.support.simulation_bench import Bench
+from tests.support.simulation_fates import FATES, Fate
 from tests.support.simulation_log import Kind, SimulatedLog
 from tests.support.simulation_loop import Call, VirtualLoop, Wire, drive
 from tests.support.simulation_process import Process
@@ -28,20 +28,10 @@ CALM_STEPS_MAX = 60
 CALLS_MAX = 1_000
 STEP_SECONDS = 31.0
 NUMBERS = st.integers(0, 11)
+#: The fault of a bench whose store forgets with time what it was told.
+OUTAGE = "outage"
 
 
-class Fate(StrEnum):
-    """What happens in the middle of a write."""
-
-    ABANDON = "abandon"
-    CRASH = "crash"
-    ZOMBIE = "zombie"
-    SPOIL = "spoil"
-    LOSE_REQUEST = "lose request"
-    LOSE_ANSWER = "lose answer"
-
-
-FATES = st.sampled_from(Fate)
 KINDS = st.sampled_from([*[Kind.EVENT] * 8, Kind.AGAIN, Kind.AGAIN, *Kind])
 
 
@@ -134,9 +124,26 @@ class Simulation(RuleBasedStateMachine):
             self.rebalance(more, process + 1, is_told=False)
         elif fate is Fate.SPOIL and self.bench.faults:
             self.spoil(more)
+        elif fate is Fate.OVERSLEEP and mine and OUTAGE in self.bench.faults:
+            self._oversleep(self.wire.calls[mine[0]], self._process(process + 1))
         elif mine:
             self.lose(mine[0], is_executed=fate is Fate.LOSE_ANSWER)
         self.write_through(process, more)
+
+    def _oversleep(self, answered: Call, successor: Process) -> None:
+        """A process stops with an answer before it, and goes on when its successor's work is long forgotten."""
+        if not answered.executed:
+            answered.execute()
+        answered.orphaned = True
+        self._give(self.partitions, successor, is_told=False)
+        self._deliver_all()
+        for call in self.wire.calls:
+            if call is not answered:
+                call.lose()
+        self.wire.calls = [answered]
+        self.bench.faults[OUTAGE]()
+        answered.orphaned = False
+        self._pass_time()
 
     @precondition(lambda self: self.wire.calls)
     @rule(call=NUMBERS)

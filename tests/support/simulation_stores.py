@@ -30,7 +30,7 @@ from sinks.redis.snapshotter import Draft
 from sinks.runner.seam import Sink, Span
 from streams.log import Partition
 from tests.support.simulation_bench import BUDGETS, COSTS, SMALL, Fault, Remote, StoreBench, doubled
-from tests.support.simulation_clickhouse import ClickHouseConnection, ClickHouseServer
+from tests.support.simulation_clickhouse import ClickHouseConnection, ClickHouseServer, OneStep
 from tests.support.simulation_log import (
     FAILING_MODEL,
     REFUSED_MODEL,
@@ -163,7 +163,8 @@ class ClickHouseBench(StoreBench):
         connection = ClickHouseConnection(self.server, self.wire, process)
         ranges = Remote(SimulatedRanges(self.log), self.wire, process)
         plans = Remote(self.plans, self.wire, process)
-        sink = self.sink_type(connection, plans, ranges, SMALL)  # type: ignore[arg-type]
+        sink = self.sink_type(connection, plans, ranges, SMALL, now_seconds=self.loop.time)  # type: ignore[arg-type]
+        sink._rollups = OneStep()  # type: ignore[assignment]
         make, redrive = sink._made, sink.redrive
 
         def made(topic: str, pieces: Any) -> Any:

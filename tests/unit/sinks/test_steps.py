@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -27,9 +26,7 @@ class TakesAll:
     async def open(self) -> None:
         """Nothing to do."""
 
-    async def insert(
-        self, _table: str, _names: Sequence[str], _types: Sequence[str], _columns: Any, _token: str
-    ) -> None:
+    async def insert(self, *_arguments: Any) -> None:
         """Taken."""
 
 
