@@ -19,7 +19,7 @@ CounterName = Literal[
     "quaestor_records_parked_total",  # records that wait behind one that was set aside
     "quaestor_records_redriven_total",  # records that were set aside and tried again
     "quaestor_batches_written_total",  # batches a sink applied
-    "quaestor_store_retries_total",  # batches a sink had to try again
+    "quaestor_store_retries_total",  # what a sink had to try again
     "quaestor_requests_total",  # requests answered by the gateway
     "quaestor_attempts_total",  # calls to providers
     "quaestor_holds_total",  # holds asked for
@@ -74,7 +74,9 @@ COUNTERS: dict[CounterName, Metric] = {
         "Records that were set aside and tried again.", ("projection", "outcome")
     ),
     "quaestor_batches_written_total": Metric("Batches a sink applied.", ("projection",)),
-    "quaestor_store_retries_total": Metric("Batches a sink had to try again.", ("projection",)),
+    "quaestor_store_retries_total": Metric(
+        "What a sink had to try again: writes, and questions to the store, the log or the registry.", ("projection",)
+    ),
     "quaestor_requests_total": Metric("Requests answered by the gateway.", ("operation", "status")),
     "quaestor_attempts_total": Metric("Calls to providers.", ("provider", "outcome")),
     "quaestor_holds_total": Metric("Holds asked for.", ("outcome",)),

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Literal
 
 from schemas import limits
 from schemas.errors import LogUnavailableError
@@ -24,6 +25,8 @@ TELL_SECONDS = 1.0
 #: Between two looks for a log that is away, and between two polls while fetching is paused, seconds.
 LOG_RETRY_SECONDS = 0.5
 HOLD_POLL_SECONDS = 0.05
+#: What a sink may wait for, beside a store that does not take a batch.
+Away = Literal["log", "registry", "store"]
 
 
 class Reading:
@@ -56,7 +59,8 @@ class Reading:
         self._applied: dict[Partition, int] = {}
         #: Owned partitions that stopped because two things disagree, and where the store stands.
         self._stuck: dict[Partition, int] = {}
-        self._troubled = False
+        #: What is away now.
+        self._away: set[Away] = set()
         self._ages = Ages()
         self._told_at = 0.0
 
@@ -65,12 +69,14 @@ class Reading:
         try:
             runs = self._reader.consume_runs(limits.CONSUME_BATCH_RECORDS, timeout_seconds)
         except LogUnavailableError as error:
-            self._trouble(str(error))
+            self._trouble("log", str(error))
             self._stopping.wait(LOG_RETRY_SECONDS)
             return
         self._assembler.enqueue(runs)
         self._ages.note(runs)
-        self._fine()
+        if runs or not self._applied:
+            # A log that is away may give out nothing without a word: who owns something asks it for its ends.
+            self._fine("log")
 
     def _screen(self) -> None:
         """Decode the open batch; a schema that can't be asked for is waited for, never a reason to quarantine."""
@@ -79,9 +85,10 @@ class Reading:
             try:
                 self._assembler.screen(now_micros())
             except LogUnavailableError as error:
-                self._trouble(str(error))
+                self._trouble("registry", str(error))
                 again_at = time.monotonic() + backoff.next_seconds()
                 self._hold(lambda at=again_at: time.monotonic() >= at)  # type: ignore[misc]  # a default binds the value
+        self._fine("registry")
 
     def _move(self) -> None:
         """Send the reader where partitions must be read from; one that can't be moved yet is moved in a later step."""
@@ -101,7 +108,7 @@ class Reading:
                 self._reader.seek(self._seeks)
                 self._reader.resume(list(self._seeks))
             except LogUnavailableError as error:
-                self._trouble(str(error))
+                self._trouble("log", str(error))
             else:
                 self._seeks.clear()
 
@@ -116,14 +123,18 @@ class Reading:
         finally:
             self._reader.resume([partition for partition in paused if partition in self._assembler.owned])
 
-    def _trouble(self, detail: str) -> None:
-        self._troubled = True
+    def _trouble(self, what: Away, detail: str) -> None:
+        """Something is away, and is asked again."""
+        self._away.add(what)
+        self._progress.retry()
         self._progress.waiting(detail)
 
-    def _fine(self) -> None:
-        if self._troubled:
-            self._troubled = False
-            self._progress.running()
+    def _fine(self, what: Away) -> None:
+        """It answered; what else is away still is."""
+        if what in self._away:
+            self._away.discard(what)
+            if not self._away:
+                self._progress.running()
 
     def _tell_in_time(self) -> None:
         """Say how far we are also while a store is away or a backlog is worked off, and no beat comes."""
@@ -137,8 +148,10 @@ class Reading:
         try:
             ends = self._reader.end_offsets(list(stands), METADATA_SECONDS) if stands else {}
         except LogUnavailableError as error:
-            self._trouble(str(error))
+            self._trouble("log", str(error))
             return None
+        if stands:
+            self._fine("log")
         lag_events = {each: max(0, ends[each] - cursor) for each, cursor in stands.items()}
         waited_seconds = self._waited_seconds(stands, ends)
         self._progress.lag(lag_events, waited_seconds)

@@ -268,7 +268,9 @@ class _Runner(Reading):
             log.warning("claiming_again", sink=self._sink.projection, error=str(error))
             self._claim_again(list(self._applied))
         except StoreUnavailableError as error:
-            self._trouble(str(error))
+            self._trouble("store", str(error))
+        else:
+            self._fine("store")
 
     def _claim_again(self, partitions: Sequence[Partition]) -> None:
         """Claim what the group still gives us; whoever was frozen must not fence the one that took over meanwhile."""
@@ -308,7 +310,7 @@ class _Runner(Reading):
             try:
                 return self._reader.topic_ids(topics, METADATA_SECONDS)
             except LogUnavailableError as error:
-                self._trouble(str(error))
+                self._trouble("log", str(error))
                 if self._stopping.wait(LOG_RETRY_SECONDS):
                     raise
 

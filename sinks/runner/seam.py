@@ -319,7 +319,7 @@ class Progress(Protocol):
         """A batch was applied; `steps` says what of the time went where, and how old it was when it was cut."""
 
     def retry(self) -> None:
-        """A write is repeated."""
+        """A write is repeated, or a question to the store, the log or the registry."""
 
     def quarantined(self, records: Sequence[QuarantinedRecord]) -> None:
         """Records went to quarantine."""

@@ -316,7 +316,8 @@ class RedisBench(StoreBench):
 
     def _lose(self, fault: Fault) -> None:
         fault()
-        # As docs/guides/dead-letters.md says: what was redriven is asked for again, the log is not read from there.
+        # Redriven records lie below the cursor, so no claim finds that they are lost: a person asks for them again
+        # (docs/concepts/exactly-once.md, what is not promised).
         drive(self.quarantine.request(list(self.quarantine.rows), "cli/test", again=True))
         self._barriers = {partition: self.log.end(partition) for partition in self.partitions}
 

@@ -10,6 +10,7 @@ from random import Random
 
 import msgspec
 
+from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.events import QuarantinedRecord, QuarantineReason, RequestEvent, RequestKind
 from schemas.topics import TOPICS
@@ -170,6 +171,29 @@ async def test_a_store_that_is_away_is_waited_for() -> None:
         store.away = False
         await until(lambda: at_end(log, store))
     assert seen.waits
+    assert_all_there(log, store)
+
+
+async def test_a_store_away_keeps_memory_flat() -> None:
+    """Of a backlog, a batch that is tried again, the next one and what was read last are held, no more."""
+    log, store, seen, stop = MemoryLog(), MemoryStore(), Seen(), asyncio.Event()
+    policy = BatchPolicy(records_max=50, age_milliseconds=5, poll_milliseconds=5, heartbeat_milliseconds=20)
+    reader, sink = log.group_reader("memory@v1"), MemorySink(store, "one", policy)
+    bound = 2 * policy.records_max + limits.CONSUME_BATCH_RECORDS
+    publish(log, stories(bound // 2))
+    assert sum(map(log.end, log.records)) > 4 * bound
+    task = asyncio.create_task(run_sink(sink, reader, ENCODER, seen, stop, Random(1), store.quarantine))
+    await until(lambda: bool(store.cursors) and seen.largest > 0)
+    store.away = True
+    await until(lambda: bool(reader._paused))
+    tried = seen.retries
+    await until(lambda: seen.retries > tried)
+    held = sum(reader._cursors.values()) - sum(cursor.next_offset for cursor in store.cursors.values())
+    store.away = False
+    await until(lambda: at_end(log, store))
+    stop.set()
+    await task
+    assert 0 < held <= bound
     assert_all_there(log, store)
 
 
