@@ -127,11 +127,12 @@ WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_n
         "A pending transfer is resolved by one event, in one post and one void at most, which never exceed it.",
         """
 SELECT pending.tenant_id, pending.occurred_at AS at, pending.event_id::text AS id, pending.request_id,
-    format('%s: pending %s, posted %s in %s, voided %s, by %s events', pending.event_id, pending.amount_nano,
+    format('%s: pending %s, posted %s in %s, voided %s, by %s', pending.event_id, pending.amount_nano,
         coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
         count(*) FILTER (WHERE resolver.kind = 'POST'),
         coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0),
-        count(DISTINCT resolver.source_event_id)) AS difference
+        concat_ws(' and ', min(resolver.source_event_id::text),
+            nullif(max(resolver.source_event_id::text), min(resolver.source_event_id::text)))) AS difference
 FROM transfer AS resolver
 JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id
@@ -139,7 +140,7 @@ GROUP BY pending.tenant_id, pending.event_id, pending.occurred_at, pending.reque
 HAVING sum(resolver.amount_nano) > pending.amount_nano
     OR count(*) FILTER (WHERE resolver.kind = 'POST') > 1
     OR count(*) FILTER (WHERE resolver.kind = 'VOID') > 1
-    OR count(DISTINCT resolver.source_event_id) > 1
+    OR min(resolver.source_event_id::text) <> max(resolver.source_event_id::text)
 """,
         of_spans=True,
     ),

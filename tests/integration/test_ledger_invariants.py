@@ -18,7 +18,7 @@ from schemas.ids import derived_id
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.process import make_sink
 from sinks.postgres.audit import PostgresAuditStore
-from sinks.postgres.reads import InvariantResult
+from sinks.postgres.ledger_figures import InvariantResult
 from sinks.runner.seam import Batch, Decoded, Span
 from streams.log import Partition
 from tests.integration.test_postgres_ledger import ENCODER, Desk
