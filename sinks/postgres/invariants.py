@@ -243,6 +243,33 @@ WHERE amount_nano < 0 OR debit_account = credit_account
 """,
         of_spans=True,
     ),
+    # EXPIRED has no time of its own. But what stands under a checkpoint was in the log before that was kept; the reaper
+    # waits for longer than clocks differ.
+    Invariant(
+        "holds_expire_after_their_lease",
+        "No hold that stands expires, as far as the audit log's checkpoints tell.",
+        f"""
+SELECT expired.hold_id::text AS id,
+    format('hold %s expired before %s, its lease ends at %s', expired.hold_id, seen.kept_at, lease.until) AS difference
+FROM {SCHEMA}.budget_event AS expired
+JOIN quaestor.audit_entry AS entered ON entered.request_id = expired.request_id
+    AND entered.tenant_id = expired.tenant_id AND entered.event_id = expired.event_id
+CROSS JOIN LATERAL (
+    SELECT max(stands.lease_until) AS until
+    FROM {SCHEMA}.budget_event AS stands
+    WHERE stands.kind IN ('PLACED', 'EXTENDED') AND stands.request_id = expired.request_id
+        AND stands.tenant_id = expired.tenant_id AND stands.hold_id = expired.hold_id
+        AND stands.log_offset < expired.log_offset
+) AS lease
+CROSS JOIN LATERAL (
+    SELECT kept_at FROM quaestor.audit_checkpoint AS checkpoint
+    WHERE checkpoint.log = entered.log AND checkpoint.size > entered.seq
+    ORDER BY checkpoint.size
+    LIMIT 1
+) AS seen
+WHERE expired.kind = 'EXPIRED' AND seen.kept_at < lease.until
+""",
+    ),
     # Entries that retention gave up, and records that the sequencer has yet to enter, are at offsets outside.
     Invariant(
         "transfers_are_audited",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from tests.support.stories import START_MICROS, TOPIC_ID, Offsets, event_id, pri
 
 pytestmark = pytest.mark.stack
 LEASE_MICROS = 420_000_000
+HOUR_MICROS = 3_600_000_000
 
 
 @pytest.fixture
@@ -309,6 +311,22 @@ async def test_every_transfer_has_its_entry(tmp_path: Path, sql: str, broken: li
     await connection.execute("ALTER TABLE quaestor.audit_entry DISABLE TRIGGER append_only")
     await connection.execute(sql)
     await connection.close()
+
+    assert await desk.broken() == broken
+    await desk.sink.close()
+    await desk.reads.close()
+
+
+@pytest.mark.parametrize(("lease_ends", "broken"), [(-1, []), (1, ["holds_expire_after_their_lease"])])
+async def test_a_hold_that_expired_while_it_stood_is_named(tmp_path: Path, lease_ends: int, broken: list[str]) -> None:
+    """What a checkpoint of the audit log shows was there before: a lease that ends an hour later was not over."""
+    desk = Desk(await postgres_databases().copied("early"))
+    now = time.time_ns() // 1_000
+    source = list(expired(1))
+    source[2] = msgspec.structs.replace(source[2], lease_until=now + lease_ends * HOUR_MICROS)
+    story = [price_book(), *booked(source)]
+    await desk.write(story)
+    await enter(desk.dsn, tmp_path, story)
 
     assert await desk.broken() == broken
     await desk.sink.close()
