@@ -9,11 +9,12 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
+from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
 from api.cli.times import ago_or_time, now_micros
 from api.settings import load_settings
 from schemas.money import format_amount
-from sinks.postgres.reads import AccountBalance, Period, PostgresReads, StatementLine
+from sinks.postgres.ledger_figures import AccountBalance, Period, StatementLine
+from sinks.postgres.reads import PostgresReads
 
 T = TypeVar("T")
 TenantOption = Annotated[str | None, typer.Option("--tenant", help="One tenant; all of them when left out.")]
@@ -46,29 +47,17 @@ def balance(
     What stands on the accounts now; with --since or --until what moved on them in that time.
     """
     dsn, period = load_settings(data).postgres_dsn, _period(since, until)
-    rows = _read(dsn, lambda reads: reads.balances(tenant, account, period))
+    found = _read(dsn, lambda reads: reads.trial_balance(tenant, account, period))
     if as_json:
-        print_json({"accounts": [vars(row) for row in rows], "totals": [vars(row) for row in totals(rows)]})
+        accounts, totals = ([vars(row) for row in rows] for rows in (found.accounts, found.totals))
+        print_json({"accounts": accounts, "totals": totals, "account_count": found.account_count})
         return
     columns = ("tenant", "account", "currency", "debits pending", "credits pending", "debits posted", "credits posted")
-    lines = [_balance_line(row) for row in [*rows, *totals(rows)]]
+    lines = [_balance_line(row) for row in [*found.accounts, *found.totals]]
     terminal().print(table("Trial balance", columns, lines, numbers=(3, 4, 5, 6)))
-
-
-def totals(rows: list[AccountBalance]) -> list[AccountBalance]:
-    """One line per currency; in a whole ledger its debits equal its credits."""
-    return [
-        AccountBalance(
-            "",
-            "TOTAL",
-            currency,
-            sum(row.debits_pending_nano for row in rows if row.currency == currency),
-            sum(row.debits_posted_nano for row in rows if row.currency == currency),
-            sum(row.credits_pending_nano for row in rows if row.currency == currency),
-            sum(row.credits_posted_nano for row in rows if row.currency == currency),
-        )
-        for currency in sorted({row.currency for row in rows})
-    ]
+    if len(found.accounts) < found.account_count:
+        shown = f"{len(found.accounts):,} of {found.account_count:,} accounts are shown"
+        note(f"{shown}; the totals are of all of them. --tenant and --account bound what is asked.")
 
 
 def statement(
@@ -82,15 +71,19 @@ def statement(
 ) -> None:
     """What the newest transfers did to one account, newest first; --since and --until bound their time."""
     dsn, period = load_settings(data).postgres_dsn, _period(since, until)
-    lines = _read(dsn, lambda reads: reads.statement(tenant, account, limit, period))
-    if not lines and account not in {row.account for row in _read(dsn, lambda reads: reads.balances(tenant, account))}:
+    found = _read(dsn, lambda reads: reads.statement(tenant, account, limit, period))
+    if not found.lines and not _read(dsn, lambda reads: reads.has_account(tenant, account)):
         fail(f"tenant {tenant!r} has no account {account!r}: `quaestor ledger balance --tenant {tenant}` lists them")
     if as_json:
-        print_json({"tenant_id": tenant, "account": account, "lines": [vars(line) for line in lines]})
+        lines = [vars(line) for line in found.lines]
+        print_json({"tenant_id": tenant, "account": account, "lines": lines, "line_count": found.line_count})
         return
     columns = ("when (UTC)", "kind", "memo", "other account", "side", "pending", "posted", "currency")
-    rows = [_statement_line(line) for line in lines]
+    rows = [_statement_line(line) for line in found.lines]
     terminal().print(table(f"{tenant}: {account}", columns, rows, numbers=(5, 6)))
+    if len(found.lines) < found.line_count:
+        shown = f"The newest {len(found.lines):,} of {found.line_count:,} lines are shown"
+        note(f"{shown}; --limit, --since and --until show others.")
 
 
 def _period(since: str | None, until: str | None) -> Period | None:

@@ -40,8 +40,9 @@ from sinks.clickhouse.reads import ClickHouseReads
 from sinks.clickhouse.sink import PROJECTION as CLICKHOUSE
 from sinks.clickhouse.tables import TABLES as CLICKHOUSE_TABLES
 from sinks.postgres.audit import PostgresAuditStore
+from sinks.postgres.ledger_figures import InvariantResult
 from sinks.postgres.plans import PostgresPlanStore
-from sinks.postgres.reads import InvariantResult, PostgresReads
+from sinks.postgres.reads import PostgresReads
 from sinks.postgres.tables import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
 from sinks.redis.reads import RedisReads, TenantState

@@ -127,11 +127,12 @@ WHERE (fold.debits_pending_nano, fold.debits_posted_nano, fold.credits_pending_n
         "A pending transfer is resolved by one event, in one post and one void at most, which never exceed it.",
         """
 SELECT pending.tenant_id, pending.occurred_at AS at, pending.event_id::text AS id, pending.request_id,
-    format('%s: pending %s, posted %s in %s, voided %s, by %s events', pending.event_id, pending.amount_nano,
+    format('%s: pending %s, posted %s in %s, voided %s, by %s', pending.event_id, pending.amount_nano,
         coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'POST'), 0),
         count(*) FILTER (WHERE resolver.kind = 'POST'),
         coalesce(sum(resolver.amount_nano) FILTER (WHERE resolver.kind = 'VOID'), 0),
-        count(DISTINCT resolver.source_event_id)) AS difference
+        concat_ws(' and ', min(resolver.source_event_id::text),
+            nullif(max(resolver.source_event_id::text), min(resolver.source_event_id::text)))) AS difference
 FROM transfer AS resolver
 JOIN transfer AS pending
     ON pending.tenant_id = resolver.tenant_id AND pending.event_id = resolver.pending_id
@@ -139,7 +140,7 @@ GROUP BY pending.tenant_id, pending.event_id, pending.occurred_at, pending.reque
 HAVING sum(resolver.amount_nano) > pending.amount_nano
     OR count(*) FILTER (WHERE resolver.kind = 'POST') > 1
     OR count(*) FILTER (WHERE resolver.kind = 'VOID') > 1
-    OR count(DISTINCT resolver.source_event_id) > 1
+    OR min(resolver.source_event_id::text) <> max(resolver.source_event_id::text)
 """,
         of_spans=True,
     ),
@@ -241,6 +242,33 @@ FROM transfer
 WHERE amount_nano < 0 OR debit_account = credit_account
 """,
         of_spans=True,
+    ),
+    # EXPIRED has no time of its own. But what stands under a checkpoint was in the log before that was kept; the reaper
+    # waits for longer than clocks differ.
+    Invariant(
+        "holds_expire_after_their_lease",
+        "No hold that stands expires, as far as the audit log's checkpoints tell.",
+        f"""
+SELECT expired.hold_id::text AS id,
+    format('hold %s expired before %s, its lease ends at %s', expired.hold_id, seen.kept_at, lease.until) AS difference
+FROM {SCHEMA}.budget_event AS expired
+JOIN quaestor.audit_entry AS entered ON entered.request_id = expired.request_id
+    AND entered.tenant_id = expired.tenant_id AND entered.event_id = expired.event_id
+CROSS JOIN LATERAL (
+    SELECT max(stands.lease_until) AS until
+    FROM {SCHEMA}.budget_event AS stands
+    WHERE stands.kind IN ('PLACED', 'EXTENDED') AND stands.request_id = expired.request_id
+        AND stands.tenant_id = expired.tenant_id AND stands.hold_id = expired.hold_id
+        AND stands.log_offset < expired.log_offset
+) AS lease
+CROSS JOIN LATERAL (
+    SELECT kept_at FROM quaestor.audit_checkpoint AS checkpoint
+    WHERE checkpoint.log = entered.log AND checkpoint.size > entered.seq
+    ORDER BY checkpoint.size
+    LIMIT 1
+) AS seen
+WHERE expired.kind = 'EXPIRED' AND seen.kept_at < lease.until
+""",
     ),
     # Entries that retention gave up, and records that the sequencer has yet to enter, are at offsets outside.
     Invariant(

@@ -73,35 +73,57 @@ SEALED_EVENTS = f"""
 SELECT count(*) FROM {SCHEMA}.request_event
 WHERE tenant_id = $1 AND subject_handle = $2 AND sealed IS NOT NULL
 """
-BALANCES = f"""
+_BALANCES = f"""
 SELECT
-    tenant_id, account, currency,
-    debits_pending_nano::text, debits_posted_nano::text, credits_pending_nano::text, credits_posted_nano::text
+    tenant_id, account, currency, debits_pending_nano, debits_posted_nano, credits_pending_nano, credits_posted_nano
 FROM {SCHEMA}.account_balance
 WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR account LIKE $2)
-ORDER BY tenant_id, currency, account
-LIMIT $3
 """
-#: What moved on accounts between two times; their pending transfers are looked for from $6 on.
-MOVEMENTS = f"""
+_MOVEMENTS = f"""
 SELECT
     tenant_id, account, currency,
-    coalesce(sum(pending_nano) FILTER (WHERE is_debit), 0)::text,
-    coalesce(sum(posted_nano) FILTER (WHERE is_debit), 0)::text,
-    coalesce(sum(pending_nano) FILTER (WHERE NOT is_debit), 0)::text,
-    coalesce(sum(posted_nano) FILTER (WHERE NOT is_debit), 0)::text
+    coalesce(sum(pending_nano) FILTER (WHERE is_debit), 0) AS debits_pending_nano,
+    coalesce(sum(posted_nano) FILTER (WHERE is_debit), 0) AS debits_posted_nano,
+    coalesce(sum(pending_nano) FILTER (WHERE NOT is_debit), 0) AS credits_pending_nano,
+    coalesce(sum(posted_nano) FILTER (WHERE NOT is_debit), 0) AS credits_posted_nano
 FROM {SCHEMA}.transfer_sides($4, $5, $6)
 WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR account LIKE $2)
 GROUP BY 1, 2, 3
-ORDER BY tenant_id, currency, account
-LIMIT $3
 """
+
+
+def _trial_balance(accounts: str) -> str:
+    """The first of these accounts, and the sums of all of them per currency with how many they are."""
+    return f"""
+WITH found AS MATERIALIZED ({accounts}), first AS (
+    SELECT * FROM found ORDER BY tenant_id, currency, account LIMIT $3
+)
+SELECT
+    tenant_id, account, currency,
+    debits_pending_nano::text, debits_posted_nano::text, credits_pending_nano::text, credits_posted_nano::text,
+    NULL::bigint AS summed
+FROM first
+UNION ALL
+SELECT
+    '', 'TOTAL', currency,
+    sum(debits_pending_nano)::text, sum(debits_posted_nano)::text, sum(credits_pending_nano)::text,
+    sum(credits_posted_nano)::text, count(*)
+FROM found
+GROUP BY currency
+ORDER BY summed NULLS FIRST, tenant_id, currency, account
+"""
+
+
+BALANCES = _trial_balance(_BALANCES)
+#: What moved on accounts between two times; their pending transfers are looked for from $6 on.
+MOVEMENTS = _trial_balance(_MOVEMENTS)
+HAS_ACCOUNT = f"SELECT EXISTS (SELECT FROM {SCHEMA}.account_balance WHERE tenant_id = $1 AND account = $2)"
 STATEMENT = f"""
 SELECT
     transfer.event_id::text, transfer.occurred_at, transfer.kind, transfer.memo,
     CASE WHEN transfer.debit_account = $2 THEN transfer.credit_account ELSE transfer.debit_account END AS other_account,
     side.is_debit, side.pending_nano, side.posted_nano, transfer.currency, transfer.request_id,
-    transfer.source_event_id::text
+    transfer.source_event_id::text, count(*) OVER () AS lines
 FROM {SCHEMA}.transfer_sides($4, $5, $6) AS side
 JOIN {SCHEMA}.transfer USING (tenant_id, event_id, occurred_at)
 WHERE side.tenant_id = $1 AND side.account = $2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import asyncpg
 import msgspec
@@ -13,13 +13,20 @@ import msgspec
 from processors.audit.entry import Source
 from schemas.errors import StoreUnavailableError
 from schemas.ids import is_uuid
-from schemas.limits import HOLD_TOMBSTONE_SECONDS
 from schemas.topics import TOPICS
 from sinks.content import LogRow, Ranges, SchemaContent, StoredRow, Values
 from sinks.postgres import read_queries as queries
 from sinks.postgres.connect import READER_ROLE, connect, create_pool, passing_errors, use_log_types
-from sinks.postgres.invariants import DIFFERENCES_MAX, Invariant, limited
-from sinks.postgres.months import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
+from sinks.postgres.invariants import Invariant, limited
+from sinks.postgres.ledger_figures import (
+    AccountBalance,
+    InvariantResult,
+    Period,
+    Statement,
+    StatementLine,
+    TrialBalance,
+)
+from sinks.postgres.months import EARLIEST_MICROS
 from sinks.postgres.reconciliation import LEDGER_UNDER_TRAFFIC, VERIFIED
 from sinks.postgres.tables import PROJECTION, TABLES, EventTable, content_hash
 from sinks.retention import RETAINED_TOPICS
@@ -32,20 +39,6 @@ ROWS_MAX = 10_000
 PAGE_ROWS = 2_000
 #: One statement over a whole ledger.
 VERIFY_SECONDS = 600.0
-#: A transfer stays pending for no longer than its hold is remembered.
-PENDING_SECONDS_MAX = HOLD_TOMBSTONE_SECONDS
-
-
-class Period(NamedTuple):
-    """From a time up to but without another, microseconds since the epoch."""
-
-    since: int = EARLIEST_MICROS
-    until: int = LATEST_MICROS
-
-    @property
-    def bounds(self) -> tuple[int, int, int]:
-        """Both, and since when the pending transfers are looked for that are resolved in it."""
-        return self.since, self.until, max(EARLIEST_MICROS, self.since - PENDING_SECONDS_MAX * MICROS_PER_SECOND)
 
 
 @dataclass(frozen=True)
@@ -61,64 +54,6 @@ class StoredEvent:
     occurred_at: int
     #: Every column; times as ISO 8601 text.
     fields: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class AccountBalance:
-    """The four sums of one account in one currency, nano-units."""
-
-    tenant_id: str
-    account: str
-    currency: str
-    debits_pending_nano: int
-    debits_posted_nano: int
-    credits_pending_nano: int
-    credits_posted_nano: int
-
-
-@dataclass(frozen=True)
-class StatementLine:
-    """What one transfer did to one account: on one side, to pending and to posted; nano-units."""
-
-    event_id: str
-    occurred_at: int
-    kind: str
-    memo: str
-    other_account: str
-    is_debit: bool
-    pending_nano: int
-    posted_nano: int
-    currency: str
-    request_id: str | None
-    source_event_id: str
-
-
-@dataclass(frozen=True)
-class InvariantResult:
-    """Whether one invariant of the ledger holds."""
-
-    name: str
-    claim: str
-    differences: int
-    #: What of the differences could be told apart, in words, by what each is about.
-    found: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether it holds."""
-        return self.differences == 0
-
-    @property
-    def first_difference(self) -> str:
-        """One of the differences; empty when it holds."""
-        return next(iter(self.found.values()), "")
-
-    def lasting(self, earlier: InvariantResult) -> InvariantResult:
-        """What differed earlier too: events that come in two batches differ in between, each for a moment only."""
-        if max(self.differences, earlier.differences) > DIFFERENCES_MAX:
-            return self
-        found = {about: words for about, words in self.found.items() if about in earlier.found}
-        return InvariantResult(self.name, self.claim, len(found), found)
 
 
 #: In the order in which a story is told when two events have the same time.
@@ -268,10 +203,10 @@ class PostgresReads:
             raise
         return int(count)
 
-    async def balances(
+    async def trial_balance(
         self, tenant_id: str | None = None, prefix: str | None = None, period: Period | None = None
-    ) -> list[AccountBalance]:
-        """The trial balance: every account, or those of a tenant, or those whose name begins so.
+    ) -> TrialBalance:
+        """The trial balance of every account, or of those of a tenant, or of those whose name begins so.
 
         What stands on them now; with a period what moved on them in it.
         """
@@ -281,15 +216,22 @@ class PostgresReads:
             rows = await self._fetch(queries.BALANCES, *given)
         else:
             rows = await self._fetch(queries.MOVEMENTS, *given, *period.bounds)
-        return [AccountBalance(*list(row.values())[:3], *map(int, list(row.values())[3:])) for row in rows]
+        totals = [row for row in rows if row["summed"] is not None]
+        accounts = [_balance(row) for row in rows if row["summed"] is None]
+        return TrialBalance(accounts, list(map(_balance, totals)), sum(row["summed"] for row in totals))
+
+    async def has_account(self, tenant_id: str, account: str) -> bool:
+        """Whether anything ever moved on an account of this name."""
+        ((found,),) = await self._fetch(queries.HAS_ACCOUNT, tenant_id, account)
+        return bool(found)
 
     async def statement(
         self, tenant_id: str, account: str, limit: int = 100, period: Period | None = None
-    ) -> list[StatementLine]:
+    ) -> Statement:
         """What the newest transfers, or those of a period, did to an account, newest first."""
         bounds = (period or Period()).bounds
         rows = await self._fetch(queries.STATEMENT, tenant_id, account, min(limit, ROWS_MAX), *bounds)
-        return [StatementLine(*row.values()) for row in rows]
+        return Statement([StatementLine(*list(row.values())[:-1]) for row in rows], rows[0]["lines"] if rows else 0)
 
     async def recent_requests(self, tenant_id: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """The last requests that ended, newest first."""
@@ -360,6 +302,11 @@ async def _pages(
                 ]
 
 
+def _balance(row: asyncpg.Record) -> AccountBalance:
+    tenant_id, account, currency, *sums, _ = row.values()
+    return AccountBalance(tenant_id, account, currency, *map(int, sums))
+
+
 async def _judged(connection: asyncpg.Connection, invariant: Invariant, overdue_before: int) -> InvariantResult:
     rows = await connection.fetch(limited(invariant), *([overdue_before] if invariant.has_due else []))
     count = int(rows[0]["differences"]) if rows else 0
@@ -373,4 +320,4 @@ def _step(event: StoredEvent) -> int:
     return STORY_ORDER.index(event.topic)
 
 
-__all__ = ["AccountBalance", "InvariantResult", "Period", "PostgresReads", "StatementLine", "StoredEvent"]
+__all__ = ["PostgresReads", "StoredEvent"]

@@ -247,10 +247,18 @@ def test_what_an_outsider_checks(product: Product, tmp_path: Path) -> None:
 
 
 def test_the_trial_balance_balances(product: Product) -> None:
-    """Debits equal credits per currency."""
-    balance = product.json("ledger", "balance")
+    """Debits equal credits per currency, and something was posted."""
+    product.run("load", "--requests", "5", "--key", product.key("balanced"))
+    product.run("verify", "ledger")
+    totals = product.json("ledger", "balance")["totals"]
 
-    assert balance
+    assert [] == [
+        each
+        for each in totals
+        if (each["debits_pending_nano"], each["debits_posted_nano"])
+        != (each["credits_pending_nano"], each["credits_posted_nano"])
+    ]
+    assert any(each["debits_posted_nano"] for each in totals)
 
 
 @pytest.mark.parametrize("command", ["up", "status", "key", "verify", "load", "why"])

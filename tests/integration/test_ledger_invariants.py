@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
@@ -11,14 +12,15 @@ import asyncpg
 import msgspec
 import pytest
 
-from processors.pricing import Price, Rates, Tier, Usage, make_book, price_usage, total_nano
+from processors.budgets import committed_event, overage_event
+from processors.pricing import Price, PriceBook, Rates, Tier, Usage, make_book, price_usage, total_nano
 from schemas import events
 from schemas.events import Event
 from schemas.ids import derived_id
 from sinks.audit.layout import AUDITED_TOPICS, AuditLayout
 from sinks.audit.process import make_sink
 from sinks.postgres.audit import PostgresAuditStore
-from sinks.postgres.reads import InvariantResult
+from sinks.postgres.ledger_figures import InvariantResult
 from sinks.runner.seam import Batch, Decoded, Span
 from streams.log import Partition
 from tests.integration.test_postgres_ledger import ENCODER, Desk
@@ -29,6 +31,7 @@ from tests.support.stories import START_MICROS, TOPIC_ID, Offsets, event_id, pri
 
 pytestmark = pytest.mark.stack
 LEASE_MICROS = 420_000_000
+HOUR_MICROS = 3_600_000_000
 
 
 @pytest.fixture
@@ -132,6 +135,55 @@ async def test_the_price_of_short_input_is_no_price_of_long(desk: Desk) -> None:
     await desk.write(booked(priced(2, short, book.version, Usage(input_tokens=101))))
 
     assert (whole, await desk.broken()) == ([], ["costs_have_a_price"])
+
+
+def in_every_unit() -> list[Event]:
+    """A call paid in dollars and billed in euros, above its hold, under limits in euros, tokens and requests."""
+    story = answered(1)
+    held = {"limit_euros": (3_600, "EUR"), "limit_tokens": (8, "TOK"), "limit_requests": (1, "REQ")}
+    legs = tuple(
+        events.HoldLeg(
+            limit_id=limit_id, amount_nano=amount, held_nano=amount, currency=currency, window_start=0, window_end=0,
+            exchange_rate_nano=900_000_000 if currency == "EUR" else None,
+        )
+        for limit_id, (amount, currency) in held.items()
+    )  # fmt: skip
+    placed = msgspec.structs.replace(story["placed"], legs=legs, amount_nano=4_000, exchange_rate_id="rate")
+    assert isinstance(placed, events.BudgetEvent)
+    at, actor = placed.occurred_at, placed.actor
+    cost = msgspec.structs.replace(
+        story["cost"], quantity=10, unit_price_pico=810_000, provider_amount_nano=8_100, provider_currency="EUR",
+        amount_nano=9_000, exchange_rate_id="rate",
+    )  # fmt: skip
+    committed = committed_event(
+        placed, event_id=story["committed"].event_id, occurred_at=at, actor=actor, amount_nano=9_000, tokens=10
+    )
+    over = overage_event(committed, event_id=event_id(1, "overage"), occurred_at=at, actor=actor)
+    assert over is not None
+    completed = msgspec.structs.replace(story["completed"], amount_nano=9_000)
+    return [story["received"], story["decision"], placed, story["attempt"], cost, committed, over, completed]
+
+
+async def test_every_unit_and_an_overage_balance(desk: Desk) -> None:
+    """Each currency balances by itself, what is above the hold is spent and shown, and no invariant is broken."""
+    rates = Rates(input=810_000, output=0)
+    price = Price(price_id="price_1", provider_id="p1", model="m1", currency="EUR", rates=rates)
+    body = msgspec.json.encode(PriceBook(provider_id="p1", version="1", prices=(price,))).decode()
+    await desk.write([msgspec.structs.replace(price_book(), event_id=event_id(1, "book"), after=body)])
+    await desk.write(booked(in_every_unit()))
+    found = await desk.reads.trial_balance("acme")
+
+    sums = {row.currency: (row.debits_posted_nano, row.credits_posted_nano) for row in found.totals}
+    moved = {row.account: row.credits_posted_nano - row.debits_posted_nano for row in found.accounts}
+
+    assert await desk.broken() == []
+    assert {currency for currency, (debited, credited) in sums.items() if debited == credited > 0} == {
+        "EUR", "REQ", "TOK", "USD",
+    }  # fmt: skip
+    assert [each for each in found.totals if each.debits_pending_nano or each.credits_pending_nano] == []
+    assert [moved[f"budget/limit_{unit}/spent"] for unit in ("euros", "tokens", "requests")] == [8_100, 10, 1]
+    assert [moved[f"budget/limit_{unit}/overage"] for unit in ("euros", "tokens")] == [-4_500, -2]
+    assert (moved["payable/p1"], moved["expense/-/-"]) == (8_100, -9_000)
 
 
 async def test_costs_outlive_their_attempts(desk: Desk) -> None:
@@ -259,6 +311,22 @@ async def test_every_transfer_has_its_entry(tmp_path: Path, sql: str, broken: li
     await connection.execute("ALTER TABLE quaestor.audit_entry DISABLE TRIGGER append_only")
     await connection.execute(sql)
     await connection.close()
+
+    assert await desk.broken() == broken
+    await desk.sink.close()
+    await desk.reads.close()
+
+
+@pytest.mark.parametrize(("lease_ends", "broken"), [(-1, []), (1, ["holds_expire_after_their_lease"])])
+async def test_a_hold_that_expired_while_it_stood_is_named(tmp_path: Path, lease_ends: int, broken: list[str]) -> None:
+    """What a checkpoint of the audit log shows was there before: a lease that ends an hour later was not over."""
+    desk = Desk(await postgres_databases().copied("early"))
+    now = time.time_ns() // 1_000
+    source = list(expired(1))
+    source[2] = msgspec.structs.replace(source[2], lease_until=now + lease_ends * HOUR_MICROS)
+    story = [price_book(), *booked(source)]
+    await desk.write(story)
+    await enter(desk.dsn, tmp_path, story)
 
     assert await desk.broken() == broken
     await desk.sink.close()

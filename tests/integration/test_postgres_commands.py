@@ -79,6 +79,45 @@ def test_a_statement_adds_up_to_the_balance(filled: str) -> None:
 ACCOUNT = "budget/limit_1/available"
 
 
+@pytest.mark.parametrize("period", [(), ("--since", "2026-11-01")], ids=["now", "moved"])
+def test_totals_are_of_every_account(filled: str, monkeypatch: pytest.MonkeyPatch, period: tuple[str, ...]) -> None:
+    """Of those that one answer has no room for too, and the answer says that there are more."""
+    monkeypatch.setattr("sinks.postgres.reads.ROWS_MAX", 3)
+    found = json.loads(run("ledger", "balance", *period, "--json").stdout)
+    shown = run("ledger", "balance", *period)
+    (totals,) = found["totals"]
+
+    assert (3, 5) == (len(found["accounts"]), found["account_count"])
+    assert totals["debits_posted_nano"] == totals["credits_posted_nano"] == 9_000
+    assert "3 of 5 accounts are shown; the totals are of all of them." in shown.stderr
+
+
+def test_totals_are_of_what_was_asked(filled: str) -> None:
+    """Accounts that --account leaves out are in no sum, and nothing is said of them."""
+    shown = run("ledger", "balance", "--account", "payable/", "--json")
+    found = json.loads(shown.stdout)
+
+    assert (1, [3_000], [0]) == (
+        found["account_count"],
+        [each["credits_posted_nano"] for each in found["totals"]],
+        [each["debits_posted_nano"] for each in found["totals"]],
+    )
+    assert "are shown" not in run("ledger", "balance", "--account", "payable/").stderr
+
+
+def test_a_statement_says_what_it_leaves_out(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many lines there are, whichever bound cut them."""
+    asked = ("ledger", "statement", ACCOUNT, "--tenant", "acme")
+    whole = json.loads(run(*asked, "--json").stdout)
+    limited = run(*asked, "--limit", "2").stderr
+    monkeypatch.setattr("sinks.postgres.reads.ROWS_MAX", 3)
+    cut = json.loads(run(*asked, "--json").stdout)
+
+    assert (6, 6) == (len(whole["lines"]), whole["line_count"])
+    assert "The newest 2 of 6 lines are shown" in limited
+    assert (whole["lines"][:3], 6) == (cut["lines"], cut["line_count"])
+
+
 @pytest.mark.parametrize(
     ("period", "posted_nano"),
     [

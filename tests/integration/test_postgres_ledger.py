@@ -107,7 +107,7 @@ async def test_stories_balance(desk: Desk) -> None:
     for number in range(5):
         await desk.write(request_story(number))
     assert await desk.broken() == []
-    balances = {row.account: row for row in await desk.reads.balances("acme")}
+    balances = {row.account: row for row in (await desk.reads.trial_balance("acme")).accounts}
     available, held, spent = (balances[f"budget/limit_1/{name}"] for name in ("available", "held", "spent"))
     assert (available.debits_pending_nano, available.debits_posted_nano) == (0, 5 * 1_500)
     assert (held.credits_pending_nano, held.credits_posted_nano, held.debits_posted_nano) == (0, 7_500, 7_500)
@@ -119,7 +119,7 @@ async def test_an_open_hold_is_pending(desk: Desk) -> None:
     """Before it is resolved a hold stands in pending on both of its accounts."""
     story = request_story(1)
     await desk.write(story[:4])
-    rows = {row.account: row for row in await desk.reads.balances("acme", "budget/limit_1/")}
+    rows = {row.account: row for row in (await desk.reads.trial_balance("acme", "budget/limit_1/")).accounts}
     assert rows["budget/limit_1/available"].debits_pending_nano == 3_000
     assert rows["budget/limit_1/held"].credits_pending_nano == 3_000
     assert await desk.broken() == []
@@ -130,7 +130,9 @@ async def test_a_pending_of_an_earlier_batch_is_resolved_on_its_accounts(desk: D
     story = request_story(1)
     await desk.write(story[:4])
     await desk.write(story[4:])
-    assert all(row.debits_pending_nano == row.credits_pending_nano == 0 for row in await desk.reads.balances())
+    assert all(
+        row.debits_pending_nano == row.credits_pending_nano == 0 for row in (await desk.reads.trial_balance()).accounts
+    )
     assert await desk.broken() == []
 
 
@@ -139,7 +141,9 @@ async def test_a_resolution_may_come_before_its_pending(desk: Desk) -> None:
     story = request_story(1)
     await desk.write(story[4:])
     await desk.write(story[:4])
-    assert all(row.debits_pending_nano == row.credits_pending_nano == 0 for row in await desk.reads.balances())
+    assert all(
+        row.debits_pending_nano == row.credits_pending_nano == 0 for row in (await desk.reads.trial_balance()).accounts
+    )
     assert await desk.broken() == []
 
 
@@ -148,7 +152,7 @@ async def test_duplicates_do_not_move_balances(desk: Desk) -> None:
     await desk.write(request_story(1))
     await desk.write([*request_story(1), *request_story(2)])
     assert await desk.broken() == []
-    assert (await desk.reads.balances("acme", "budget/limit_1/spent"))[0].credits_posted_nano == 3_000
+    assert (await desk.reads.trial_balance("acme", "budget/limit_1/spent")).accounts[0].credits_posted_nano == 3_000
 
 
 def limited(number: int, amount_nano: int, **fields: object) -> events.ControlEvent:
