@@ -93,7 +93,9 @@ ALERT_ATTEMPTS_MAX = 20
 ALERT_PAUSE_SECONDS_MAX = 300
 ALERT_DELIVERY_SECONDS_MAX = 24 * 3600
 ALERT_SEND_SECONDS = 10
-ALERT_SENDS_AT_ONCE_MAX = 16
+# Sends under way at once, in all and to one channel; to one that did not take the last, one.
+ALERT_SENDS_AT_ONCE_MAX = 128
+ALERT_CHANNEL_SENDS_AT_ONCE_MAX = 8
 ALERT_COUNTERS_TOUCHED_MAX = 100_000
 
 # The audit log.
@@ -168,6 +170,8 @@ assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 # A channel is given up before its alert is too old to be told.
 assert ALERT_ATTEMPTS_MAX * (ALERT_PAUSE_SECONDS_MAX + ALERT_SEND_SECONDS) < ALERT_DELIVERY_SECONDS_MAX
+# A channel that hangs leaves room for others.
+assert ALERT_CHANNEL_SENDS_AT_ONCE_MAX < ALERT_SENDS_AT_ONCE_MAX
 # One body fits a response buffer, one record fits a batch.
 assert RECORD_BYTES_MAX < BATCH_BYTES_MAX
 # A round of witnesses is over before their absence is an alarm.

@@ -6,6 +6,7 @@ At least once: what was sent and not recorded as sent (this process died in betw
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from api.providers.errors import SecretUnavailableError
 from processors.control import Channel
 from processors.guardrails import Delivery, delivery_event, pause_seconds
 from schemas.events import Alert
-from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_SENDS_AT_ONCE_MAX
+from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_CHANNEL_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX
 from streams.metrics import Metrics
 
 MICROS_PER_SECOND = 1_000_000
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: (alert id, channel id)
 Key = tuple[str, str]
+#: (tenant id, channel id)
+Place = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -50,6 +53,9 @@ class Courier:
         self._clock_micros, self._draw, self._metrics = clock_micros, draw, metrics
         self._tries: dict[Key, _Try] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
+        #: How many sends are under way to each channel, and the channels that did not take the last one.
+        self._sends = Counter[Place]()
+        self._ill: set[Place] = set()
 
     def turn(self, due: Iterable[Delivery]) -> None:
         """Begin what is due and may begin; forget what is due no longer."""
@@ -59,11 +65,16 @@ class Courier:
             key = (delivery.alert.event_id, delivery.channel.channel_id)
             wanted.add(key)
             tried = self._tries.setdefault(key, _Try())
-            has_room = len(self._running) < ALERT_SENDS_AT_ONCE_MAX
-            if key not in self._running and has_room and now >= tried.not_before:
+            if key not in self._running and now >= tried.not_before and self._has_room(_place(delivery.channel)):
+                self._sends[_place(delivery.channel)] += 1
                 self._running[key] = asyncio.create_task(self._deliver(key, delivery, tried))
         for key in self._tries.keys() - wanted - self._running.keys():
             del self._tries[key]
+
+    def _has_room(self, place: Place) -> bool:
+        """Whether one more may be sent to a channel: one that hangs takes none of the room of others."""
+        most = 1 if place in self._ill else ALERT_CHANNEL_SENDS_AT_ONCE_MAX
+        return self._sends[place] < most and len(self._running) < ALERT_SENDS_AT_ONCE_MAX
 
     async def close(self) -> None:
         """Give up what is under way, unrecorded, and close the outlets."""
@@ -77,6 +88,9 @@ class Courier:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        self._running.clear()
+        self._sends.clear()
+        self._ill.clear()
         self._tries.clear()
 
     async def _deliver(self, key: Key, delivery: Delivery, tried: _Try) -> None:
@@ -84,6 +98,7 @@ class Courier:
         try:
             tried.attempts += 1
             receipt = await self._send(channel, alert)
+            self._note(_place(channel), receipt)
             now = self._clock_micros()
             self._metrics.counter("quaestor_alert_sends_total").labels(channel.kind, _word(receipt)).inc()
             if isinstance(receipt, Later) and tried.attempts < ALERT_ATTEMPTS_MAX:
@@ -97,6 +112,13 @@ class Courier:
             await self._tell(delivery_event(alert, channel.channel_id, now, attempts=tried.attempts, fault=fault))
         finally:
             self._running.pop(key, None)
+            self._sends[_place(channel)] -= 1
+
+    def _note(self, place: Place, receipt: Receipt) -> None:
+        if isinstance(receipt, Later):
+            self._ill.add(place)
+        else:
+            self._ill.discard(place)
 
     async def _send(self, channel: Channel, alert: Alert) -> Receipt:
         try:
@@ -112,6 +134,10 @@ class Courier:
         except Exception as error:  # a channel must not take the others along
             log.exception("outlet_failed", channel=channel.channel_id)
             return Later(f"our own fault: {type(error).__name__}")
+
+
+def _place(channel: Channel) -> Place:
+    return channel.tenant_id, channel.channel_id
 
 
 def _word(receipt: Receipt) -> str:

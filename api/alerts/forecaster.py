@@ -34,7 +34,7 @@ class Forecaster:
         """The alerts that are to be told; the same again until the book knows them. Raises StoreUnavailableError."""
         watched = {limit.limit_id: limit for limit in limits if is_projected(limit, now_micros)}
         for limit_id in self._known.keys() - watched.keys():
-            del self._known[limit_id]
+            self._known.pop(limit_id, None)
         found: list[Alert] = []
         for limit in watched.values():
             found += await self._look_at(limit, now_micros)

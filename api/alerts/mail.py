@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from processors.control import Channel
 from processors.control.check import is_private
 from processors.guardrails import text_of
 from schemas.events import Alert
-from schemas.limits import ALERT_SEND_SECONDS
+from schemas.limits import ALERT_SEND_SECONDS, ALERT_SENDS_AT_ONCE_MAX
 
 SMTP_PORT, SUBMISSION_PORT, SMTPS_PORT = 25, 587, 465
 RECIPIENTS_MAX = 20
@@ -36,7 +37,11 @@ class MailTarget(NamedTuple):
 
 
 class MailOutlet:
-    """An Outlet over smtplib, each mail in a thread."""
+    """An Outlet over smtplib, each mail in a thread: of its own, so that servers that hang hold up nothing else."""
+
+    def __init__(self) -> None:
+        """Connects nothing; threads begin as they are needed."""
+        self._threads = ThreadPoolExecutor(ALERT_SENDS_AT_ONCE_MAX, thread_name_prefix="mail")
 
     async def send(self, channel: Channel, alert: Alert, target: str, secret: str | None, now_seconds: int) -> Receipt:  # noqa: ARG002
         """As the seam says. The alert's id is the Message-ID."""
@@ -44,7 +49,8 @@ class MailOutlet:
         if isinstance(parsed, Never):
             return parsed
         try:
-            await asyncio.to_thread(_send, parsed, _message(alert, parsed, now_seconds))
+            message = _message(alert, parsed, now_seconds)
+            await asyncio.get_running_loop().run_in_executor(self._threads, _send, parsed, message)
         except smtplib.SMTPRecipientsRefused as error:
             return _refused(max((code for code, _ in error.recipients.values()), default=0))
         except smtplib.SMTPResponseException as error:
@@ -56,7 +62,8 @@ class MailOutlet:
         return Sent()
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """What is under way ends by itself, within its time."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def mail_target(target: str) -> MailTarget | Never:

@@ -79,18 +79,25 @@ class Guardrails:
         self._budgets_barrier: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
         self._look_at, self._look_at_all, self._commit_at, self._forecast_at = 0.0, 0.0, 0.0, 0.0
+        self._forecast: asyncio.Task[list[Alert]] | None = None
         self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; waits while the log is away. Raises IntegrityError when a topic is not whole."""
         with ThreadPoolExecutor(1, thread_name_prefix="guardrails") as self._pool:
             await self._blocking(lambda: self._alerts.subscribe([ALERTS.name], self._take_over, self._give_up))
-            while not stop.is_set():
-                try:
-                    await self._turn()
-                    self._failures = 0
-                except LogUnavailableError as error:
-                    await self._wait(error, stop)
+            try:
+                while not stop.is_set():
+                    await self._turn_or_wait(stop)
+            finally:
+                await self._give_up_forecast()
+
+    async def _turn_or_wait(self, stop: asyncio.Event) -> None:
+        try:
+            await self._turn()
+            self._failures = 0
+        except LogUnavailableError as error:
+            await self._wait(error, stop)
 
     async def _turn(self) -> None:
         await self._read_alerts()
@@ -115,6 +122,7 @@ class Guardrails:
 
     async def _stand_by(self) -> None:
         self._follows_budgets = False
+        await self._give_up_forecast()
         await self._courier.stop()
 
     async def _read_alerts(self) -> None:
@@ -136,24 +144,44 @@ class Guardrails:
         self._position = records[-1].offset + 1
 
     async def _look(self, control: ControlState) -> None:
-        """Look twice a second at what moved, once a minute at where it goes; tell what is to be told."""
-        now, alerts = time.monotonic(), list[Alert]()
+        """Look twice a second at what moved, and tell what is to be told."""
+        now = time.monotonic()
         if now < self._look_at:
             return
         if now >= self._look_at_all and self._is_catching_up():
             self._watcher.note_all()
             self._look_at_all = now + LOOK_AGAIN_SECONDS
-        alerts += await self._watcher.look(self._book, self._clock_micros())
+        await self._tell(await self._watcher.look(self._book, self._clock_micros()))
         self._look_at = now + LOOK_SECONDS
-        if now >= self._forecast_at:
-            alerts += await self._forecaster.look(control.limits.values(), self._book, self._clock_micros())
-            self._forecast_at = now + FORECAST_SECONDS
-        if alerts:
-            await self._tell(alerts)
         await self._commit()
+        await self._look_ahead(control, now)
+
+    async def _look_ahead(self, control: ControlState, now: float) -> None:
+        """Once a minute, look where limits go: beside the loop, for each limit is asked for by itself."""
+        task = self._forecast
+        if task is None and now >= self._forecast_at:
+            self._forecast_at = now + FORECAST_SECONDS
+            asked = self._forecaster.look(list(control.limits.values()), self._book, self._clock_micros())
+            self._forecast = asyncio.create_task(asked, name="forecast")
+        elif task is not None and task.done():
+            self._forecast = None
+            try:
+                alerts = task.result()
+            except StoreUnavailableError:
+                self._forecast_at = now + LOOK_AGAIN_SECONDS
+                raise
+            await self._tell([alert for alert in alerts if not self._book.knows(alert.event_id)])
+
+    async def _give_up_forecast(self) -> None:
+        task, self._forecast = self._forecast, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _tell(self, alerts: Sequence[Alert]) -> None:
         """Record alerts; whoever is not in charge any more tells nothing."""
+        if not alerts:
+            return
         place = {PLACE: self._position or 0}
         if not await self._blocking(lambda: self._alerts.confirm(place)):
             raise LogUnavailableError("the group does not count on us now")

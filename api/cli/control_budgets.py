@@ -245,7 +245,8 @@ def profile(
     with control_session(load_settings(data)) as session:
         for limit in limits:
             session.settle(lambda state, origin, limit=limit: control.set_limit(state, limit, origin, unsaid), reason)  # type: ignore[misc]  # bound now
-        state = session.state
+        state = session.refresh()
+    limits = tuple(state.limits.get(limit.limit_id, limit) for limit in limits)
     if as_json:
         print_json(msgspec.to_builtins({"limits": [limit_shown(limit, now_micros()) for limit in limits]}))
     else:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from processors.control.check import Refusal, RefusalCode
-from processors.control.entities import Limit, Window, limit_id_of
+from processors.control.entities import Limit, Threshold, Window, limit_id_of
 from schemas.money import parse_amount
 
 
@@ -17,12 +17,12 @@ class Profile(NamedTuple):
 
     currency: str
     time_zone: str
-    #: Most per window, decimals of the currency.
-    amounts: tuple[tuple[Window, str], ...]
+    #: Most per window, decimals of the currency, and the per cents from which on somebody is told.
+    amounts: tuple[tuple[Window, str, tuple[int, ...]], ...]
 
 
 PROFILES: Mapping[str, Profile] = {
-    "eu-default": Profile("EUR", "Europe/Brussels", (("day", "450"), ("month", "12000"))),
+    "eu-default": Profile("EUR", "Europe/Brussels", (("day", "450", (80,)), ("month", "12000", (85, 95)))),
 }
 
 
@@ -49,7 +49,8 @@ def profile_limits(name: str, tenant_id: str, time_zone: str | None) -> tuple[Li
                 window=window,
                 time_zone=time_zone or profile.time_zone,
                 name=name,
+                thresholds=tuple(Threshold(percent=percent) for percent in percents),
             )
         )
-        for window, amount in profile.amounts
+        for window, amount, percents in profile.amounts
     )

@@ -48,6 +48,8 @@ class Outlier(NamedTuple):
     hour: int
     charged_nano: int
     expected_nano: int
+    #: Of how many days before the same hour is known.
+    days: int
 
 
 def projection(charged: Mapping[int, int], posted_nano: int, window_end: int, now_micros: int) -> Projection | None:
@@ -66,24 +68,29 @@ def projection(charged: Mapping[int, int], posted_nano: int, window_end: int, no
 
 
 def outlier(charged: Mapping[int, int], limit: Limit, now_micros: int) -> Outlier | None:
-    """Whether the last whole hour is out of the ordinary; None when not, or when too little is known.
+    """Whether the last whole hour is out of the ordinary; None when not, or when it is not known.
 
-    It is when it lies above the median of the same hour on the days before by more than 10 % of what the limit allows a
-    day, or by more than five robust deviations (and 1 %).
+    It is when it lies above what is expected by more than 10 % of what the limit allows a day; what is expected is the
+    median of the same hour on the days before, and while fewer than seven are known at least an even share of the day's
+    limit. With seven days it also is when it lies above it by more than five robust deviations (and 1 %).
     """
     hour = hour_of(now_micros) - 1
+    if hour not in charged:
+        return None
     days = range(HOURS_PER_DAY, (BASELINE_DAYS_MAX + 1) * HOURS_PER_DAY, HOURS_PER_DAY)
     before = [charged[hour - back] for back in days if hour - back in charged]
-    if hour not in charged or len(before) < BASELINE_DAYS_MIN:
-        return None
-    middle = median(before)
-    deviation = MEDIAN_DEVIATION_SCALE * median(abs(each - middle) for each in before)
+    middle = median(before) if before else 0
     daily_nano = limit.allowed_nano(now_micros) * HOURS_PER_DAY // HOURS_PER_WINDOW[limit.window]
-    above = charged[hour] - middle
-    is_unlike = above > OUTLIER_DEVIATIONS * deviation and PERCENT * above > NOISE_PERCENT * daily_nano
-    if not is_unlike and PERCENT * above <= OUTLIER_PERCENT * daily_nano:
+    if len(before) < BASELINE_DAYS_MIN:
+        expected, is_unlike = max(middle, daily_nano // HOURS_PER_DAY), False
+    else:
+        deviation = MEDIAN_DEVIATION_SCALE * median(abs(each - middle) for each in before)
+        above = charged[hour] - middle
+        expected = middle
+        is_unlike = above > OUTLIER_DEVIATIONS * deviation and PERCENT * above > NOISE_PERCENT * daily_nano
+    if not is_unlike and PERCENT * (charged[hour] - expected) <= OUTLIER_PERCENT * daily_nano:
         return None
-    return Outlier(hour, charged[hour], round(middle))
+    return Outlier(hour, charged[hour], round(expected), len(before))
 
 
 def burn_rate_alert(
@@ -116,7 +123,8 @@ def burn_rate_alert(
 
 def anomaly_alert(limit: Limit, found: Outlier, now_micros: int) -> Alert:
     """The alert of an hour that is out of the ordinary, once per hour."""
-    charged, expected = (format_amount(nano, limit.currency) for nano in found[1:])
+    charged, expected = (format_amount(nano, limit.currency) for nano in found[1:3])
+    whose = "the same hour of the days before has" if found.days >= BASELINE_DAYS_MIN else "expected were at most"
     return Alert(
         event_id=derived_id(GUARDRAILS, f"{limit.limit_id}|{found.hour}", AlertKind.ANOMALY.value, ""),
         occurred_at=now_micros,
@@ -126,8 +134,7 @@ def anomaly_alert(limit: Limit, found: Outlier, now_micros: int) -> Alert:
         severity=Severity.WARNING,
         subject=f"{limit.limit_id}|{found.hour}",
         title=f"{limit.tenant_id}: unusual charges to the budget of {place_of(limit.scope, limit.scope_id)}",
-        detail=f"{charged} {unit_name(limit.currency)} in one hour; the same hour of the days before has {expected}. "
-        f"Limit {limit.limit_id}.",
+        detail=f"{charged} {unit_name(limit.currency)} in one hour; {whose} {expected}. Limit {limit.limit_id}.",
         window_start=found.hour * MICROS_PER_HOUR,
         window_end=(found.hour + 1) * MICROS_PER_HOUR,
         limit_id=limit.limit_id,

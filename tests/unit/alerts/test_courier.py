@@ -14,7 +14,7 @@ from api.providers.errors import SecretUnavailableError
 from processors.control import Channel
 from processors.guardrails import AlertBook
 from schemas.events import Alert
-from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_SENDS_AT_ONCE_MAX
+from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_CHANNEL_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX
 from streams.metrics import Metrics
 from tests.support.events import NOW_MICROS, TENANT, alert
 
@@ -159,18 +159,65 @@ async def test_an_outlet_that_breaks_is_tried_again(world: World) -> None:
     assert [("ops", "SENT", 2)] == world.ended()
 
 
-async def test_only_so_many_are_sent_at_once() -> None:
+@pytest.mark.parametrize(
+    ("channels", "begun"),
+    [(1, ALERT_CHANNEL_SENDS_AT_ONCE_MAX), (50, ALERT_SENDS_AT_ONCE_MAX)],
+    ids=["to one channel", "in all"],
+)
+async def test_only_so_many_are_sent_at_once(channels: int, begun: int) -> None:
     """The rest wait for their turn."""
-    world = World()
+    alerts = ALERT_CHANNEL_SENDS_AT_ONCE_MAX + 2
+    world = World(*(channel(f"c{number}") for number in range(channels)))
     world.gate.clear()
-    for number in range(ALERT_SENDS_AT_ONCE_MAX + 5):
+    for number in range(alerts):
         world.book.apply(alert(f"a{number}"))
     world.courier.turn(world.book.due(world.channels, world.now))
-    begun = len(world.courier._running)
+    assert begun == len(world.courier._running)
     world.gate.set()
-    await world.turn()
-    await world.turn()
-    assert (ALERT_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX + 5) == (begun, len(world.ends))
+    while len(world.ends) < channels * alerts:
+        await world.turn()
+    assert channels * alerts == world.outlet.calls
+    await world.courier.close()
+
+
+class Hanging(MemoryOutlet):
+    """An outlet that never answers one channel."""
+
+    async def send(self, channel: Channel, *given: Any) -> Receipt:
+        """As the seam says, but to that channel."""
+        if channel.channel_id == "hangs":
+            self.calls += 1
+            await asyncio.Event().wait()
+        return await super().send(channel, *given)
+
+
+async def test_a_channel_that_hangs_holds_up_no_other() -> None:
+    """Twenty alerts for two channels: one has all of them while the other has not answered."""
+    world = World(channel("hangs"), channel("works"))
+    world.courier._outlets = {"slack": Hanging()}
+    for number in range(20):
+        world.book.apply(alert(f"a{number}"))
+    async with asyncio.timeout(5):
+        while len(world.ends) < 20:
+            world.courier.turn(world.book.due(world.channels, world.now))
+            await asyncio.sleep(0)
+    assert {("works", "SENT", 1)} == set(world.ended())
+    assert ALERT_CHANNEL_SENDS_AT_ONCE_MAX == len(world.courier._running)
+    await world.courier.close()
+
+
+async def test_a_channel_that_did_not_take_the_last_alert_is_asked_with_one() -> None:
+    """Until it takes one: then it gets as many at once as others."""
+    world = World()
+    world.outlet.answers = [Later("HTTP 503")] * ALERT_CHANNEL_SENDS_AT_ONCE_MAX
+    for number in range(2 * ALERT_CHANNEL_SENDS_AT_ONCE_MAX):
+        world.book.apply(alert(f"a{number}"))
+    calls = []
+    for _ in range(3):
+        await world.turn()
+        calls.append(world.outlet.calls)
+        world.now += HOUR_MICROS // 2
+    assert [ALERT_CHANNEL_SENDS_AT_ONCE_MAX + more for more in (0, 1, 1 + ALERT_CHANNEL_SENDS_AT_ONCE_MAX)] == calls
     await world.courier.close()
 
 

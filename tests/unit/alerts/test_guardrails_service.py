@@ -58,10 +58,29 @@ class Unread(MemoryReader):
         return []
 
 
+class SlowForecaster(Forecaster):
+    """One that has much to ask, and finds something in the end."""
+
+    def __init__(self, world: World) -> None:
+        """It waits until it may."""
+        super().__init__(world.sums, MemoryHours())
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+        self.is_over = False
+
+    async def look(self, *_: Any) -> list[Alert]:
+        """One alert, once it may."""
+        self.began.set()
+        try:
+            await self.go.wait()
+        finally:
+            self.is_over = True
+        return [msgspec.structs.replace(events.alert(_uuid(9), kind=AlertKind.BURN_RATE), occurred_at=_now())]
+
+
 class Process:
     """One run of the loop."""
 
-    def __init__(self, world: World, budgets: MemoryReader | None = None) -> None:
+    def __init__(self, world: World, budgets: MemoryReader | None = None, forecaster: Forecaster | None = None) -> None:
         """Start it."""
         recorder, self.monitor = Recorder(world.log.publisher(), CODEC), Monitor("guardrails")
         self.watcher = Watcher(world.sums)
@@ -78,7 +97,7 @@ class Process:
             CODEC,
             lambda: world.control,
             self.watcher,
-            Forecaster(world.sums, MemoryHours()),
+            forecaster or Forecaster(world.sums, MemoryHours()),
             self.courier,
             self.monitor,
         )
@@ -111,9 +130,9 @@ class World:
         self.sums.put(TENANT, 0, {})
         self._offsets, self._processes = itertools.count(), list[Process]()
 
-    def start(self, budgets: MemoryReader | None = None) -> Process:
+    def start(self, budgets: MemoryReader | None = None, forecaster: Forecaster | None = None) -> Process:
         """Another process."""
-        process = Process(self, budgets)
+        process = Process(self, budgets, forecaster)
         self._processes.append(process)
         return process
 
@@ -325,3 +344,23 @@ async def test_a_record_that_can_not_be_read_is_passed_over(world: World) -> Non
     next(world._offsets)
     world.charge(55)
     await until(lambda: len(world.told()) == 1)
+
+
+async def test_a_threshold_does_not_wait_for_the_forecast(world: World) -> None:
+    """Nor does the end of the process; what the forecast finds is told when it is there."""
+    forecaster = SlowForecaster(world)
+    process = world.start(forecaster=forecaster)
+    await asyncio.wait_for(forecaster.began.wait(), SECONDS_MAX)
+    world.charge(55)
+    await until(lambda: len(world.told(AlertKind.DELIVERY)) == 1)
+    before = world.told(AlertKind.BURN_RATE)
+    forecaster.go.set()
+    await until(lambda: len(world.told(AlertKind.BURN_RATE)) == 1)
+    await process.stop()
+    assert [] == before
+
+    last = SlowForecaster(world)
+    process = world.start(forecaster=last)
+    await asyncio.wait_for(last.began.wait(), SECONDS_MAX)
+    await asyncio.wait_for(process.stop(), SECONDS_MAX)
+    assert last.is_over

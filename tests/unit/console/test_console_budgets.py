@@ -412,6 +412,24 @@ async def test_a_profile_sets_its_limits_once(world: ConsoleWorld) -> None:
     assert ["USD", "EUR"] == told_["needs_rate"]
 
 
+async def test_a_profile_tells_at_80_85_95(world: ConsoleWorld) -> None:
+    """Put on again by another request too, where nothing was to be told meanwhile."""
+
+    async def told_at(number: int) -> dict[str, list[int]]:
+        answer = await world.change("/api/budget-profiles/eu-default", {"tenant": "acme"}, key=f"profile-{number}")
+        limits = [one["limit"] for one in answer.json()["changes"]]
+        return {limit["window"]: [one["percent"] for one in limit["thresholds"]] for limit in limits}
+
+    first = await told_at(1)
+    place = {"tenant": "acme", "currency": "EUR", "name": "eu-default", "time_zone": "Europe/Brussels"}
+    for window in ("day", "month"):
+        wanted = {"amount": "1", "window": window, "thresholds": []}
+        answer = await world.change(BUDGETS, place | wanted, key=f"silent-{window}")
+        assert [] == answer.json()["limit"]["thresholds"]
+
+    assert {"day": [80], "month": [85, 95]} == first == await told_at(2)
+
+
 async def test_a_profile_of_another_name_is_not_there(world: ConsoleWorld) -> None:
     """404 with those that are."""
     answer = await world.change("/api/budget-profiles/moon", {"tenant": "acme"})

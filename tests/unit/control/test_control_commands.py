@@ -314,6 +314,34 @@ def test_a_profile_sets_its_limits(commands: Control) -> None:
     ]
 
 
+def test_a_profile_tells_at_80_85_95(commands: Control) -> None:
+    """Of a day's at 80, of a month's at 85 and 95 %; put on again, also where nothing was to be told meanwhile."""
+
+    def told_at(rows: list[Any]) -> dict[str, list[int]]:
+        return {row["window"]: [one["percent"] for one in row["thresholds"]] for row in rows}
+
+    profile = ("budget", "profile", "eu-default", "--tenant", "acme")
+    place = ("--tenant", "acme", "--name", "eu-default", "--currency", "EUR", "--time-zone", "Europe/Brussels")
+    first = told_at(commands.json(*profile)["limits"])
+    for window in ("day", "month"):
+        commands.json("budget", "set", *place, "--window", window, "--amount", "1", "--threshold", "none")
+    silent = told_at(commands.json("budget", "list")["limits"])
+    again = told_at(commands.json(*profile)["limits"])
+
+    assert {"day": [80], "month": [85, 95]} == first == again
+    assert {"day": [], "month": []} == silent
+    assert again == told_at(commands.json("budget", "list")["limits"])
+
+
+def test_what_is_said_of_a_profile_is_what_stands(commands: Control) -> None:
+    """An increase that is on counts in what its limits allow."""
+    profile = ("budget", "profile", "eu-default", "--tenant", "acme")
+    limit = commands.json(*profile)["limits"][0]["id"]
+    until = ("--until", "2100-01-01", "--approval-code", "FIN-1")
+    commands.run("budget", "increase", limit, "--amount", "50", *until)
+    assert ["500.00", "12000.00"] == [row["allowed"] for row in commands.json(*profile)["limits"]]
+
+
 def test_what_is_used_is_told(commands: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """`budget status`: charged, held and left of each limit, for people and for programs."""
     limit = commands.json("budget", "set", "--tenant", "acme", "--amount", "5", "--window", "total")["id"]

@@ -135,10 +135,30 @@ def test_an_hour_far_outside_a_quiet_past_is_told(today: int, told: bool) -> Non
     assert told is (outlier(days(*[20] * 7, today=today), DAY, NOW_MICROS) is not None)
 
 
-@pytest.mark.parametrize("charged", [days(*[20] * 6, today=900), {HOUR - 1 - HOURS_PER_DAY * 3: 20}])
-def test_too_short_a_past_makes_nothing_unusual(charged: dict[int, int]) -> None:
-    """A week at least, and the hour itself."""
-    assert outlier(charged, DAY, NOW_MICROS) is None
+@pytest.mark.parametrize(
+    ("past", "today", "expected"),
+    [
+        ((), 141, None),
+        ((), 142, 41),
+        ((0,) * 6, 141, None),
+        ((0,) * 6, 142, 41),
+        ((300,), 400, None),
+        ((300,), 401, 300),
+    ],
+)
+def test_without_a_week_an_even_share_of_the_day_is_expected(
+    past: tuple[int, ...], today: int, expected: int | None
+) -> None:
+    """Or more, where the days that are known had more: a new budget, or one whose hours were lost, is watched too."""
+    found = outlier(days(*past, today=today), DAY, NOW_MICROS)
+    assert expected == (found and found.expected_nano)
+    if found:
+        assert "expected were at most" in anomaly_alert(DAY, found, NOW_MICROS).detail
+
+
+def test_an_hour_that_is_not_known_is_not_unusual() -> None:
+    """Whatever stands of others."""
+    assert outlier({HOUR - 1 - HOURS_PER_DAY * 3: 900}, DAY, NOW_MICROS) is None
 
 
 def test_a_monthly_limit_has_a_thirtieth_of_it_a_day() -> None:
