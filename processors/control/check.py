@@ -28,7 +28,14 @@ from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
 from schemas.ids import is_name
 from schemas.limits import LIMIT_UNITS_MAX, TEXT_CHARACTERS_MAX
-from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, PICO_PER_UNIT, RATE_SCALE
+from schemas.money import (
+    COUNTED_REQUESTS,
+    COUNTED_TOKENS,
+    NANO_PER_UNIT,
+    PICO_PER_UNIT,
+    RATE_SCALE,
+    format_with_unit,
+)
 
 #: The currency of prices, and of a limit that names none.
 CURRENCY = "USD"
@@ -194,6 +201,21 @@ def limit_amount(amount_nano: int) -> Refusal | None:
     return Refusal(RefusalCode.INVALID_AMOUNT, message, "amount")
 
 
+def _most_allowed(value: Limit) -> Refusal | None:
+    """Whether it stays comparable while its increases are in force, those that overlap together."""
+    most_nano = max((value.increased_nano(one.valid_from) for one in value.increases), default=value.amount_nano)
+    if most_nano > LIMIT_UNITS_MAX * NANO_PER_UNIT:
+        message = (
+            f"with its increases a limit would allow {format_with_unit(most_nano, value.currency)} at once, more than"
+        )
+        return Refusal(RefusalCode.INVALID_AMOUNT, f"{message} the {LIMIT_UNITS_MAX:,} units that one may be", "amount")
+    acting = [one.percent for one in value.guards if one.action != "notify"]
+    if not value.hard and most_nano * max(acting, default=0) > 100 * LIMIT_UNITS_MAX * NANO_PER_UNIT:
+        message = f"a threshold that refuses calls lies at {LIMIT_UNITS_MAX:,} units at most"
+        return Refusal(RefusalCode.INVALID_AMOUNT, message, "thresholds")
+    return None
+
+
 def _first(faults: Iterable[tuple[str, str, bool]]) -> Refusal | None:
     """The first that is so, of field, message and whether it is."""
     found = ((message, field) for field, message, broken in faults if broken)
@@ -224,6 +246,7 @@ def limit(value: Limit) -> Refusal | None:
         )
         or tenant(value.tenant_id)
         or limit_amount(value.amount_nano)
+        or _most_allowed(value)
         or _place(value)
         or _zone(value.time_zone)
         or _thresholds(value.thresholds or ())
