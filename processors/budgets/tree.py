@@ -26,8 +26,8 @@ from schemas.money import (
     convert_up_nano,
 )
 
-#: The allowance of a limit that only watches: half of what a counter can count at all (64 bits), so it never refuses. It
-#: is a double to the last digit, so comparing with it needs no exact sum: no sum below it rounds to one above.
+#: The allowance of a limit that only watches: half of what a counter can count (64 bits), so it never refuses. It is
+#: a double to the last digit, so comparing with it needs no exact sum: no sum below it rounds to one above.
 UNLIMITED_NANO = 2**62
 VALUE_HEX_DIGITS = 16
 PERCENT = 100

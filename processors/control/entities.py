@@ -198,11 +198,9 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def allowed_nano(self, now_micros: int) -> int:
         """Its amount with the increases in force, nano-units; never more than a limit may be, whatever was recorded."""
-        return (
-            min(self.increased_nano(now_micros), LIMIT_UNITS_MAX * NANO_PER_UNIT)
-            if self.increases
-            else self.amount_nano
-        )
+        if not self.increases:
+            return self.amount_nano
+        return min(self.increased_nano(now_micros), LIMIT_UNITS_MAX * NANO_PER_UNIT)
 
     def increased_nano(self, now_micros: int) -> int:
         """The sum of its amount and of the increases in force."""

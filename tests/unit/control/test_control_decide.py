@@ -109,7 +109,7 @@ def rate(**changes: Any) -> Change:
     """Set an exchange rate."""
     given = {"base": "USD", "quote": "EUR", "rate_nano": 9, "dated": "2026-11-20", "source": "test"} | changes
     made = ExchangeRate(**given)
-    return lambda state: control.set_exchange_rate(state, made, ORIGIN)
+    return lambda state: control.set_exchange_rate(state, made, ORIGIN, replace=True)
 
 
 REFUSED: dict[str, tuple[Change, RefusalCode]] = {
