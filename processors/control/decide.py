@@ -24,6 +24,7 @@ from processors.control.entities import (
     Route,
     VirtualKey,
 )
+from processors.control.paths import too_long
 from processors.control.state import ControlState
 from processors.pricing.prices import PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -170,6 +171,7 @@ def set_limit(
         or _unknown_place(state, limit)
         or _crowded(state, limit, before)
         or _moved_zone(limit, before)
+        or too_long(state, limit, origin.now_micros)
     )
     return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
 
