@@ -24,6 +24,8 @@ ZONELESS_WINDOWS = ("minute", "total")
 ZONE_USUAL = "UTC"
 #: Every calendar of the world changes at a whole number of these.
 STEP_SECONDS = 15 * SECONDS_PER_MINUTE
+#: Nowhere is the clock further ahead of UTC.
+FARTHEST_EAST = timedelta(hours=14)
 BOUNDS_CACHED_MAX = 1_024
 
 
@@ -71,6 +73,12 @@ def _begins(day: date, zone: str) -> int:
     """The first moment of a day, microseconds UTC. A midnight that clocks skip is the moment they skip from."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone_of(zone))
     return int(midnight.astimezone(UTC).timestamp()) * MICROS_PER_SECOND
+
+
+def day_begun_somewhere(now_micros: int) -> str:
+    """The latest day that has begun in any time zone, YYYY-MM-DD."""
+    moment = datetime.fromtimestamp(now_micros // MICROS_PER_SECOND, UTC) + FARTHEST_EAST
+    return moment.date().isoformat()
 
 
 def zone_of(name: str) -> ZoneInfo:

@@ -128,15 +128,17 @@ def set_limit(
             thresholds=thresholds_of(threshold or [], usual_thresholds(window)),
         )
     )
-    sealed = check.tag_counts(limit, settings.tags_allowed)
-    if sealed:
+    if sealed := check.tag_counts(limit, settings.tags_allowed):
         raise ControlRefusedError(sealed)
-    said = {"time_zone": time_zone, "valid_from": valid_from, "valid_until": valid_until}
-    unsaid = [cast("LimitField", field) for field, value in said.items() if value is None]
+    unsaid = _unsaid(time_zone=time_zone, valid_from=valid_from, valid_until=valid_until)
     with control_session(settings) as session:
         session.settle(lambda state, origin: control.set_limit(state, limit, origin, unsaid), reason)
         state = session.refresh()
     _show_set(state, state.limits.get(limit.limit_id, limit), as_json=as_json)
+
+
+def _unsaid(**said: str | None) -> list[LimitField]:
+    return [cast("LimitField", field) for field, value in said.items() if value is None]
 
 
 def _bound(text: str | None, option: str) -> int | None:

@@ -12,7 +12,7 @@ import typer
 from api.cli.control_keys import ReasonOption
 from api.cli.control_session import control_session
 from api.cli.terminal import DataOption, JsonOption, fail, note, print_json, table, terminal
-from api.control.shown import rate_shown
+from api.control.shown import rate_shown, rates_of
 from api.settings import load_settings
 from processors import control
 from processors.control import CURRENCY, ExchangeRate
@@ -20,6 +20,10 @@ from processors.pricing.ecb import SOURCE, newest_rate
 from schemas.money import format_nano, parse_nano
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
+
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Also when it is older than the one in force, or of a day to come.")
+]
 
 
 def app() -> typer.Typer:
@@ -38,6 +42,7 @@ def set_rate(
     rate: Annotated[str, typer.Argument(help="For example 0.92.")],
     dated: Annotated[str, typer.Option(help="Day it was published for, YYYY-MM-DD.")],
     source: Annotated[str, typer.Option(help="Who published it.")],
+    replace: ReplaceOption = False,
     reason: ReasonOption = None,
     data: DataOption = None,
 ) -> None:
@@ -46,27 +51,33 @@ def set_rate(
         rate_nano = parse_nano(rate)
     except ValueError as error:
         fail(f"the rate: {error}", 2)
-    _put(ExchangeRate(base=base, quote=quote, rate_nano=rate_nano, dated=dated, source=source), reason, data)
+    _put(ExchangeRate(base=base, quote=quote, rate_nano=rate_nano, dated=dated, source=source), replace, reason, data)
 
 
 def import_rates(
     file: Annotated[Path, typer.Argument(help="eurofxref.csv or eurofxref-hist.csv of the European Central Bank.")],
+    replace: ReplaceOption = False,
     reason: ReasonOption = None,
     data: DataOption = None,
 ) -> None:
     """Take dollars in euros from the newest day of the European Central Bank's file."""
-    _put(read_ecb(file), reason, data)
+    _put(read_ecb(file), replace, reason, data)
 
 
-def list_rates(data: DataOption = None, as_json: JsonOption = False) -> None:
+def list_rates(
+    past: Annotated[bool, typer.Option("--past", help="Every rate that was put in force, the latest first.")] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the rates in force."""
     with control_session(load_settings(data)) as session:
-        rates = [session.state.rates[pair] for pair in sorted(session.state.rates)]
+        rates = rates_of(session.state, past=past)
+    shown = [rate_shown(rate) for rate in rates]
     if as_json:
-        print_json(msgspec.to_builtins({"rates": [rate_shown(rate) for rate in rates]}))
+        print_json(msgspec.to_builtins({"rates": shown}))
         return
-    columns = ("one", "is", "of", "dated", "source", "id")
-    cells = [(one.base, format_nano(one.rate_nano), one.quote, one.dated, one.source, one.rate_id) for one in rates]
+    columns = ("one", "is", "of", "dated", "since", "source", "id")
+    cells = [(one.base, one.rate, one.quote, one.dated, one.since or "-", one.source, one.id) for one in shown]
     terminal().print(table("Exchange rates", columns, cells, numbers=(1,)))
 
 
@@ -109,7 +120,10 @@ def rate_text(rate: ExchangeRate) -> str:
     return f"1 {rate.base} is {format_nano(rate.rate_nano)} {rate.quote}, {rate.dated}, {rate.source}"
 
 
-def _put(rate: ExchangeRate, reason: str | None, data: Path | None) -> None:
+def _put(rate: ExchangeRate, replace: bool, reason: str | None, data: Path | None) -> None:
     with control_session(load_settings(data)) as session:
-        session.settle(lambda state, origin: control.set_exchange_rate(state, rate, origin), reason)
+        session.settle(
+            lambda state, origin: control.set_exchange_rate(state, rate, origin, replace=replace),
+            reason,
+        )
     note(rate_text(rate))

@@ -75,7 +75,7 @@ def _book(book: PriceBook) -> Decide:
 
 
 def _rate(rate: ExchangeRate) -> Decide:
-    return lambda state, origin: set_exchange_rate(state, rate, origin)
+    return lambda state, origin: set_exchange_rate(state, rate, origin, replace=True)
 
 
 def _route(alias: str) -> Decide:

@@ -11,7 +11,7 @@ from api.console.parts import Parts
 from api.console.problems import Problem, refused
 from api.console.values import Amount, Reason, amount_of
 from api.control.session import Decide
-from api.control.shown import RateShown, rate_shown
+from api.control.shown import RateShown, rate_shown, rates_of
 from processors import control
 from processors.control import ExchangeRate, Refusal
 from schemas.events import ControlEvent
@@ -19,8 +19,14 @@ from schemas.events import ControlEvent
 Code = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", description="An ISO 4217 code.")]
 
 
+class RatesAsked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which rates."""
+
+    past: Annotated[bool, msgspec.Meta(description="Every rate that was put in force, the latest first.")] = False
+
+
 class Rates(msgspec.Struct):
-    """The rates in force."""
+    """The rates in force, or all that ever were."""
 
     rates: list[RateShown]
 
@@ -36,6 +42,8 @@ class RateWanted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     dated: str
     #: Who published it.
     source: str
+    #: Also when it is older than the one in force, or of a day to come.
+    replace: bool = False
     reason: Reason | None = None
 
 
@@ -58,10 +66,10 @@ class RateChanged(msgspec.Struct):
     rate: RateShown
 
 
-async def rates(parts: Parts, _asked: Nothing) -> Rates:
-    """All rates."""
-    found = (await parts.control.state()).rates
-    return Rates([rate_shown(found[pair]) for pair in sorted(found)])
+async def rates(parts: Parts, asked: RatesAsked) -> Rates:
+    """All rates in force, or that ever were."""
+    found = rates_of(await parts.control.state(), past=asked.past)
+    return Rates([rate_shown(rate) for rate in found])
 
 
 async def set_rate(parts: Parts, caller: Caller, _asked: Nothing, wanted: RateWanted) -> RateChanged | Problem:
@@ -73,7 +81,11 @@ async def set_rate(parts: Parts, caller: Caller, _asked: Nothing, wanted: RateWa
         base=wanted.base, quote=wanted.quote, rate_nano=rate_nano, dated=wanted.dated, source=wanted.source
     )
     return await _changed(
-        parts, caller, rate, lambda state, origin: control.set_exchange_rate(state, rate, origin), wanted.reason
+        parts,
+        caller,
+        rate,
+        lambda state, origin: control.set_exchange_rate(state, rate, origin, replace=wanted.replace),
+        wanted.reason,
     )
 
 
@@ -106,8 +118,8 @@ OPERATIONS = (
     Reading(
         name="rates",
         path="/api/rates",
-        summary="The exchange rates in force.",
-        asked=Nothing,
+        summary="The exchange rates in force, or all that ever were.",
+        asked=RatesAsked,
         answered=Rates,
         handle=rates,
     ),

@@ -6,9 +6,12 @@ import msgspec
 
 from api.times import time_text
 from processors.budgets.usage import LimitUsage
-from processors.control import ExchangeRate, Increase, Limit
+from processors.control import ControlState, ExchangeRate, Increase, Limit
 from processors.guardrails.forecast import INTERVAL_PERCENT, Projection
+from schemas.ids import uuid7_millis
 from schemas.money import format_amount, format_nano
+
+MICROS_PER_MILLI = 1_000
 
 
 class ThresholdShown(msgspec.Struct, frozen=True):
@@ -101,7 +104,7 @@ class StandingShown(msgspec.Struct, frozen=True):
 
 
 class RateShown(msgspec.Struct, frozen=True):
-    """An exchange rate in force."""
+    """An exchange rate."""
 
     base: str
     quote: str
@@ -112,6 +115,8 @@ class RateShown(msgspec.Struct, frozen=True):
     source: str
     #: The event that set it.
     id: str
+    #: When it was put in force; null before it is.
+    since: str | None
 
 
 def limit_shown(limit: Limit, now_micros: int) -> LimitShown:
@@ -173,5 +178,13 @@ def _projection(projected: Projection, currency: str) -> ProjectionShown:
 
 
 def rate_shown(rate: ExchangeRate) -> RateShown:
-    """A rate in force."""
-    return RateShown(rate.base, rate.quote, format_nano(rate.rate_nano), rate.dated, rate.source, rate.rate_id)
+    """A rate."""
+    since = time_text(uuid7_millis(rate.rate_id) * MICROS_PER_MILLI) if rate.rate_id else None
+    return RateShown(rate.base, rate.quote, format_nano(rate.rate_nano), rate.dated, rate.source, rate.rate_id, since)
+
+
+def rates_of(state: ControlState, *, past: bool) -> list[ExchangeRate]:
+    """The rates in force, or all that ever were with the latest of each pair first; by pair."""
+    if past:
+        return [rate for pair in sorted(state.past_rates) for rate in reversed(state.past_rates[pair])]
+    return [state.rates[pair] for pair in sorted(state.rates)]

@@ -1,7 +1,8 @@
 """Grace: what a gateway lets through while budgets can't be checked. Off unless an operator says how much.
 
-It counts what is held, per key and hour, in this process alone: with several workers, each has as much. Such a hold is
-PLACED with the reason `fail_open`; from there on it is counted as any other.
+It counts what is held, per key and hour, in this process alone: each worker has its share of what the operator said. A
+process that is started again within the hour begins with all of its share. Such a hold is PLACED with the reason
+`fail_open`; from there on it is counted as any other.
 """
 
 from __future__ import annotations

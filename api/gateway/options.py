@@ -33,7 +33,7 @@ class GatewayOptions:
     output_tokens_default: int = 4096
     #: Output tokens per choice by which the hold of a stream without a bound grows.
     stream_step_tokens: int = limits.STREAM_STEP_TOKENS
-    #: What each worker lets through per key and hour while budgets can't be checked, nano-dollars; 0: nothing.
+    #: What all workers together let through per key and hour while budgets can't be checked, nano-dollars; 0: nothing.
     fail_open_nano: int = 0
     #: Tag and metadata keys that stand in events in the clear.
     tags_allowed: tuple[str, ...] = TAGS_ALLOWED
@@ -43,6 +43,11 @@ class GatewayOptions:
     drain_seconds: float = 15.0
     #: Least level logged.
     log_level: str = "info"
+
+    @property
+    def grace_nano(self) -> int:
+        """A worker's share of `fail_open_nano`: workers can't ask each other what is left of it."""
+        return self.fail_open_nano // self.workers
 
     @property
     def spool_directory(self) -> Path:

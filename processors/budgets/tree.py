@@ -17,18 +17,18 @@ from processors.control.entities import EACH, SCOPES, ExchangeRate, Limit, Thres
 from processors.control.state import ControlState
 from schemas.errors import ConfigurationError
 from schemas.events import HoldLeg
-from schemas.limits import LEGS_MAX, LIMIT_UNITS_MAX
+from schemas.limits import LEGS_MAX
 from schemas.money import (
     COUNTED_REQUESTS,
     COUNTED_TOKENS,
-    NANO_PER_UNIT,
     UNIT_NAMES,
     convert_nano,
     convert_up_nano,
 )
 
-#: The allowance of a limit that only watches: it never refuses.
-UNLIMITED_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
+#: The allowance of a limit that only watches: half of what a counter can count (64 bits), so it never refuses. It is
+#: a double to the last digit, so comparing with it needs no exact sum: no sum below it rounds to one above.
+UNLIMITED_NANO = 2**62
 VALUE_HEX_DIGITS = 16
 PERCENT = 100
 

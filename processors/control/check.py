@@ -18,7 +18,6 @@ from processors.control.entities import (
     SEVERITY_FLOORS,
     THRESHOLD_ACTIONS,
     Channel,
-    ExchangeRate,
     Increase,
     Limit,
     Threshold,
@@ -28,7 +27,13 @@ from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
 from schemas.ids import is_name
 from schemas.limits import LIMIT_UNITS_MAX, TEXT_CHARACTERS_MAX
-from schemas.money import COUNTED_REQUESTS, COUNTED_TOKENS, NANO_PER_UNIT, PICO_PER_UNIT, RATE_SCALE
+from schemas.money import (
+    COUNTED_REQUESTS,
+    COUNTED_TOKENS,
+    NANO_PER_UNIT,
+    PICO_PER_UNIT,
+    format_with_unit,
+)
 
 #: The currency of prices, and of a limit that names none.
 CURRENCY = "USD"
@@ -42,8 +47,6 @@ THRESHOLDS_PER_LIMIT_MAX = 10
 THRESHOLD_PERCENT_MAX = 1_000
 CHANNELS_PER_TENANT_MAX = 20
 LIMITS_PER_PLACE_MAX = 16
-#: A rate beyond this is a slip of the decimal point.
-RATE_UNITS_MAX = 1_000_000
 MODELS_PER_KEY_MAX = 100
 MODELS_PER_PROVIDER_MAX = 1_000
 CANDIDATES_PER_ROUTE_MAX = 16
@@ -60,7 +63,6 @@ _URL = re.compile(
 _ENVIRONMENT = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]{0,127}")
 _FILE = re.compile(r"file:[^\x00-\x1f]{1,1024}")
 _MODEL = re.compile(r"[!-~]{1,256}")
-_DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2})?")
 
 
@@ -194,7 +196,21 @@ def limit_amount(amount_nano: int) -> Refusal | None:
     return Refusal(RefusalCode.INVALID_AMOUNT, message, "amount")
 
 
-def _first(faults: Iterable[tuple[str, str, bool]]) -> Refusal | None:
+def _most_allowed(value: Limit) -> Refusal | None:
+    """Whether it stays comparable while its increases are in force, those that overlap together."""
+    most_nano = max((value.increased_nano(one.valid_from) for one in value.increases), default=value.amount_nano)
+    if most_nano > LIMIT_UNITS_MAX * NANO_PER_UNIT:
+        most = format_with_unit(most_nano, value.currency)
+        message = f"with its increases it would allow {most} at once, and a limit is {LIMIT_UNITS_MAX:,} units at most"
+        return Refusal(RefusalCode.INVALID_AMOUNT, message, "amount")
+    acting = [one.percent for one in value.guards if one.action != "notify"]
+    if not value.hard and most_nano * max(acting, default=0) > 100 * LIMIT_UNITS_MAX * NANO_PER_UNIT:
+        message = f"a threshold that refuses calls lies at {LIMIT_UNITS_MAX:,} units at most"
+        return Refusal(RefusalCode.INVALID_AMOUNT, message, "thresholds")
+    return None
+
+
+def first(faults: Iterable[tuple[str, str, bool]]) -> Refusal | None:
     """The first that is so, of field, message and whether it is."""
     found = ((message, field) for field, message, broken in faults if broken)
     return next((Refusal(RefusalCode.INVALID_VALUE, *fault) for fault in found), None)
@@ -204,7 +220,7 @@ def limit(value: Limit) -> Refusal | None:
     """Whether a limit's own values make sense; what it stands on is looked up elsewhere."""
     units, scopes, windows = (", ".join(each) for each in (LIMIT_UNITS, reversed(SCOPES), WINDOWS))
     return (
-        _first(
+        first(
             (
                 ("scope", f"a limit stands on one of {scopes}", value.scope not in SCOPES),
                 (
@@ -224,6 +240,7 @@ def limit(value: Limit) -> Refusal | None:
         )
         or tenant(value.tenant_id)
         or limit_amount(value.amount_nano)
+        or _most_allowed(value)
         or _place(value)
         or _zone(value.time_zone)
         or _thresholds(value.thresholds or ())
@@ -246,7 +263,7 @@ def _thresholds(values: tuple[Threshold, ...]) -> Refusal | None:
             (value.action == "cheaper") != bool(value.models) for value in values
         ),
     }
-    return _first(("thresholds", message, broken) for message, broken in faults.items()) or next(
+    return first(("thresholds", message, broken) for message, broken in faults.items()) or next(
         (_in_field("thresholds", wrong) for value in values if (wrong := models(value.models, MODELS_PER_KEY_MAX))),
         None,
     )
@@ -333,20 +350,6 @@ def _approval_code(value: str) -> Refusal | None:
         return None
     message = "say who allowed it: the approval code must be one printable line"
     return Refusal(RefusalCode.INVALID_VALUE, message, "approval_code")
-
-
-def exchange_rate(value: ExchangeRate) -> Refusal | None:
-    """Whether a rate may be used."""
-    allowed = ", ".join(LIMIT_CURRENCIES)
-    faults = (
-        ("base", f"a rate is between two of {allowed}", value.base not in LIMIT_CURRENCIES),
-        ("quote", f"a rate is between two of {allowed}", value.quote not in LIMIT_CURRENCIES),
-        ("quote", "a rate is between two different currencies", value.base == value.quote),
-        ("rate", "a rate is above zero and plausible", not 0 < value.rate_nano <= RATE_UNITS_MAX * RATE_SCALE),
-        ("dated", "a rate has the day it was published for, YYYY-MM-DD", not _DATED.fullmatch(value.dated)),
-        ("source", "a rate says who published it", not value.source),
-    )
-    return _first(faults) or text("source", value.source)
 
 
 def price(value: Price, provider_id: str) -> Refusal | None:

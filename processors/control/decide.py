@@ -7,9 +7,10 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from processors.calendar import ZONELESS_WINDOWS
+from processors.calendar import ZONELESS_WINDOWS, day_begun_somewhere
 from processors.control import check
 from processors.control.check import Refusal, RefusalCode
+from processors.control.check_rates import exchange_rate
 from processors.control.entities import (
     EACH,
     Approval,
@@ -23,6 +24,7 @@ from processors.control.entities import (
     Route,
     VirtualKey,
 )
+from processors.control.paths import too_long
 from processors.control.state import ControlState
 from processors.pricing.prices import PriceBook
 from schemas.events import ControlAction, ControlEvent, EntityKind
@@ -169,6 +171,7 @@ def set_limit(
         or _unknown_place(state, limit)
         or _crowded(state, limit, before)
         or _moved_zone(limit, before)
+        or too_long(state, limit, origin.now_micros)
     )
     return wrong or _changed(_Place(EntityKind.LIMIT, limit.tenant_id, limit.limit_id), before, limit, origin)
 
@@ -292,12 +295,29 @@ def remove_audit_key(state: ControlState, key: AuditKey, origin: Origin) -> Cont
     return _changed(place, before, removed, origin, action=ControlAction.REMOVED)
 
 
-def set_exchange_rate(state: ControlState, rate: ExchangeRate, origin: Origin) -> ControlEvent | Refusal:
-    """Put a rate in force; holds that stand keep the one they were placed at."""
+def set_exchange_rate(
+    state: ControlState, rate: ExchangeRate, origin: Origin, *, replace: bool = False
+) -> ControlEvent | Refusal:
+    """Put a rate in force; holds that stand keep the one they were placed at.
+
+    A rate of a day before that of the one in force, or of a day that has not begun anywhere, needs `replace`.
+    """
     before = state.rates.get((rate.base, rate.quote))
     known = before and msgspec.structs.replace(before, rate_id="")
     place = _Place(EntityKind.EXCHANGE_RATE, SYSTEM_TENANT, f"{rate.base}-{rate.quote}")
-    return check.exchange_rate(rate) or _changed(place, known, rate, origin)
+    wrong = exchange_rate(rate) or (None if replace else _odd_day(rate, before, origin))
+    return wrong or _changed(place, known, rate, origin)
+
+
+def _odd_day(rate: ExchangeRate, before: ExchangeRate | None, origin: Origin) -> Refusal | None:
+    """A rate takes effect at once, so one of another time is a slip, or meant."""
+    if rate.dated > day_begun_somewhere(origin.now_micros):
+        message = f"{rate.dated} has not begun yet, and a rate is in force at once: set it that day, or --replace"
+    elif before is not None and rate.dated < before.dated:
+        message = f"the rate in force is of {before.dated}, later than {rate.dated}; --replace goes back to it"
+    else:
+        return None
+    return Refusal(RefusalCode.INVALID_VALUE, message, "dated")
 
 
 def remove_exchange_rate(state: ControlState, base: str, quote: str, origin: Origin) -> ControlEvent | Refusal:

@@ -197,11 +197,15 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.valid_from or 0) <= now_micros and (self.valid_until is None or now_micros < self.valid_until)
 
     def allowed_nano(self, now_micros: int) -> int:
-        """Its amount with the increases in force, nano-units; never more than a limit may be."""
+        """Its amount with the increases in force, nano-units; never more than a limit may be, whatever was recorded."""
         if not self.increases:
             return self.amount_nano
+        return min(self.increased_nano(now_micros), LIMIT_UNITS_MAX * NANO_PER_UNIT)
+
+    def increased_nano(self, now_micros: int) -> int:
+        """The sum of its amount and of the increases in force."""
         more = sum(one.amount_nano for one in self.increases if one.valid_from <= now_micros < one.valid_until)
-        return min(self.amount_nano + more, LIMIT_UNITS_MAX * NANO_PER_UNIT)
+        return self.amount_nano + more
 
 
 _USUAL_THRESHOLDS: dict[str, tuple[Threshold, ...]] = {

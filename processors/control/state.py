@@ -54,6 +54,8 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     channels: Mapping[tuple[str, str], Channel] = {}
     #: Exchange rates by (base, quote).
     rates: Mapping[tuple[str, str], ExchangeRate] = {}
+    #: Every rate that was put in force, by (base, quote), the latest last; removed ones too.
+    past_rates: Mapping[tuple[str, str], tuple[ExchangeRate, ...]] = {}
     #: How long each class stays, and what is gone of it, by class.
     retention: Mapping[str, Retention] = {}
     #: Legal holds in force, by hold id.
@@ -186,7 +188,10 @@ def _scoped(draft: _Draft, limit: Limit) -> None:
 
 def _rate(draft: _Draft, event: ControlEvent, rate: ExchangeRate | None) -> None:
     base, _, quote = event.entity_id.partition("-")
-    draft.put("rates", (base, quote), rate and msgspec.structs.replace(rate, rate_id=event.event_id))
+    known = rate and msgspec.structs.replace(rate, rate_id=event.event_id)
+    draft.put("rates", (base, quote), known)
+    if known is not None:
+        draft.put("past_rates", (base, quote), (*draft.read("past_rates").get((base, quote), ()), known))
 
 
 def _channel(draft: _Draft, event: ControlEvent, channel: Channel | None) -> None:

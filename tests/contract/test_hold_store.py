@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from processors.budgets.tree import UNLIMITED_NANO
 from sinks.redis.holds import (
     Closed,
     ClosedReason,
@@ -215,3 +216,19 @@ async def test_sums_near_the_bound_compare_exactly(world: World) -> None:
     await world.store.place(ask(world.hold(1), bound - 1, bound))
     assert await world.store.place(ask(world.hold(2), 2, bound)) == Refused("tenant_total", 1, bound)
     assert isinstance(await world.store.place(ask(world.hold(3), 1, bound)), Placed)
+
+
+async def test_a_limit_that_only_watches_has_room_above_every_other(world: World) -> None:
+    """More is posted than any limit may be and a double can tell apart: the next is placed, and counted exactly."""
+    most, events = 9_000_000 * 1_000_000_000, Events()
+    for number in range(1, 4):
+        hold = world.hold(number)
+        assert isinstance(await world.store.place(ask(hold, most, UNLIMITED_NANO)), Placed)
+        event = events.placed(hold, leg(most))
+        await world.apply(event)
+        await world.apply(events.committed(event, most))
+
+    assert isinstance(await world.store.place(ask(world.hold(4), 1, UNLIMITED_NANO)), Placed)
+    refused = await world.store.place(ask(world.hold(5), 1, most))
+
+    assert refused == Refused("tenant_total", 0, most)

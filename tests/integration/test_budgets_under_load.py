@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import aiohttp
 import pytest
 
+from processors.budgets import Payer, Target, standings
 from processors.control import Limit, Provider
 from processors.pricing import Rates
 from schemas.events import BudgetEvent, BudgetKind
 from schemas.money import PICO_PER_NANO
 from tests.budget_world import limit_on
 from tests.support.gateway_stack import EFFECTIVE_SECONDS_MAX, GatewayStack, gateway_stack, wait_for
+from tests.valkey import Valkey
 
 PROCESSES = 3
 #: The answer has as many tokens as were asked for and input is free: what is held is what is charged.
 TOKENS, NANO_PER_TOKEN = 8, 1_000
 COST_NANO = TOKENS * NANO_PER_TOKEN
 CALLS, ROOM = 1_000, 100
+#: Calls under way at once while Redis is emptied.
+CALLERS = 20
 SEED = 20261121
 #: When the halves of the calls come that meet the end of a minute: one before it, one around it.
 MINUTE_SECONDS, FIRST_HALF_SECONDS, SECOND_HALF_SECONDS = 60.0, 8.0, 0.3
@@ -121,13 +127,34 @@ def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each
     assert {answer.status for answer in answers} == {200, 429}, f"seed {SEED}"
     allowed = {one.limit_id: one.amount_nano for one in limits}
     posted = posted_on(stack, "levels")
+    admitted = [call for call, answer in zip(calls, answers, strict=True) if answer.status == 200]
+    in_tokens = {one.limit_id for one in limits if one.currency == "TOK"}
+    assert {name: amount for name, amount in posted.items() if amount and name not in in_tokens} == _posted_by(
+        stack, admitted
+    )
+    assert posted[limits[0].limit_id] == len(admitted)
+    assert min(posted.values()) >= 0
     for name, amount in posted.items():
         assert amount <= allowed[name.partition(".")[0]], name
     refused_by = {answer.error["limit_id"] for answer in answers if answer.error}
     full = {name for name, amount in posted.items() if amount == allowed[name.partition(".")[0]]}
     # A call holds tokens for every byte it sent until the answer is there: such a limit refuses before it is full.
-    on_tokens = {one.limit_id for one in limits if one.currency == "TOK"}
-    assert refused_by - on_tokens <= full
+    assert refused_by - in_tokens <= full
+
+
+def _posted_by(stack: GatewayStack, admitted: list[tuple[str, dict[str, str]]]) -> dict[str, int]:
+    """What calls that were answered add up to on each counter, but for tokens, which only the provider counts."""
+    with stack.control() as session:
+        state = session.state
+    target = Target("exact", "sim-small", "exact")
+    expected: Counter[str] = Counter()
+    for text, headers in admitted:
+        key = state.keys_by_hash[hashlib.sha256(text.encode()).hexdigest()]
+        run = headers.get("x-quaestor-run-id")
+        payer = Payer(key.tenant_id, key.team_id, key.project_id, key.key_id, run)
+        for standing in standings(state, payer, target, time.time_ns() // 1_000):
+            expected[standing.limit_id] += {"REQ": 1, "USD": COST_NANO, "TOK": 0}[standing.limit.currency]
+    return {name: amount for name, amount in expected.items() if amount}
 
 
 def test_a_thousand_calls_across_the_end_of_a_minute(stack: GatewayStack) -> None:
@@ -146,6 +173,55 @@ def test_a_thousand_calls_across_the_end_of_a_minute(stack: GatewayStack) -> Non
     assert sum(answer.status == 200 for answer in answers) * COST_NANO == sum(posted.values())
     assert posted == {start: min(calls, ROOM) * COST_NANO for start, calls in asked.items()}
     assert list(posted.values()).count(ROOM * COST_NANO) > 1, asked
+
+
+def test_flushall_under_http_load_closes_and_opens(stack: GatewayStack) -> None:
+    """Redis is emptied under callers: they are told to wait or that it is full, nothing else, and nothing is lost."""
+    room = 400
+    stack.put_limits(limit("flushed", "tenant", "flushed", room * COST_NANO))
+    key = stack.key("flushed")
+    _known(stack, key)
+
+    told, flushed_at = asyncio.run(_flushed_midway(stack, key))
+
+    statuses = Counter(status for status, _ in told)
+    after = [status for status, _ in told[flushed_at:]]
+    assert 503 in after
+    assert 200 in after[after.index(503) :]
+    assert set(statuses) == {200, 429, 503}
+    assert all(float(wait or 0) > 0 for status, wait in told if status == 503)
+    assert statuses[200] * COST_NANO == sum(posted_on(stack, "flushed").values())
+    assert statuses[200] <= room
+
+
+async def _flushed_midway(stack: GatewayStack, key: str) -> tuple[list[tuple[int, str | None]], int]:
+    """Statuses, each with its Retry-After, of callers that go on until the limit is full; how many came before."""
+    told: list[tuple[int, str | None]] = []
+    over, busy = asyncio.Event(), asyncio.Event()
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        body = {"model": "exact", "messages": [{"role": "user", "content": "hi"}], "max_tokens": TOKENS}
+        given = {"authorization": f"Bearer {key}"}
+        while not over.is_set():
+            async with session.post(f"{stack.url}/v1/chat/completions", json=body, headers=given) as response:
+                await response.read()
+                told.append((response.status, response.headers.get("retry-after")))
+                if response.status == 429:
+                    over.set()
+                if response.status == 200:
+                    busy.set()
+                if response.status == 503:
+                    await asyncio.sleep(float(response.headers["retry-after"]))
+
+    async def flush() -> int:
+        await busy.wait()
+        folder = Path(stack.settings.redis_url.removeprefix("unix://").partition("?")[0]).parent
+        await asyncio.to_thread(Valkey(folder).command, "FLUSHALL")
+        return len(told)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.timeout(90):
+        flushed_at, *_ = await asyncio.gather(flush(), *(caller(session) for _ in range(CALLERS)))
+    return told, cast("int", flushed_at)
 
 
 def _known(stack: GatewayStack, key: str) -> None:

@@ -540,6 +540,20 @@ async def test_an_exchange_rate_is_set_listed_and_removed(world: ConsoleWorld) -
     assert (404, "unknown_rate") == told(await world.change("/api/rates/USD/EUR", key="again"))[:2]
 
 
+async def test_an_older_rate_is_put_in_force_only_when_it_is_meant(world: ConsoleWorld) -> None:
+    """And both are listed among all that ever were."""
+    rate = {"base": "USD", "quote": "EUR", "rate": "0.92", "dated": "2026-11-20", "source": "treasury"}
+    older = rate | {"rate": "0.90", "dated": "2026-11-19"}
+    await world.change("/api/rates", rate, key="first")
+
+    refused = await world.change("/api/rates", older, key="second")
+    await world.change("/api/rates", older | {"replace": True}, key="third")
+
+    assert (422, "invalid_value", "dated") == told(refused)
+    assert ["0.90", "0.92"] == [one["rate"] for one in (await world.ask("/api/rates", "past=true")).json()["rates"]]
+    assert ["0.90"] == [one["rate"] for one in (await world.ask("/api/rates")).json()["rates"]]
+
+
 @pytest.mark.parametrize(
     ("more", "status", "field"),
     [

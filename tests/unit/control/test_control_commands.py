@@ -400,6 +400,43 @@ def test_another_file_is_not_the_central_banks(commands: Control, tmp_path: Path
     assert (result.exit_code, commands.events()) == (2, 0)
 
 
+def rate(value: str, dated: str, *more: str) -> tuple[str, ...]:
+    """The words that set a rate."""
+    return "rate", "set", "USD", "EUR", value, "--dated", dated, "--source", "treasury", *more
+
+
+@pytest.mark.parametrize(("dated", "says"), [("2026-11-19", "is of 2026-11-20"), ("2999-01-01", "has not begun yet")])
+def test_a_rate_of_another_time_is_put_in_force_only_when_it_is_meant(commands: Control, dated: str, says: str) -> None:
+    """Older than the one in force, or of a day to come: refused, unless --replace says so."""
+    commands.run(*rate("0.9", "2026-11-20"))
+    assert says in commands.refusal(*rate("0.8", dated))
+    commands.run(*rate("0.8", dated, "--replace"))
+    assert ["0.80"] == [one["rate"] for one in commands.json("rate", "list")["rates"]]
+
+
+def test_a_rate_of_the_same_day_may_be_corrected(commands: Control) -> None:
+    """Nobody waits a day for that."""
+    commands.run(*rate("0.9", "2026-11-20"))
+    commands.run(*rate("0.91", "2026-11-20"))
+    assert ["0.91"] == [one["rate"] for one in commands.json("rate", "list")["rates"]]
+
+
+@pytest.mark.parametrize("dated", ["2026-99-99", "2026-02-29", "20261120", "2026-11-2"])
+def test_a_rate_has_a_day_of_the_calendar(commands: Control, dated: str) -> None:
+    """Four digits, two, and two are not enough."""
+    assert "the day it was published for" in commands.refusal(*rate("0.9", dated))
+
+
+def test_past_rates_are_listed_with_when_they_were_put_in_force(commands: Control) -> None:
+    """The latest first, removed ones too."""
+    commands.run(*rate("0.9", "2026-11-19"))
+    commands.run(*rate("0.91", "2026-11-20"))
+    commands.run("rate", "remove", "USD", "EUR")
+    found = commands.json("rate", "list", "--past")["rates"]
+    assert [("0.91", "2026-11-20"), ("0.90", "2026-11-19")] == [(one["rate"], one["dated"]) for one in found]
+    assert found[0]["since"] >= found[1]["since"] > "2026"
+
+
 def test_a_rate_is_removed(commands: Control) -> None:
     """And no longer listed."""
     commands.run("rate", "set", "USD", "EUR", "0.9", "--dated", "2026-11-20", "--source", "treasury")

@@ -22,6 +22,7 @@ from processors.control import (
     RefusalCode,
     Route,
     RouteCandidate,
+    Threshold,
     VirtualKey,
     evolve,
     limit_id_of,
@@ -108,7 +109,7 @@ def rate(**changes: Any) -> Change:
     """Set an exchange rate."""
     given = {"base": "USD", "quote": "EUR", "rate_nano": 9, "dated": "2026-11-20", "source": "test"} | changes
     made = ExchangeRate(**given)
-    return lambda state: control.set_exchange_rate(state, made, ORIGIN)
+    return lambda state: control.set_exchange_rate(state, made, ORIGIN, replace=True)
 
 
 REFUSED: dict[str, tuple[Change, RefusalCode]] = {
@@ -159,6 +160,7 @@ REFUSED: dict[str, tuple[Change, RefusalCode]] = {
     "limit on a model of spaces": (limit(scope="model", scope_id="a b"), RefusalCode.INVALID_NAME),
     "an increase of an unknown limit": (increase(limit_id="no"), RefusalCode.UNKNOWN_LIMIT),
     "an increase without approval": (increase(approval_code=""), RefusalCode.INVALID_VALUE),
+    "an increase above the most": (increase(amount_nano=LIMIT_UNITS_MAX * NANO_PER_UNIT), RefusalCode.INVALID_AMOUNT),
     "an increase of nothing": (increase(amount_nano=0), RefusalCode.INVALID_AMOUNT),
     "an increase that ends before it begins": (increase(valid_until=1), RefusalCode.INVALID_VALUE),
     "a rate of nothing": (rate(rate_nano=0), RefusalCode.INVALID_VALUE),
@@ -226,6 +228,43 @@ ACCEPTED: dict[str, Change] = {
     "a limit on a key": limit(scope="key", scope_id="key_1", limit_id=limit_id_of("acme", "key", "key_1", "month")),
     "a tenant's own route": route(("openai", "a"), ("openai", "b")),
 }
+
+
+MOST_NANO = LIMIT_UNITS_MAX * NANO_PER_UNIT
+
+
+@pytest.mark.parametrize(
+    ("spans", "accepted_"), [([(1, 5), (5, 9)], True), ([(1, 5), (4, 9)], False), ([(1, 9), (2, 3)], False)]
+)
+def test_increases_that_overlap_are_bounded_together(spans: list[tuple[int, int]], accepted_: bool) -> None:
+    """Each fits beside the amount; both at once are more than a limit may be."""
+    half = (MOST_NANO - NANO_PER_UNIT) // 2 + 1
+    made = tuple(
+        Increase(amount_nano=half, valid_from=2_000 + start, valid_until=2_000 + end, approval_code="A")
+        for start, end in spans
+    )
+    first = accepted(known(), lambda state: control.increase_limit(state, LIMIT.limit_id, made[0], ORIGIN))
+
+    found = control.increase_limit(first, LIMIT.limit_id, made[1], ORIGIN)
+
+    assert accepted_ is isinstance(found, ControlEvent)
+    assert accepted_ or "9,000,000 units" in found.message  # type: ignore[union-attr]  # a refusal
+
+
+def test_an_amount_is_bounded_with_the_increases_that_stay() -> None:
+    """Set higher, it would be above the most while they are in force."""
+    state = accepted(known(), increase(amount_nano=2 * NANO_PER_UNIT))
+    refused = limit(amount_nano=MOST_NANO - NANO_PER_UNIT)(state)
+
+    assert isinstance(refused, Refusal)
+    assert (RefusalCode.INVALID_AMOUNT, "amount") == (refused.code, refused.field)
+
+
+@pytest.mark.parametrize(("percent", "fits"), [(100, True), (101, False)])
+def test_a_threshold_that_refuses_lies_where_limits_may(percent: int, fits: bool) -> None:
+    """A soft limit's may be above its amount, and must be comparable."""
+    blocked = limit(hard=False, amount_nano=MOST_NANO, thresholds=(Threshold(percent=percent, action="block"),))
+    assert fits is isinstance(blocked(known()), ControlEvent)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

@@ -36,6 +36,17 @@ async def test_so_much_per_key_is_let_through(tmp_path: Path) -> None:
         assert 503 == found[-1]
 
 
+async def test_grace_is_shared_by_workers(tmp_path: Path) -> None:
+    """All workers of a gateway together let through no more than one alone would."""
+    state, admitted = control_state(limits=(limit(10**12),)), 0
+    for worker in range(3):
+        async with World(tmp_path / str(worker), state=state, workers=3, fail_open_nano=3 * HOLD_NANO) as world:
+            world.holds.away = True
+            admitted += (await statuses(world, None, None, None, None)).count(200)
+
+    assert admitted == 3
+
+
 async def test_each_use_is_an_event(tmp_path: Path) -> None:
     """PLACED says why it stands; its legs are counted like those of any hold."""
     state = control_state(limits=(limit(10**12),))
