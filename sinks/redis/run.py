@@ -13,8 +13,10 @@ import structlog
 from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
+from sinks.projections import redis_group
 from sinks.redis.apart import Aparts, Folder
 from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.keys import PROJECTION
 from sinks.redis.processes import ProcessFolder
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
@@ -32,7 +34,6 @@ from streams.registry import RegistrySchemas
 
 log = structlog.get_logger()
 
-GROUP = "sink-redis"
 FOLLOW_SECONDS = 0.2
 METADATA_SECONDS = 10.0
 RETRY_SECONDS = 1.0
@@ -52,16 +53,17 @@ async def run(
     membership: Membership | None = None,
     snapshots: SnapshotStore | None = None,
     snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
+    projection: str = PROJECTION,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises.
 
-    `processes_max`: how many processes may fold a long log at a time.
+    `processes_max`: how many processes may fold a long log at a time. `snapshots` are of the same version.
     """
     prepare_process()
-    sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds)
+    sink = RedisSink(redis_url, tombstone_seconds=tombstone_seconds, projection=projection)
     await run_on(
         sink,
-        reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
+        reader=KafkaGroupReader(bootstrap, redis_group(projection), f"sink-{sink.projection}", membership),
         make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
         codec=Codec(RegistrySchemas(registry_url)),
         monitor=monitor,
