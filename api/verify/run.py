@@ -45,8 +45,8 @@ from sinks.postgres.plans import PostgresPlanStore
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.tables import PROJECTION as POSTGRES
 from sinks.redis.check import BudgetCheck, check_budgets, read_states
+from sinks.redis.keys import PROJECTION as REDIS
 from sinks.redis.reads import RedisReads, TenantState
-from sinks.redis.sink import PROJECTION as REDIS
 from streams.codec import Codec
 from streams.kafka import KafkaReader
 from streams.log import Partition

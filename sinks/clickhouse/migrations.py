@@ -15,6 +15,7 @@ from pathlib import Path
 from schemas.errors import ConfigurationError, IntegrityError
 from schemas.ids import is_name
 from sinks.clickhouse.client import DATABASE, ClickHouse
+from sinks.projections import clickhouse_database
 
 FOLDER = Path(__file__).parent / "migrations"
 #: Inserts a table remembers, in memory too. One server has a count only: at two inserts a second it is 80 minutes, and
@@ -41,6 +42,11 @@ class Target:
     database: str = DATABASE
     #: Name of the cluster in the server's configuration; None for one server.
     cluster: str | None = None
+
+    @classmethod
+    def of(cls, projection: str, cluster: str | None = None) -> Target:
+        """Where a version of the projection is kept; raises ConfigurationError when it is none."""
+        return cls(clickhouse_database(projection), cluster)
 
     def fill(self, template: str) -> str:
         """The statement for this target; raises ConfigurationError for names that need quotes."""

@@ -13,6 +13,7 @@ from schemas.errors import ConfigurationError, StoreUnavailableError
 from schemas.topics import BUDGETS
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import ReplyError
+from sinks.redis.keys import PROJECTION
 from sinks.redis.sink import RedisSink
 from sinks.runner.seam import Batch, Span
 
@@ -67,9 +68,10 @@ class DurableRedisSink(RedisSink):
         replicas: int,
         wait_seconds: float = limits.WAITAOF_SECONDS,
         tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+        projection: str = PROJECTION,
     ) -> None:
-        """Connect nothing yet; `replicas` and `wait_seconds` as for Disks."""
-        super().__init__(url, tombstone_seconds=tombstone_seconds)
+        """Connect nothing yet; `replicas` and `wait_seconds` as for Disks, the rest as for RedisSink."""
+        super().__init__(url, tombstone_seconds=tombstone_seconds, projection=projection)
         self._disks = Disks(self._client, replicas, wait_seconds)
 
     async def open(self) -> None:

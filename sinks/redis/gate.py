@@ -8,7 +8,7 @@ from typing import NamedTuple
 from schemas.errors import FencedError, GapError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import text, texts
-from sinks.redis.keys import gate_key, tenants_key
+from sinks.redis.keys import FIRST, Names
 
 
 class GateState(NamedTuple):
@@ -31,13 +31,14 @@ class GateState(NamedTuple):
 class Gates:
     """Writes gates of one server. Raises StoreUnavailableError and FencedError."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, names: Names = FIRST) -> None:
         """Share the sink's connection."""
         self._client = client
+        self._names = names
 
     async def claim(self, partition: int) -> GateState:
         """Take the partition: every earlier epoch is fenced."""
-        answer = await self._client.run("gate_claim", _keys(partition))
+        answer = await self._client.run("gate_claim", self._keys(partition))
         epoch, generation, is_open, cursor, topic_id, rebuilding = texts(answer[:6])
         names = texts(answer[6])
         tenants = {name: int(at) for name, at in zip(names[::2], names[1::2], strict=True)}
@@ -50,7 +51,7 @@ class Gates:
         `rebuilding` says that slots are made anew: until `write` ends that, any later owner begins another generation.
         """
         arguments = (str(epoch), self._client.run_id, str(cursor), topic_id, "1" if rebuilding else "")
-        answer = texts(await self._client.run("gate_generation", _keys(partition), *arguments))
+        answer = texts(await self._client.run("gate_generation", self._keys(partition), *arguments))
         if answer[0] == "F":
             raise FencedError(f"gate {partition}", epoch)
         return answer[1]
@@ -80,13 +81,12 @@ class Gates:
         arguments += ["1" if rebuilding else "", str(cursor if read is None else read)]
         for tenant_id, at in (moved or {}).items():
             arguments += (tenant_id, str(at))
-        answer = await self._client.run("gate_write", _keys(partition), *arguments)
+        answer = await self._client.run("gate_write", self._keys(partition), *arguments)
         if answer[0] == b"F":
             raise FencedError(f"gate {partition}", epoch)
         if answer[0] == b"N":
             raise GapError(f"gate {partition} of generation {text(answer[1])!r}", 0, cursor)
         return int(answer[1])
 
-
-def _keys(partition: int) -> tuple[str, str]:
-    return gate_key(partition), tenants_key(partition)
+    def _keys(self, partition: int) -> tuple[str, str]:
+        return self._names.gate(partition), self._names.tenants(partition)

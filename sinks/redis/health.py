@@ -11,7 +11,7 @@ import numpy as np
 from schemas.errors import FencedError, GapError, IntegrityError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
-from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, health_key
+from sinks.redis.keys import FIRST, Names
 from sinks.redis.scripts import script
 from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
@@ -37,15 +37,16 @@ EVENTS_PER_CALL = 500
 class HealthWriter:
     """The one partition of quaestor.health. Raises StoreUnavailableError, FencedError, GapError and IntegrityError."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: RedisClient, names: Names = FIRST) -> None:
         """Share the sink's connection."""
         self._client = client
+        self._names = names
         self._epoch = 0
         self._cursor = 0
 
     async def claim(self, topic_id: str) -> int:
         """Fence earlier owners; answers the next offset."""
-        answer = texts(await self._client.run("health_claim", (HEALTH_CURSOR,), topic_id))
+        answer = texts(await self._client.run("health_claim", (self._names.health_cursor,), topic_id))
         if answer[2] not in {"", topic_id}:
             raise IntegrityError(f"health in Redis is of topic {answer[2]}, the log has {topic_id}")
         self._epoch, self._cursor = int(answer[0]), int(answer[1] or 0)
@@ -68,7 +69,8 @@ class HealthWriter:
             await self._apply(span, packed[first : first + EVENTS_PER_CALL], self._cursor)
 
     async def _apply(self, span: Span, part: list[tuple[int, str, int, list[str]]], following: int) -> None:
-        keys = (HEALTH_CURSOR, HEALTH_INDEX, *(health_key(event[1]) for event in part))
+        names = self._names
+        keys = (names.health_cursor, names.health_index, *(names.health(event[1]) for event in part))
         packed = msgspec.msgpack.encode(part)
         arguments = (str(self._epoch), str(self._cursor), str(following), span.topic_id, packed)
         answer = texts(await self._client.evaluate(script("health"), keys, arguments))

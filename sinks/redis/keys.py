@@ -8,12 +8,10 @@ from typing import NamedTuple
 from processors.budgets.fold import hour_of
 from processors.budgets.live import MINUTE_DIGITS
 from schemas.events import HoldLeg
+from sinks.projections import version_of
 
-BUDGETS = "budgets@v1"
-HEALTH = "health@v1"
 MINUTES_CACHED_MAX = 4_096
-HEALTH_CURSOR = f"{HEALTH}:{{health}}:cursor"
-HEALTH_INDEX = f"{HEALTH}:{{health}}:index"
+PROJECTION = "redis@v1"
 
 
 class SlotKeys(NamedTuple):
@@ -37,10 +35,42 @@ class SlotKeys(NamedTuple):
         return f"{self.done}{hours[0] if len(hours) == 1 else hour_of(hold_id)}"
 
 
-def slot_keys(tenant_id: str) -> SlotKeys:
-    """The keys of a tenant."""
-    prefix = f"{BUDGETS}:{{{tenant_id}}}:"
-    return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "done:")
+class Names:
+    """The keys of one version of the projection: nothing that another version reads or writes."""
+
+    def __init__(self, projection: str = PROJECTION) -> None:
+        """`projection` is redis@v<number>; raises ConfigurationError when it is not."""
+        version = version_of(projection, "redis")
+        #: What a snapshot of the budgets is kept under, too.
+        self.budgets = f"budgets@v{version}"
+        self._health = f"health@v{version}"
+        self.health_cursor = f"{self._health}:{{health}}:cursor"
+        self.health_index = f"{self._health}:{{health}}:index"
+
+    def slot(self, tenant_id: str) -> SlotKeys:
+        """The keys of a tenant."""
+        prefix = f"{self.budgets}:{{{tenant_id}}}:"
+        return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "done:")
+
+    def gate(self, partition: int) -> str:
+        """The gate of a partition.
+
+        Generation, open, cursor, epoch, topic_id, rebuilding, read, applied_at_millis, end_offset, lag.
+        """
+        return f"{self.budgets}:gate:{{p{partition}}}"
+
+    def tenants(self, partition: int) -> str:
+        """The tenants of a budgets partition with the cursor of each."""
+        return f"{self.budgets}:tenants:{{p{partition}}}"
+
+    def health(self, name: str) -> str:
+        """The last closed window of <provider>/<model>/<region>."""
+        return f"{self._health}:{{health}}:last:{name}"
+
+
+#: What the gateway asks, and whoever does not say otherwise.
+FIRST = Names()
+slot_keys, gate_key, tenants_key = FIRST.slot, FIRST.gate, FIRST.tenants
 
 
 @lru_cache(maxsize=MINUTES_CACHED_MAX)
@@ -48,24 +78,6 @@ def hours_of_minute(minute: str) -> tuple[int, ...]:
     """The hours of every uuid7 that begins with these digits: one, nearly always, or two."""
     first, last = hour_of(f"{minute}-0000-7000-8000-000000000000"), hour_of(f"{minute}-ffff-7000-8000-000000000000")
     return (first,) if first == last else (first, last)
-
-
-def gate_key(partition: int) -> str:
-    """The gate of a partition.
-
-    Generation, open, cursor, epoch, topic_id, rebuilding, read, applied_at_millis, end_offset, lag.
-    """
-    return f"{BUDGETS}:gate:{{p{partition}}}"
-
-
-def tenants_key(partition: int) -> str:
-    """The tenants of a budgets partition with the cursor of each."""
-    return f"{BUDGETS}:tenants:{{p{partition}}}"
-
-
-def health_key(name: str) -> str:
-    """The last closed window of <provider>/<model>/<region>."""
-    return f"{HEALTH}:{{health}}:last:{name}"
 
 
 def counter_text(leg: HoldLeg) -> str:

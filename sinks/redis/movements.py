@@ -13,6 +13,7 @@ from processors.budgets.sound import AMOUNT_NANO_MAX, MOVING, UUID_VERSION_AT, p
 from schemas import limits
 from schemas.errors import Rejection
 from schemas.ids import is_name
+from schemas.topics import BUDGETS
 from sinks.redis.slot_event import SlotEvent, slot_event
 from sinks.runner.columns import Selection, selections
 from sinks.runner.seam import Decoded, Span
@@ -172,3 +173,8 @@ def _legs_sound(legs: _Legs) -> bool:
 
 def _is_currency(text: str) -> bool:
     return len(text) == CURRENCY_LETTERS and text.isalnum() and text.isascii()
+
+
+def of_budgets(spans: Sequence[Span]) -> list[Span]:
+    """Those that are of quaestor.budgets."""
+    return [span for span in spans if span.partition.topic == BUDGETS.name]

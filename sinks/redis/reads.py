@@ -11,7 +11,7 @@ from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import text, texts
 from sinks.redis.hours import RedisHours
-from sinks.redis.keys import HEALTH_CURSOR, HEALTH_INDEX, gate_key, health_key, slot_keys, tenants_key
+from sinks.redis.keys import PROJECTION, Names
 from sinks.redis.posted import PostedSums
 from streams.log import Partition
 
@@ -63,9 +63,10 @@ class GateView(NamedTuple):
 class RedisReads:
     """Reads of one server; every method raises StoreUnavailableError."""
 
-    def __init__(self, url: str) -> None:
-        """Connect nothing yet."""
+    def __init__(self, url: str, projection: str = PROJECTION) -> None:
+        """Connect nothing yet; `projection` is the version that is read."""
         self._client = RedisClient(url, name="quaestor-reads")
+        self._names = Names(projection)
 
     async def connect(self) -> None:
         """Connect, or go on trying in the background."""
@@ -83,7 +84,7 @@ class RedisReads:
 
     async def tenant_state(self, tenant_id: str) -> TenantState:
         """The tenant's applied state, its cursor and its overlay, atomically."""
-        keys = slot_keys(tenant_id)
+        keys = self._names.slot(tenant_id)
         answer = await self._client.run("tenant_read", (keys.state, keys.holds, keys.overlay))
         state, holds, overlay = (_pairs(part) for part in answer)
         if "restoring" in state:
@@ -103,14 +104,14 @@ class RedisReads:
     async def posted(self, tenant_id: str, counters: Sequence[Counter]) -> PostedSums:
         """What these counters of a tenant have charged, and the cursor it is charged up to."""
         names = [f"p:{counter}" for counter in counters]
-        state = slot_keys(tenant_id).state
+        state = self._names.slot(tenant_id).state
         cursor, is_open, *values = await self._client.call("HMGET", state, "cursor", "open", *names)
         found = {counter: int(value) for counter, value in zip(counters, values, strict=True) if value is not None}
         return PostedSums(int(cursor or 0), is_open is not None and text(is_open) == "1", found)
 
     async def all_posted(self, tenant_id: str) -> PostedSums:
         """What every counter of a tenant has charged."""
-        state = _pairs(await self._client.call("HGETALL", slot_keys(tenant_id).state))
+        state = _pairs(await self._client.call("HGETALL", self._names.slot(tenant_id).state))
         found = {_counter(name[2:]): int(value) for name, value in state.items() if name.startswith("p:")}
         return PostedSums(int(state.get("cursor", 0)), state.get("open") == "1", found)
 
@@ -123,27 +124,28 @@ class RedisReads:
         """Every tenant that has had budget events, with its partition of quaestor.budgets."""
         found: dict[str, int] = {}
         for number in range(BUDGETS.partitions):
-            names = texts(await self._client.call("HKEYS", tenants_key(number)))
+            names = texts(await self._client.call("HKEYS", self._names.tenants(number)))
             found.update(dict.fromkeys(names, number))
         return found
 
     async def gates(self) -> list[GateView]:
         """The gate of every budgets partition that has one."""
-        hashes = [_pairs(await self._client.call("HGETALL", gate_key(number))) for number in range(BUDGETS.partitions)]
+        keys = map(self._names.gate, range(BUDGETS.partitions))
+        hashes = [_pairs(await self._client.call("HGETALL", key)) for key in keys]
         return [_gate(number, fields) for number, fields in enumerate(hashes) if "generation" in fields]
 
     async def cursors(self) -> dict[Partition, int]:
         """Where the projection stands in each partition it has claimed."""
         found = {Partition(BUDGETS.name, gate.partition): gate.cursor for gate in await self.gates()}
-        health = await self._client.call("HGET", HEALTH_CURSOR, "cursor")
+        health = await self._client.call("HGET", self._names.health_cursor, "cursor")
         if health is not None:
             found[Partition(HEALTH.name, 0)] = int(health)
         return found
 
     async def provider_health(self) -> list[dict[str, str]]:
         """The last closed window of each provider, model and region, fields as in ProviderHealth."""
-        names = sorted(texts(await self._client.call("SMEMBERS", HEALTH_INDEX)))
-        return [_pairs(await self._client.call("HGETALL", health_key(name))) for name in names]
+        names = sorted(texts(await self._client.call("SMEMBERS", self._names.health_index)))
+        return [_pairs(await self._client.call("HGETALL", self._names.health(name))) for name in names]
 
 
 def compare(

@@ -17,7 +17,7 @@ from schemas.errors import FencedError, GapError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
 from sinks.redis.groups import in_groups
-from sinks.redis.keys import hours_of_minute, slot_keys
+from sinks.redis.keys import FIRST, Names, hours_of_minute
 from sinks.redis.scripts import script
 from sinks.redis.slots import Ownership
 
@@ -52,15 +52,19 @@ def state_of(fold: LiveFold, cursor: int) -> AppliedState:
 class Restorer:
     """Restores slots of one server. Raises StoreUnavailableError, FencedError, and GapError when it lost something."""
 
-    def __init__(self, client: RedisClient, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
+    def __init__(
+        self, client: RedisClient, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS, names: Names = FIRST
+    ) -> None:
         """`tombstone_seconds`: how long a resolved hold is remembered."""
         self._client = client
+        self._names = names
         self._life_seconds = str(tombstone_seconds + 3600)
         self._attempts = count(1)
 
     async def write(self, owner: Ownership, state: AppliedState) -> None:
         """Make every tenant's slot anew, closed, under the owner's generation; one that is as far already stays."""
-        attempt = _Attempt(self._client, owner, f"{owner.epoch}:{next(self._attempts)}", self._life_seconds)
+        token = f"{owner.epoch}:{next(self._attempts)}"
+        attempt = _Attempt(self._client, owner, token, self._life_seconds, self._names)
         hours = sorted({hour for minute in state.minutes for hour in hours_of_minute(minute)})
         tenants = sorted(state.tenants)
         begun = await in_groups(
@@ -88,8 +92,9 @@ class Restorer:
 class _Attempt:
     """One go at restoring: its token tells its parts from those of any other."""
 
-    def __init__(self, client: RedisClient, owner: Ownership, token: str, life_seconds: str) -> None:
+    def __init__(self, client: RedisClient, owner: Ownership, token: str, life_seconds: str, names: Names) -> None:
         self._client = client
+        self._keys_of = names.slot
         self._owner = owner
         self._token = token
         self._life_seconds = life_seconds
@@ -97,7 +102,7 @@ class _Attempt:
 
     async def begin(self, tenant_id: str, cursor: int, hours: Sequence[int]) -> bool:
         """Empty the slot; False when it stands at the cursor or further."""
-        keys, before = slot_keys(tenant_id), ""
+        keys, before = self._keys_of(tenant_id), ""
         while True:
             all_hours = sorted({*hours, *map(int, before.split())})
             done = [f"{keys.done}{hour}" for hour in all_hours]
@@ -110,7 +115,7 @@ class _Attempt:
     async def put_ended(self, waiting: Mapping[tuple[str, int], Pairs]) -> None:
         """How holds ended, by tenant and hour."""
         calls = [
-            (tenant_id, f"{slot_keys(tenant_id).done}{hour}", part)
+            (tenant_id, f"{self._keys_of(tenant_id).done}{hour}", part)
             for (tenant_id, hour), pairs in waiting.items()
             for part in _parts(pairs)
         ]
@@ -118,7 +123,7 @@ class _Attempt:
 
     async def end(self, tenant_id: str, live: LiveTenant) -> None:
         """Sums and open holds, and with the cursor the slot is one."""
-        keys = slot_keys(tenant_id)
+        keys = self._keys_of(tenant_id)
         sums = chain(_sums("p:", live.posted), _sums("h:", live.held))
         bodies = chain.from_iterable((hold_id, " ".join(body)) for hold_id, body in live.holds.items())
         for key, pairs in ((keys.state, list(sums)), (keys.holds, list(bodies))):
@@ -128,7 +133,7 @@ class _Attempt:
         await self._call(tenant_id, (keys.state,), "end", str(live.cursor), owner.generation, owner.topic_id)
 
     async def _put(self, tenant_id: str, key: str, pairs: Pairs, life_seconds: str) -> None:
-        await self._call(tenant_id, (slot_keys(tenant_id).state, key), "part", life_seconds, *pairs)
+        await self._call(tenant_id, (self._keys_of(tenant_id).state, key), "part", life_seconds, *pairs)
 
     async def _call(self, tenant_id: str, keys: tuple[str, ...], *arguments: str) -> list[str]:
         given = (str(self._owner.epoch), self._token, *arguments)

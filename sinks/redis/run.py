@@ -13,9 +13,11 @@ import structlog
 from schemas import limits
 from schemas.errors import LogUnavailableError
 from schemas.topics import CONTROL
+from sinks.projections import redis_group
 from sinks.redis.apart import Aparts, Folder
 from sinks.redis.durable import DurableRedisSink
 from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
+from sinks.redis.keys import PROJECTION
 from sinks.redis.processes import ProcessFolder
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
@@ -33,7 +35,6 @@ from streams.registry import RegistrySchemas
 
 log = structlog.get_logger()
 
-GROUP = "sink-redis"
 FOLLOW_SECONDS = 0.2
 METADATA_SECONDS = 10.0
 RETRY_SECONDS = 1.0
@@ -54,17 +55,18 @@ async def run(
     snapshots: SnapshotStore | None = None,
     snapshot_seconds: float = limits.SNAPSHOT_SECONDS,
     waitaof_replicas: int | None = None,
+    projection: str = PROJECTION,
 ) -> None:
     """Project budgets and health into Redis until `stop`; raises what run_sink raises.
 
     `processes_max`: how many processes may fold a long log at a time. `waitaof_replicas`: on how many replicas' disks a
-    batch must be, beside the server's own; None waits for no disk.
+    batch must be, beside the server's own; None waits for no disk. `snapshots` are of the same version.
     """
     prepare_process()
-    sink = _sink(redis_url, tombstone_seconds, waitaof_replicas)
+    sink = _sink(redis_url, tombstone_seconds, waitaof_replicas, projection)
     await run_on(
         sink,
-        reader=KafkaGroupReader(bootstrap, GROUP, f"sink-{sink.projection}", membership),
+        reader=KafkaGroupReader(bootstrap, redis_group(projection), f"sink-{sink.projection}", membership),
         make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
         codec=Codec(RegistrySchemas(registry_url)),
         monitor=monitor,
@@ -127,10 +129,12 @@ async def run_on(
         executor.shutdown(wait=False)
 
 
-def _sink(url: str, tombstone_seconds: int, waitaof_replicas: int | None) -> RedisSink:
+def _sink(url: str, tombstone_seconds: int, waitaof_replicas: int | None, projection: str) -> RedisSink:
     if waitaof_replicas is None:
-        return RedisSink(url, tombstone_seconds=tombstone_seconds)
-    return DurableRedisSink(url, replicas=waitaof_replicas, tombstone_seconds=tombstone_seconds)
+        return RedisSink(url, tombstone_seconds=tombstone_seconds, projection=projection)
+    return DurableRedisSink(
+        url, replicas=waitaof_replicas, tombstone_seconds=tombstone_seconds, projection=projection
+    )
 
 
 async def _keep(snapshotter: Snapshotter, sink: RedisSink, monitor: Monitor, every_seconds: float) -> None:

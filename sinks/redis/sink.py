@@ -29,7 +29,8 @@ from sinks.redis.client import RedisClient
 from sinks.redis.gate import Gates, GateState
 from sinks.redis.groups import in_groups
 from sinks.redis.health import HealthWriter
-from sinks.redis.movements import Foreseen
+from sinks.redis.keys import PROJECTION, Names
+from sinks.redis.movements import Foreseen, of_budgets
 from sinks.redis.owned import Applied, Owned, Rebuild, loss, start_of
 from sinks.redis.recall import Recall, Recalled
 from sinks.redis.restore import AppliedState, Restorer, state_of
@@ -40,7 +41,6 @@ from streams.partitioner import partition_of
 
 log = structlog.get_logger()
 
-PROJECTION = "redis@v1"
 POLICY = BatchPolicy(age_milliseconds=10, poll_milliseconds=10, heartbeat_milliseconds=200, takes_columns=True)
 #: While slots are folded anew nobody waits for a single event: batches are as large as they come.
 REBUILDING = replace(POLICY, age_milliseconds=limits.BATCH_AGE_MILLISECONDS)
@@ -55,16 +55,18 @@ class RedisSink:
         *,
         tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
         entries_max: int = limits.REBUILD_ENTRIES_MAX,
+        projection: str = PROJECTION,
     ) -> None:
-        """Connect nothing yet. `entries_max`: holds and counters that a rebuild keeps in memory."""
-        self.projection = PROJECTION
+        """Connect nothing yet. `entries_max`: what a rebuild keeps in memory; `projection` is in every key."""
+        self.projection = projection
+        names = Names(projection)
         self.topics: tuple[str, ...] = (BUDGETS.name, HEALTH.name)
         self.policy = POLICY
         self.steps = NO_STEPS
         self._client = RedisClient(url, name="quaestor-sink", call_timeout_seconds=10.0)
-        self._slots = Slots(self._client, tombstone_seconds)
-        self._gates = Gates(self._client)
-        self._restorer = Restorer(self._client, tombstone_seconds)
+        self._slots = Slots(self._client, tombstone_seconds, names)
+        self._gates = Gates(self._client, names)
+        self._restorer = Restorer(self._client, tombstone_seconds, names)
         self._tombstone_seconds = tombstone_seconds
         self._entries_max = entries_max
         #: Where snapshots are found; None: every rebuild reads the whole log.
@@ -73,7 +75,7 @@ class RedisSink:
         self.aparts: Aparts | None = None
         #: Told how far each partition is that is closed, and which are open.
         self.on_rebuild: Callable[[Sequence[Rebuild], Sequence[int]], None] = lambda _closed, _open: None
-        self._health = HealthWriter(self._client)
+        self._health = HealthWriter(self._client, names)
         self._health_claimed = False
         self._owned: dict[int, Owned] = {}
         #: Tenants that quaestor.control named, by budgets partition: they get slots before their first hold.
@@ -126,10 +128,10 @@ class RedisSink:
 
     def prepare(self, spans: Sequence[Span]) -> None:
         """As the seam says: what the slots must apply."""
-        self._foreseen.prepare([each for each in spans if _is_of_budgets(each)])
+        self._foreseen.prepare(of_budgets(spans))
 
     def _reject_unsound(self, spans: Sequence[Span]) -> None:
-        if rejections := self._foreseen.begin([each for each in spans if _is_of_budgets(each)]):
+        if rejections := self._foreseen.begin(of_budgets(spans)):
             raise RejectedError(tuple(rejections))
 
     async def redrive(self, span: Span) -> None:
@@ -394,7 +396,3 @@ class RedisSink:
         if restoring is not None:
             closed[restoring.number] = restoring
         self.on_rebuild([closed[number].rebuild for number in sorted(closed)], sorted(self._owned.keys() - closed))
-
-
-def _is_of_budgets(span: Span) -> bool:
-    return span.partition.topic == BUDGETS.name

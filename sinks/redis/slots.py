@@ -14,7 +14,7 @@ from schemas import limits
 from schemas.errors import FencedError, GapError
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import texts
-from sinks.redis.keys import SlotKeys, hours_of_minute, slot_keys
+from sinks.redis.keys import FIRST, Names, SlotKeys, hours_of_minute
 from sinks.redis.scripts import script
 from sinks.redis.slot_event import SlotEvent
 
@@ -44,9 +44,12 @@ class Ownership(NamedTuple):
 class Slots:
     """Writes tenants' slots of one server. Raises StoreUnavailableError, FencedError and GapError."""
 
-    def __init__(self, client: RedisClient, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
+    def __init__(
+        self, client: RedisClient, tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS, names: Names = FIRST
+    ) -> None:
         """`tombstone_seconds`: how long a resolved hold is remembered."""
         self._client = client
+        self._keys_of = names.slot
         self._tombstone_seconds = tombstone_seconds
         self._apply = script("apply")
         self._slot = script("slot")
@@ -64,7 +67,7 @@ class Slots:
 
         Another generation than before empties the overlay. `new_cursor` None leaves a missing slot missing.
         """
-        keys = slot_keys(tenant_id)
+        keys = self._keys_of(tenant_id)
         cursor = "" if new_cursor is None else str(new_cursor)
         arguments = (str(owner.epoch), generation, open_word, owner.topic_id, cursor)
         answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay), arguments))
@@ -88,7 +91,7 @@ class Slots:
         remembers each offset, and passes over those it has met. Raises GapError when the cursor is below
         `believed_cursor`: the slot lost what it had.
         """
-        keys = slot_keys(tenant_id)
+        keys = self._keys_of(tenant_id)
         cursor = believed_cursor
         for first in range(0, len(events), EVENTS_PER_CALL):
             part = events[first : first + EVENTS_PER_CALL]

@@ -19,8 +19,6 @@ from schemas.errors import FencedError, IntegrityError
 
 T = TypeVar("T")
 
-#: Changes when the rule or the form changes: a snapshot of another projection is not looked at.
-PROJECTION = "budgets@v1"
 #: How many are kept of a partition.
 KEPT = 2
 

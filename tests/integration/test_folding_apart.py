@@ -10,7 +10,7 @@ import pytest
 from schemas import limits
 from sinks.redis.apart import Apart, Folded, Folder, ThreadFolder, begun
 from sinks.redis.errands import Errand
-from sinks.redis.sink import PROJECTION
+from sinks.redis.keys import PROJECTION
 from tests.budget_world import TENANT, leg
 from tests.integration.test_redis_sink import FAULTS, suffer
 from tests.support.live_budgets import CODEC, LIMIT, PARTITION, Log, World, until
