@@ -132,9 +132,7 @@ async def run_on(
 def _sink(url: str, tombstone_seconds: int, waitaof_replicas: int | None, projection: str) -> RedisSink:
     if waitaof_replicas is None:
         return RedisSink(url, tombstone_seconds=tombstone_seconds, projection=projection)
-    return DurableRedisSink(
-        url, replicas=waitaof_replicas, tombstone_seconds=tombstone_seconds, projection=projection
-    )
+    return DurableRedisSink(url, replicas=waitaof_replicas, tombstone_seconds=tombstone_seconds, projection=projection)
 
 
 async def _keep(snapshotter: Snapshotter, sink: RedisSink, monitor: Monitor, every_seconds: float) -> None:
