@@ -1,8 +1,9 @@
 -- Whether there is room under a tenant's limits: what place.lua and extend.lua have in common; stands before each.
 -- KEYS: state, holds, overlay, done (of the hold's hour)
 -- ARGV: generation, hold id, overlay milliseconds, tombstone milliseconds, number of legs, then per leg: counter, amount,
---       limit. Amounts are texts of nano-units; a number is only ever compared: limits stay below 2^53, every sum of
---       non-negative doubles that leaves the exact range is above every limit, and sums change by HINCRBY alone.
+--       limit. Amounts are texts of nano-units; a number is only ever compared: hard limits stay below 2^53 and soft
+--       ones are 2^62, so a sum of non-negative doubles that leaves the exact range is above every hard limit, and above a
+--       soft one only when it is (docs/decisions/0169); sums change by HINCRBY alone.
 -- Answers {'C', why} when closed; else what follows answers.
 -- Overlay: hold id to status, end of its time (milliseconds), space, body; hold id and + to what the log has yet to raise
 -- the hold by; =counter to sum; ! to when it was last swept.
