@@ -158,7 +158,7 @@ def in_every_unit() -> list[Event]:
     committed = committed_event(
         placed, event_id=story["committed"].event_id, occurred_at=at, actor=actor, amount_nano=9_000, tokens=10
     )
-    over = overage_event(committed, event_id=event_id(1, "overage"), occurred_at=at, actor=actor)
+    over = overage_event(committed, held_nano=4_000, event_id=event_id(1, "overage"), occurred_at=at, actor=actor)
     assert over is not None
     completed = msgspec.structs.replace(story["completed"], amount_nano=9_000)
     return [story["received"], story["decision"], placed, story["attempt"], cost, committed, over, completed]

@@ -23,11 +23,12 @@ from sinks.runner.seam import Batch, Decoded, Span
 from sinks.totals import NO_TOTALS, StoreTotals
 from streams.log import LogRecord, Partition
 from tests.budget_world import NOW_MICROS, TENANT, Events, hold_id, leg
-from tests.contract.test_sink_contract import FAR, batch_of, claim, expected
+from tests.contract.test_sink_contract import batch_of, claim
 from tests.support.clickhouse_server import ClickHouseServer
 from tests.support.clickhouse_sink import RememberedRanges
 from tests.support.databases import postgres_databases
 from tests.support.live_budgets import PARTITION
+from tests.support.sink_harnesses import FAR, expected
 from tests.support.stories import TOPIC_ID, Offsets, codec, event_id, outgoing, request_story
 from tests.valkey import Valkey
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import count
 
 import asyncpg
 
+from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.migrations import Target
 from sinks.clickhouse.migrations import migrate as migrate_clickhouse
 from sinks.postgres.migrations import FOLDER, migrate
@@ -21,6 +23,8 @@ from tests.support.clickhouse_server import external_url
 from tests.support.shared_servers import address_of
 
 TEMPLATE = "migrated"
+#: No test has more databases of ClickHouse at a time.
+IN_USE_MAX = 4
 #: What stands in a database's own row, which a copy does not get: the block of the first migration that sets it.
 OWN_ROW = re.compile(r"DO \$database\$.*?\$database\$;", re.DOTALL)
 #: Nobody crashes this server, so nobody waits for its disk.
@@ -113,12 +117,13 @@ class PostgresDatabases:
 
 
 class ClickHouseDatabases:
-    """Databases on one server, the next of which is made ahead."""
+    """Databases on one server, the next of which is made ahead. Old ones go: each table takes memory."""
 
     def __init__(self) -> None:
         """Start the server, unless CLICKHOUSE_URL names one."""
         self.url = external_url() or address_of("clickhouse")
         self._numbers = count()
+        self._in_use: deque[str] = deque()
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="databases")
         self._next: Future[str] | None = None
 
@@ -126,6 +131,7 @@ class ClickHouseDatabases:
         """A migrated database without rows that nobody else uses."""
         made = self._next or self._maker.submit(self._make)
         name = made.result()
+        self._in_use.append(name)
         self._next = self._maker.submit(self._make)
         return name
 
@@ -137,7 +143,16 @@ class ClickHouseDatabases:
     def _make(self) -> str:
         name = f"test_{next(self._numbers)}"
         asyncio.run(migrate_clickhouse(self.url, Target(name)))
+        while len(self._in_use) > IN_USE_MAX:
+            asyncio.run(self._drop(self._in_use.popleft()))
         return name
+
+    async def _drop(self, name: str) -> None:
+        clickhouse = ClickHouse(self.url, name)
+        try:
+            await clickhouse.command(f"DROP DATABASE {name} SYNC")
+        finally:
+            await clickhouse.close()
 
 
 @cache
