@@ -3,8 +3,9 @@
     python -m benchmarks.holds [--limits 6] [--rate 500] [--seconds 10]
 
 Starts a server in a temporary folder, opens a tenant as the sink would, and asks as a gateway does: which limits a call
-stands under, its legs, place. No event follows, so the overlay keeps every hold until its time is over and is swept, as
-it is when Kafka is slow. Loopback only.
+stands under, its legs, place, on a gateway's event loop (uvloop). What pacing alone costs, nothing begun at that rate, is
+told and not counted as a hold's. No event follows, so the overlay keeps every hold until its time is over and is swept,
+as it is when Kafka is slow. Loopback only.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
+import uvloop
 
 from benchmarks.measure import cpu_seconds, machine, percentile
 from infra.embedded.ports import free_ports
@@ -112,6 +115,10 @@ async def place(store: RedisHoldStore, state: ControlState) -> None:
         raise SystemExit(f"not placed: {answer}")
 
 
+async def nothing() -> None:
+    """What pacing is measured with."""
+
+
 def evaluated(state: ControlState, times: int = 20_000) -> list[float]:
     """Microseconds of one evaluation of the policy, from the limits in force to what each allows; sorted."""
     spent = []
@@ -122,12 +129,12 @@ def evaluated(state: ControlState, times: int = 20_000) -> list[float]:
     return sorted(spent)
 
 
-async def paced(store: RedisHoldStore, state: ControlState, rate: int, seconds: float) -> list[float]:
-    """Milliseconds of each hold, one begun every 1/rate seconds, whatever the others do; sorted."""
+async def paced(call: Callable[[], Awaitable[None]], rate: int, seconds: float) -> list[float]:
+    """Milliseconds of each call, one begun every 1/rate seconds, whatever the others do; sorted."""
     spent: list[float] = []
 
     async def timed(due: float) -> None:
-        await place(store, state)
+        await call()
         spent.append(1_000 * (time.perf_counter() - due))
 
     began = time.perf_counter()
@@ -160,9 +167,14 @@ async def measure(url: str, server_pid: int, limits: int, rate: int, seconds: fl
     store = RedisHoldStore(url, lag_seconds_max=3_600)
     await store.open()
     try:
-        await paced(store, state, rate, WARM_UP_SECONDS)
-        own, server = time.process_time(), cpu_seconds(server_pid)
-        spent = await paced(store, state, rate, seconds)
+        call = partial(place, store, state)
+        await paced(call, rate, WARM_UP_SECONDS)
+        idle = time.process_time()
+        await paced(nothing, rate, seconds)
+        idle = time.process_time() - idle
+        print(f"| 0 | {rate}/s, pacing alone | | | | {1_000 * idle / (rate * seconds):.3f} | |", flush=True)
+        own, server = time.process_time() + idle, cpu_seconds(server_pid)
+        spent = await paced(call, rate, seconds)
         _print(limits, f"{rate}/s, one by one", len(spent) / seconds, spent, len(spent), own, server, server_pid)
         own, server, began = time.process_time(), cpu_seconds(server_pid), time.perf_counter()
         placed = await crowded(store, state, seconds)
@@ -205,7 +217,7 @@ def main() -> int:
         server.start()
         try:
             pid = _listening(port)
-            asyncio.run(measure(server.settings()["redis_url"], pid, given.limits, given.rate, given.seconds))
+            uvloop.run(measure(server.settings()["redis_url"], pid, given.limits, given.rate, given.seconds))
             policy = evaluated(limited(given.limits))
             figures = (f"{percentile(policy, share):.0f} us at p{share:.0%}".rstrip("%") for share in (0.5, 0.99))
             print(f"\npolicy evaluation: {', '.join(figures)}")
