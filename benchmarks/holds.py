@@ -3,9 +3,9 @@
     python -m benchmarks.holds [--limits 6] [--rate 500] [--seconds 10]
 
 Starts a server in a temporary folder, opens a tenant as the sink would, and asks as a gateway does: which limits a call
-stands under, its legs, place, on a gateway's event loop (uvloop). What pacing alone costs, nothing begun at that rate, is
-told and not counted as a hold's. No event follows, so the overlay keeps every hold until its time is over and is swept,
-as it is when Kafka is slow. Loopback only.
+stands under, its legs, place, on a gateway's event loop (uvloop). What pacing alone costs, nothing begun at that rate,
+is told and not counted as a hold's. No event follows, so the overlay keeps every hold until its time is over and is
+swept, as it is when Kafka is slow. Loopback only.
 """
 
 from __future__ import annotations
