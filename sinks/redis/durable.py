@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from schemas import limits
 from schemas.errors import ConfigurationError, StoreUnavailableError
-from schemas.topics import BUDGETS
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import ReplyError
 from sinks.redis.keys import PROJECTION
+from sinks.redis.movements import of_budgets
 from sinks.redis.sink import RedisSink
 from sinks.runner.seam import Batch, Span
 
@@ -94,5 +94,5 @@ class DurableRedisSink(RedisSink):
 
     def _is_in_memory(self, spans: Sequence[Span]) -> bool:
         """Whether Redis was given nothing yet: all of it is in folds that are written out later."""
-        owned = [self._owned.get(each.partition.number) for each in spans if each.partition.topic == BUDGETS.name]
+        owned = [self._owned.get(each.partition.number) for each in of_budgets(spans)]
         return len(owned) == len(spans) and all(each is not None and each.fold is not None for each in owned)

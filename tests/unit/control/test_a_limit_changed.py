@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from processors.control import Limit
-from tests.support.control_commands import Control, control_commands
+from tests.support.control_commands import Control
 from tests.support.gateway_world import World, control_state
 
 ZONE = "Europe/Brussels"
 SET = ("budget", "set", "--tenant", "acme", "--window", "day")
 FROM, UNTIL = "2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def read_once() -> Iterator[None]:
-    """Typer would read the signatures of all commands anew for every line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("typer.testing._get_command", cache(get_command))
-        yield
-
-
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
-    """The commands over an empty log, in an empty directory."""
-    return control_commands(monkeypatch, tmp_path)
 
 
 def the_limit(commands: Control) -> Limit:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from api.cli import control_seed, control_usage
 from api.control.session import ControlRefusedError
@@ -20,21 +18,7 @@ from processors.budgets import Counter, Sums
 from processors.control import Limit
 from sinks.redis.reads import TenantState
 from tests.support.console import LiveStates
-from tests.support.control_commands import APP, RUNNER, Control, control_commands
-
-
-@pytest.fixture(autouse=True, scope="module")
-def read_once() -> Iterator[None]:
-    """Typer would read the signatures of all commands anew for every line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("typer.testing._get_command", cache(get_command))
-        yield
-
-
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Control:
-    """The commands over an empty log, in an empty directory."""
-    return control_commands(monkeypatch, tmp_path)
+from tests.support.control_commands import APP, RUNNER, Control
 
 
 def key(commands: Control, **options: str) -> dict[str, Any]:
