@@ -26,20 +26,29 @@ ORDER BY token, partition
 """
 ENSURE_DAY = "SELECT quaestor.ensure_clickhouse_day($1)"
 DROP_DAYS = "SELECT quaestor.drop_clickhouse_days($1)"
+#: Names that have no number yet get one; asked alone, since a statement does not see what it inserts itself.
+ENSURE_NAMES = """
+INSERT INTO quaestor.clickhouse_name (name)
+SELECT given.name
+FROM unnest($1::text[]) AS given (name)
+WHERE NOT EXISTS (SELECT FROM quaestor.clickhouse_name AS known WHERE known.name = given.name)
+ON CONFLICT (name) DO NOTHING
+"""
+NAMES = "SELECT name, number FROM quaestor.clickhouse_name WHERE name = ANY($1::text[])"
 #: Given in the order of the log, so that of two copies in one batch the first stays.
 LEARN = """
-INSERT INTO quaestor.clickhouse_event (projection, day, id, topic, partition, log_offset, content_hash)
-SELECT $1, day, id, topic, partition, log_offset, content_hash
-FROM unnest($2::date[], $3::uuid[], $4::text[], $5::integer[], $6::bigint[], $7::uuid[])
-    AS given (day, id, topic, partition, log_offset, content_hash)
-ON CONFLICT (projection, id, day) DO NOTHING
+INSERT INTO quaestor.clickhouse_event (id, content_hash, log_offset, day, partition, topic, projection)
+SELECT id, content_hash, log_offset, day, partition, topic, $1
+FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::date[], $6::integer[], $7::integer[])
+    AS given (id, content_hash, log_offset, day, partition, topic)
+ON CONFLICT (id, projection, day) DO NOTHING
 """
 REPEATED = """
 SELECT
     given.topic, given.partition, given.log_offset, given.content_hash = met.content_hash AS is_same
-FROM unnest($2::date[], $3::uuid[], $4::text[], $5::integer[], $6::bigint[], $7::uuid[])
-    AS given (day, id, topic, partition, log_offset, content_hash)
-JOIN quaestor.clickhouse_event AS met ON met.projection = $1 AND met.id = given.id AND met.day = given.day
+FROM unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::date[], $6::integer[], $7::integer[])
+    AS given (id, content_hash, log_offset, day, partition, topic)
+JOIN quaestor.clickhouse_event AS met ON met.id = given.id AND met.projection = $1 AND met.day = given.day
 WHERE (met.topic, met.partition, met.log_offset) <> (given.topic, given.partition, given.log_offset)
 """
 PLAN = """

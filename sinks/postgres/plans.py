@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -34,7 +33,19 @@ from streams.pieces import Integers
 MICROS_PER_DAY = 86_400_000_000
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
-COPY_NAMES = ("projection", "day", "id", "topic", "partition", "log_offset", "content_hash")
+#: What COPY sends of an event, in the order of the columns.
+COPIED = (
+    ("id", "V16"),
+    ("content_hash", "V16"),
+    ("log_offset", ">i8"),
+    ("day", ">i4"),
+    ("partition", ">i4"),
+    ("topic", ">i4"),
+    ("projection", ">i4"),
+)
+ROW = np.dtype(
+    [("fields", ">i2"), *(pair for name, kind in COPIED for pair in ((f"{name}_size", ">i4"), (name, kind)))]
+)
 CHUNK_BYTES = 256 * 1024
 #: Days from 1970 to Postgres' own epoch.
 POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // MICROS_PER_DAY
@@ -48,7 +59,9 @@ class PostgresPlanStore(PlanStore):
         self._dsn = dsn
         self._owner = owner
         self._connection: asyncpg.Connection | None = None
+        #: What is known to be there: partitions of the index, and numbers of projections and topics.
         self._days: set[date] = set()
+        self._numbers: dict[str, int] = {}
 
     async def open(self) -> None:
         """As the seam says."""
@@ -86,8 +99,7 @@ class PostgresPlanStore(PlanStore):
         """As the seam says."""
         drafts = sorted(drafts, key=lambda draft: draft.partition)
         partitions = [draft.partition for draft in drafts]
-        index = _Index(drafts)
-        await self._ensure_days(index.days)
+        index = await self._indexed(projection, drafts)
         async with self._transaction() as connection:
             rows = await connection.fetch(plan_queries.HOLD, projection, *_columns(partitions))
             held = {Partition(row["topic"], row["partition"]): Held(row["next_offset"], row["epoch"]) for row in rows}
@@ -97,7 +109,7 @@ class PostgresPlanStore(PlanStore):
                 return Planned(tuple(waiting), left_open=True)
             if wrong is not None:
                 return wrong
-            planned = plans_of(projection, drafts, await _learn(connection, projection, index))
+            planned = plans_of(projection, drafts, await _learn(connection, index))
             await connection.executemany(plan_queries.PLAN, _plan_rows(projection, planned, epochs))
         return Planned(planned, left_open=False)
 
@@ -120,13 +132,12 @@ class PostgresPlanStore(PlanStore):
 
     async def late(self, projection: str, draft: Draft, epoch: int) -> set[int]:
         """As the seam says."""
-        index = _Index([draft])
-        await self._ensure_days(index.days)
+        index = await self._indexed(projection, [draft])
         async with self._transaction() as connection:
             rows = await connection.fetch(plan_queries.HOLD, projection, *_columns([draft.partition]))
             if not rows or rows[0]["epoch"] != epoch:
                 raise FencedError(str(draft.partition), epoch)
-            repeated = await _learn(connection, projection, index)
+            repeated = await _learn(connection, index)
         return repeated.get(draft.partition, set())
 
     async def cursors(self, projection: str) -> dict[Partition, int]:
@@ -148,6 +159,23 @@ class PostgresPlanStore(PlanStore):
             if stands.next_offset < piece.next_offset:
                 raise IntegrityError(f"{piece.partition} stands at {stands.next_offset} before {piece.next_offset}")
 
+    async def _indexed(self, projection: str, drafts: Sequence[Draft]) -> _Index:
+        """The events of drafts, with everything their rows need to be there."""
+        names = {projection, *(draft.partition.topic for draft in drafts)}
+        await self._ensure_numbers(names)
+        index = _Index(self._numbers[projection], drafts, self._numbers)
+        await self._ensure_days(index.days)
+        return index
+
+    async def _ensure_numbers(self, names: Iterable[str]) -> None:
+        missing = sorted(set(names) - self._numbers.keys())
+        if missing:
+            connection = await self._connected()
+            with passing_errors():
+                await connection.execute(plan_queries.ENSURE_NAMES, missing)
+                rows = await connection.fetch(plan_queries.NAMES, missing)
+            self._numbers |= {row["name"]: row["number"] for row in rows}
+
     async def _ensure_days(self, days: Iterable[date]) -> None:
         for day in sorted(set(days) - self._days):
             connection = await self._connected()
@@ -165,6 +193,9 @@ class PostgresPlanStore(PlanStore):
         return self._connection
 
     def _drop(self) -> None:
+        # What the next connection reaches may be a database that was brought back from an earlier day.
+        self._days.clear()
+        self._numbers.clear()
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -184,7 +215,6 @@ class PostgresPlanStore(PlanStore):
         except QuaestorError as error:
             if isinstance(error, StoreUnavailableError):
                 self._drop()
-                self._days.clear()
             raise
         except asyncpg.CheckViolationError as error:
             # A day's partition went meanwhile; the next try makes it again.
@@ -198,8 +228,12 @@ class PostgresPlanStore(PlanStore):
 class _Index:
     """The events of drafts as the index keeps them, in the order of the log."""
 
-    def __init__(self, drafts: Sequence[Draft]) -> None:
+    def __init__(self, projection: int, drafts: Sequence[Draft], topics: Mapping[str, int]) -> None:
+        """`projection` and `topics` by number."""
+        self.projection = projection
         drafts = self._drafts = [draft for draft in drafts if draft.events]
+        self._topics = [topics[draft.partition.topic] for draft in drafts]
+        self._names = {number: draft.partition.topic for draft, number in zip(drafts, self._topics, strict=True)}
         self._ids = [_keys(draft.events) for draft in drafts]
         self._days = [_times(draft.events) // MICROS_PER_DAY for draft in drafts]
         self.size = sum(len(draft.events) for draft in drafts)
@@ -211,51 +245,43 @@ class _Index:
         """Every day once."""
         return self._dates.values()
 
-    def copy(self, projection: str) -> bytes:
+    def partition(self, topic: int, number: int) -> Partition:
+        """The partition of a row."""
+        return Partition(self._names[topic], number)
+
+    def copy(self) -> bytes:
         """All rows in the binary format of COPY."""
         parts = [COPY_HEADER]
-        for draft, days, ids in zip(self._drafts, self._days, self._ids, strict=True):
-            topic, owner = draft.partition.topic.encode(), projection.encode()
-            rows = np.empty(len(draft.events), _row_type(len(owner), len(topic)))
-            rows["fields"] = len(COPY_NAMES)
-            for name in COPY_NAMES:
-                rows[f"{name}_size"] = rows.dtype[name].itemsize
-            rows["projection"], rows["topic"] = np.void(owner), np.void(topic)
-            rows["day"] = days - POSTGRES_EPOCH_DAYS
-            rows["partition"] = draft.partition.number
-            rows["log_offset"] = _offsets(draft.events)
+        for draft, topic, days, ids in zip(self._drafts, self._topics, self._days, self._ids, strict=True):
+            rows = np.empty(len(draft.events), ROW)
+            rows["fields"] = len(COPIED)
+            for name, _ in COPIED:
+                rows[f"{name}_size"] = ROW[name].itemsize
             rows["id"] = np.frombuffer(ids, "V16")
             rows["content_hash"] = np.frombuffer(_hashes(draft.events), "V16")
+            rows["log_offset"] = _offsets(draft.events)
+            rows["day"] = days - POSTGRES_EPOCH_DAYS
+            rows["partition"], rows["topic"], rows["projection"] = draft.partition.number, topic, self.projection
             parts.append(rows.tobytes())
         return b"".join([*parts, COPY_TRAILER])
 
     @property
-    def columns(self) -> tuple[list[date], list[UUID], list[str], list[int], list[int], list[UUID]]:
+    def columns(self) -> tuple[list[UUID], list[UUID], list[int], list[date], list[int], list[int]]:
         """As the statements take them."""
-        located = [(draft.partition, event) for draft in self._drafts for event in draft.events]
         ids = b"".join(self._ids)
+        located = [
+            (topic, draft.partition.number, event)
+            for draft, topic in zip(self._drafts, self._topics, strict=True)
+            for event in draft.events
+        ]
         return (
-            [self._dates[event.occurred_at // MICROS_PER_DAY] for _, event in located],
             [UUID(bytes=ids[at : at + 16]) for at in range(0, len(ids), 16)],
-            [partition.topic for partition, _ in located],
-            [partition.number for partition, _ in located],
-            [event.offset for _, event in located],
-            [UUID(bytes=event.content_hash) for _, event in located],
+            [UUID(bytes=event.content_hash) for _, _, event in located],
+            [event.offset for _, _, event in located],
+            [self._dates[event.occurred_at // MICROS_PER_DAY] for _, _, event in located],
+            [partition for _, partition, _ in located],
+            [topic for topic, _, _ in located],
         )
-
-
-def _row_type(projection_bytes: int, topic_bytes: int) -> np.dtype[Any]:
-    kinds = {
-        "projection": f"V{projection_bytes}",
-        "day": ">i4",
-        "id": "V16",
-        "topic": f"V{topic_bytes}",
-        "partition": ">i4",
-        "log_offset": ">i8",
-        "content_hash": "V16",
-    }
-    sized = [pair for name in COPY_NAMES for pair in ((f"{name}_size", ">i4"), (name, kinds[name]))]
-    return np.dtype([("fields", ">i2"), *sized])
 
 
 def _keys(events: Sequence[Known]) -> bytes:
@@ -274,22 +300,22 @@ def _hashes(events: Sequence[Known]) -> bytes:
     return events.hashes if isinstance(events, KnownRows) else b"".join(each.content_hash for each in events)
 
 
-async def _learn(connection: asyncpg.Connection, projection: str, index: _Index) -> dict[Partition, set[int]]:
+async def _learn(connection: asyncpg.Connection, index: _Index) -> dict[Partition, set[int]]:
     """Enter events into the index; answer the offsets whose event was met before at another one."""
     repeated: dict[Partition, set[int]] = {}
-    if await _copied(connection, projection, index):
+    if await _copied(connection, index):
         return repeated
     columns = index.columns
-    await connection.execute(plan_queries.LEARN, projection, *columns)
-    for row in await connection.fetch(plan_queries.REPEATED, projection, *columns):
-        partition = Partition(row["topic"], row["partition"])
+    await connection.execute(plan_queries.LEARN, index.projection, *columns)
+    for row in await connection.fetch(plan_queries.REPEATED, index.projection, *columns):
+        partition = index.partition(row["topic"], row["partition"])
         if not row["is_same"]:
             raise IntegrityError(f"{partition}: the event at {row['log_offset']} was met before with other bytes")
         repeated.setdefault(partition, set()).add(row["log_offset"])
     return repeated
 
 
-async def _copied(connection: asyncpg.Connection, projection: str, index: _Index) -> bool:
+async def _copied(connection: asyncpg.Connection, index: _Index) -> bool:
     """Copy events into the index; False, and nothing of it stays, when one of them is there already."""
     if not index.size:
         return True
@@ -298,8 +324,8 @@ async def _copied(connection: asyncpg.Connection, projection: str, index: _Index
             await connection.copy_to_table(
                 "clickhouse_event",
                 schema_name="quaestor",
-                source=_chunks(index.copy(projection)),
-                columns=COPY_NAMES,
+                source=_chunks(index.copy()),
+                columns=[name for name, _ in COPIED],
                 format="binary",
             )
     except asyncpg.UniqueViolationError:

@@ -20,9 +20,10 @@ from tests.support.databases import ClickHouseDatabases, postgres_databases
 from tests.support.generic_rows import KEPT_EVENT, fill, rows_of
 
 pytestmark = pytest.mark.stack
+#: Without partitions that depend on what rows there are.
 SCHEMA = """
 SELECT table_schema, table_name, column_name, data_type, is_nullable FROM information_schema.columns
-WHERE table_schema LIKE 'quaestor%' AND table_name NOT LIKE 'rest_of_%' ORDER BY 1, 2, ordinal_position
+WHERE table_schema LIKE 'quaestor%' AND table_name !~ '^(rest_of|clickhouse_event_2)' ORDER BY 1, 2, ordinal_position
 """
 POSTGRES_VERSIONS = len(of_postgres.migrations())
 CLICKHOUSE_VERSIONS = len(of_clickhouse.migrations())
@@ -35,6 +36,7 @@ SELECT name, type FROM system.columns
 WHERE database = {database:String} AND table = {table:String} AND default_kind IN ('', 'DEFAULT') ORDER BY position
 """
 OUTBOX = "quaestor.quarantine_outbox"
+EVENT_INDEX = "quaestor.clickhouse_event"
 GIVEN = {
     "event_id": "'01930000-0000-7000-8000-000000000001'",
     "occurred_at": "'2026-01-15 12:00:00'",
@@ -76,6 +78,9 @@ async def test_every_older_postgres_comes_forward_with_its_rows(tmp_path: Path) 
             before = await rows_of(connection, tables)
             await of_postgres.migrate(dsn)
             after = await rows_of(connection, tables)
+            if EVENT_INDEX in before and isinstance(before[EVENT_INDEX]["topic"], str):  # a later migration numbers them
+                names = dict(await connection.fetch("SELECT number, name FROM quaestor.clickhouse_name"))
+                after[EVENT_INDEX] |= {name: names[after[EVENT_INDEX][name]] for name in ("topic", "projection")}
 
             assert before == {table: {name: row[name] for name in before[table]} for table, row in after.items()}
             if "tenant_id" not in before[OUTBOX]:  # a later migration reads it from the kept event
