@@ -78,7 +78,9 @@ async def test_every_older_postgres_comes_forward_with_its_rows(tmp_path: Path) 
             before = await rows_of(connection, tables)
             await of_postgres.migrate(dsn)
             after = await rows_of(connection, tables)
-            if EVENT_INDEX in before and isinstance(before[EVENT_INDEX]["topic"], str):  # a later migration numbers them
+            if EVENT_INDEX in before and isinstance(
+                before[EVENT_INDEX]["topic"], str
+            ):  # a later migration numbers them
                 names = dict(await connection.fetch("SELECT number, name FROM quaestor.clickhouse_name"))
                 after[EVENT_INDEX] |= {name: names[after[EVENT_INDEX][name]] for name in ("topic", "projection")}
 
