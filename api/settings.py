@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         "0",
         pattern=r"^\d{1,7}(\.\d{1,9})?$",
         description="Dollars per key and hour that a gateway lets through unchecked while budgets can't be checked "
-        "(Redis away, live state being rebuilt), shared out evenly to its workers; 0: none, such calls wait (503).",
+        "(Redis away, live state being rebuilt), all its workers together; 0: none, such calls wait (503).",
     )
     output_tokens_default: int = Field(
         4096, gt=0, description="Output tokens held for when neither the caller nor the price book gives a bound."

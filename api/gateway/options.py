@@ -45,9 +45,9 @@ class GatewayOptions:
     log_level: str = "info"
 
     @property
-    def grace_nano(self) -> int:
-        """A worker's share of `fail_open_nano`: workers can't ask each other what is left of it."""
-        return self.fail_open_nano // self.workers
+    def grace_file(self) -> Path:
+        """Where the workers count what of `fail_open_nano` is used."""
+        return self.data_directory / "grace.sqlite"
 
     @property
     def spool_directory(self) -> Path:

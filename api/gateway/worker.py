@@ -153,7 +153,7 @@ class Worker:
             upstream=upstream,
             subjects=subjects,
             meters=Meters(self._monitor.metrics),
-            grace=Grace(options.grace_nano),
+            grace=Grace(options.fail_open_nano, options.grace_file),
             counting=counting,
         )
         directory = options.run_directory if self._shared else None

@@ -210,7 +210,7 @@ class World:
             upstream=self.upstream,
             subjects=Subjects(self.vault, self.options.tags_allowed, self.erased),
             meters=Meters(Metrics()),
-            grace=Grace(self.options.grace_nano),
+            grace=Grace(self.options.fail_open_nano, self.options.grace_file),
             counting=Counting(self.tokens),
         )
         self.readiness = Readiness(self.control, self.journal, self.holds)  # type: ignore[arg-type]  # stands still
