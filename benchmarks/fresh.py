@@ -81,7 +81,7 @@ def main() -> int:
         print(
             f"\nRecorded {achieved:.1f} requests a second of {given.rate}: {'reached' if is_reached else 'NOT REACHED'}"
         )
-        return 0 if is_reached and not any(each.missing for each in watch.results) else 1
+        return 0 if is_reached and all(each.events and not each.missing for each in watch.results) else 1
 
 
 def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -103,23 +104,30 @@ class FreshnessWatch:
         self._settings = settings
         self._stop = threading.Event()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="freshness", daemon=True)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="freshness")
+        self._watching: Future[list[Freshness]] | None = None
         self.results: list[Freshness] = []
 
     def __enter__(self) -> Self:
         """Begin at the log's end."""
-        self._thread.start()
-        self._ready.wait(SETTLE_SECONDS_MAX)
+        self._watching = self._threads.submit(asyncio.run, self._watch())
+        self._watching.add_done_callback(lambda _: self._ready.set())
+        if not self._ready.wait(SETTLE_SECONDS_MAX):
+            raise TimeoutError("the stores and the log can't be watched")
+        if self._watching.done():
+            self._watching.result()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop following the log, and wait until the stores have what was seen."""
+        """Stop following the log, and wait until the stores have what was seen; raises what ended the watch."""
         self._stop.set()
-        self._thread.join(2 * SETTLE_SECONDS_MAX)
+        if self._watching is not None and kind is None:
+            self.results = self._watching.result(2 * SETTLE_SECONDS_MAX)
+        self._threads.shutdown(wait=False)
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> list[Freshness]:
         dsn = self._settings.postgres_dsn
         postgres, redis = PostgresReads(dsn), RedisReads(self._settings.redis_url)
         plans, audit = PostgresPlanStore(dsn, "benchmark"), PostgresAuditStore(dsn, self._settings.audit_log)
@@ -139,7 +147,7 @@ class FreshnessWatch:
             reader.close()
             for store in (postgres, redis, plans, audit):
                 await store.close()
-        self.results = [_result(store) for store in stores]
+        return [_result(store) for store in stores]
 
     async def _follow(self, reader: KafkaReader, stores: list[Store]) -> None:
         partitions = reader.partitions([topic.name for topic in TOPICS], METADATA_SECONDS)

@@ -130,7 +130,7 @@ def evaluated(state: ControlState, times: int = 20_000) -> list[float]:
 
 
 async def paced(call: Callable[[], Awaitable[None]], rate: int, seconds: float) -> list[float]:
-    """Milliseconds of each call, one begun every 1/rate seconds, whatever the others do; sorted."""
+    """Milliseconds of each call from when it was due, one every 1/rate seconds, whatever the others do; sorted."""
     spent: list[float] = []
 
     async def timed(due: float) -> None:
@@ -142,7 +142,7 @@ async def paced(call: Callable[[], Awaitable[None]], rate: int, seconds: float) 
         for number in range(int(rate * seconds)):
             due = began + number / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(timed(max(due, time.perf_counter())))
+            group.create_task(timed(due))
     return sorted(spent)
 
 

@@ -39,7 +39,8 @@ from sinks.redis.check import check_budgets, read_states
 from sinks.redis.client import RedisClient
 from sinks.redis.reads import RedisReads
 from streams.codec import Codec
-from streams.kafka import KafkaReader, ensure_topics
+from streams.kafka import KafkaReader
+from streams.log import Partition, ensure_topics
 from streams.registry import RegistrySchemas, register_all
 
 SERVERS = ("kafka", "registry", "postgres", "redis")
@@ -176,7 +177,9 @@ class Bench:
         reader = KafkaReader(self.settings.kafka_bootstrap, "benchmark")
         try:
             codec = Codec(RegistrySchemas(self.settings.registry_url))
-            result = await asyncio.to_thread(check_budgets, await read_states(reads), reader, codec)
+            applied = {Partition(BUDGETS.name, number): end for number, end in self.ends().items()}
+            states = await read_states(reads)
+            result = await asyncio.to_thread(check_budgets, states, reader, codec, applied=applied)
             return "" if result.ok and result.tenants else f"{len(result.differences)} differences"
         finally:
             reader.close()

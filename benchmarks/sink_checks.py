@@ -73,15 +73,15 @@ async def check_redis(settings: Settings, filled: Filled, wanted: Cursors) -> st
     return ", ".join(filter(None, checks))
 
 
-async def check_holds(settings: Settings, _filled: Filled, _wanted: Cursors) -> str:
-    """Every slot is the fold of its events."""
+async def check_holds(settings: Settings, _filled: Filled, wanted: Cursors) -> str:
+    """Every slot is the fold of its events, every tenant of them has one, and none is behind."""
     reads = RedisReads(settings.redis_url)
     await reads.open()
     reader = KafkaReader(settings.kafka_bootstrap, "benchmark")
     try:
         states = await read_states(reads)
         codec = Codec(RegistrySchemas(settings.registry_url))
-        result = await asyncio.to_thread(check_budgets, states, reader, codec)
+        result = await asyncio.to_thread(check_budgets, states, reader, codec, applied=wanted)
         return "" if result.ok and result.tenants else f"{len(result.differences)} differences"
     finally:
         reader.close()
