@@ -67,15 +67,15 @@ def batch(first: int, count: int) -> Batch:
 
 def span(partition: Partition, first: int, count: int) -> Span:
     """The records of one partition."""
-    made = Span(partition, TOPIC_ID, first, first + count)
+    records: list[Decoded] = []
     event_id = derived_id("bench", str(partition), str(first), "")
     for offset in range(first, first + count):
         fields = {
             "tenant_id": f"tenant_{offset % TENANTS}", "event_id": event_id, "request_id": event_id,
             "occurred_at": START_MICROS + offset, "amount_nano": offset, "currency": "USD", "kind": "COMPLETED",
         }  # fmt: skip
-        made.records.append(Decoded(offset, fields, LogRecord(*partition, offset, 1, b"key", VALUE, ())))
-    return made
+        records.append(Decoded(offset, fields, LogRecord(*partition, offset, 1, b"key", VALUE, ())))
+    return Span(partition, TOPIC_ID, first, first + count, records)
 
 
 @contextmanager

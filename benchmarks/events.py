@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from processors.ledger import LedgerPoster
 from schemas import events
@@ -22,6 +23,10 @@ MODELS = ("gpt-5-mini", "claude-sonnet-4-5", "mistral-large-3")
 INPUT_PICO, OUTPUT_PICO = 150_000, 600_000
 REQUEST_MICROS = 5_000
 HEALTH_WINDOW_MICROS = 10_000_000
+
+
+#: Fields that several events of a request share.
+Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,15 @@ class EventMaker:
         request_id, hold_id, at = self._id(call.at), self._id(call.at), call.at
         provider_id, model = PROVIDERS[call.candidate], MODELS[call.candidate]
         answered = at + 40_000 + self._random.randrange(900_000)
-        origin = {
+        origin: Fields = {
             "tenant_id": call.tenant_id, "request_id": request_id, "actor": "gateway/host-1",
             "key_id": f"key_{call.number % KEYS:012x}", "team_id": f"team-{call.number % TEAMS}", "project_id": "chat",
         }  # fmt: skip
-        asked = {
+        asked: Fields = {
             **origin, "operation": events.Operation.CHAT_COMPLETIONS, "model_requested": "smart",
             "stream": call.number % 5 == 0, "body_bytes": 300 + 4 * call.input_tokens, "started_at": at,
         }  # fmt: skip
-        served = {"provider_id": provider_id, "model": model}
+        served: Fields = {"provider_id": provider_id, "model": model}
         amount, held = sum(call.costs_nano), 2 * sum(call.costs_nano)
         received = events.RequestEvent(
             event_id=self._id(at), occurred_at=at, kind=events.RequestKind.RECEIVED,
@@ -107,7 +112,7 @@ class EventMaker:
         )  # fmt: skip
         decision = self._decision(call, received, origin)
         placed = self._movement(call, events.BudgetKind.PLACED, decision.event_id, held, hold_id, at, origin | served)
-        usage = {
+        usage: Fields = {
             "input_tokens": call.input_tokens, "output_tokens": call.output_tokens,
             "usage_source": events.UsageSource.PROVIDER, "finish_reason": "stop", "duration_micros": answered - at,
         }  # fmt: skip
@@ -128,7 +133,7 @@ class EventMaker:
         costs = self._costs(call, attempt, origin | served)
         return [received, decision, placed, attempt, *costs, committed, completed]
 
-    def _decision(self, call: Call, cause: events.RequestEvent, origin: dict[str, str]) -> events.RoutingDecision:
+    def _decision(self, call: Call, cause: events.RequestEvent, origin: Fields) -> events.RoutingDecision:
         candidates = tuple(
             events.Candidate(provider_id=provider_id, model=model, eligible=True, score=0.5, price_id=f"price-{model}")
             for provider_id, model in zip(PROVIDERS, MODELS, strict=True)
@@ -147,7 +152,7 @@ class EventMaker:
         amount: int,
         hold_id: str,
         at: int,
-        common: dict[str, str],
+        common: Fields,
     ) -> events.BudgetEvent:
         held = 2 * sum(call.costs_nano)
         legs = tuple(
@@ -155,13 +160,14 @@ class EventMaker:
                            window_start=0, window_end=0)
             for scope in ("tenant", common["team_id"])[: 1 + call.number % 2]
         )  # fmt: skip
-        placed = {"lease_until": at + 420_000_000, "generation": "8d1f:1"} if kind is events.BudgetKind.PLACED else {}
+        is_placed = kind is events.BudgetKind.PLACED
+        placed: Fields = {"lease_until": at + 420_000_000, "generation": "8d1f:1"} if is_placed else {}
         return events.BudgetEvent(
             event_id=self._id(at), occurred_at=at, causation_id=cause, kind=kind, hold_id=hold_id, legs=legs,
             amount_nano=amount, currency="USD", price_version="2026-11", **placed, **common,
         )  # fmt: skip
 
-    def _costs(self, call: Call, attempt: events.ProviderAttempt, common: dict[str, str]) -> list[events.CostEvent]:
+    def _costs(self, call: Call, attempt: events.ProviderAttempt, common: Fields) -> list[events.CostEvent]:
         meters = (
             (events.Meter.INPUT_TOKENS, call.input_tokens, INPUT_PICO),
             (events.Meter.OUTPUT_TOKENS, call.output_tokens, OUTPUT_PICO),

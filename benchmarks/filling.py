@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from api.settings import Settings
 from benchmarks.events import EventMaker
@@ -27,7 +29,13 @@ BEGUN_MICROS_AGO = 3_600_000_000
 EVENTS_PER_WINDOW = 50
 UNDER_WAY_MAX = 20_000
 METADATA_SECONDS = 20.0
+TOPIC_NAMES = tuple(topic.name for topic in TOPICS)
 Windows = dict[str, ProviderHealth]
+
+
+def settings_of(data: Path, found: Mapping[str, Any]) -> Settings:
+    """Settings for a data folder, by which clients find these servers."""
+    return Settings(**{**found, "data": data})
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Filler:
             raise self._faults[0]
 
 
-def log_ends(settings: Settings, topics: Sequence[str] = tuple(topic.name for topic in TOPICS)) -> dict[Partition, int]:
+def log_ends(settings: Settings, topics: Sequence[str] = TOPIC_NAMES) -> dict[Partition, int]:
     """Where partitions end that have records."""
     reader = KafkaReader(settings.kafka_bootstrap, "benchmark")
     try:

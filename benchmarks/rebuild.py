@@ -24,9 +24,8 @@ from pathlib import Path
 
 import psutil
 
-from api.settings import Settings
 from benchmarks.events import REQUEST_MICROS, EventMaker
-from benchmarks.filling import Filler
+from benchmarks.filling import Filler, settings_of
 from benchmarks.measure import cpu_seconds, machine
 from benchmarks.sinks import QUAESTOR, peak_mebibytes
 from infra.embedded.ports import PortPlan
@@ -39,8 +38,8 @@ from sinks.redis.check import check_budgets, read_states
 from sinks.redis.client import RedisClient
 from sinks.redis.reads import RedisReads
 from streams.codec import Codec
-from streams.kafka import KafkaReader
-from streams.log import Partition, ensure_topics
+from streams.kafka import KafkaReader, ensure_topics
+from streams.log import Partition
 from streams.registry import RegistrySchemas, register_all
 
 SERVERS = ("kafka", "registry", "postgres", "redis")
@@ -78,7 +77,7 @@ class Bench:
     def __init__(self, stack: Stack, data: Path, say: Callable[[str], None]) -> None:
         """`stack` runs on `data`."""
         self.data, self.say = data, say
-        self.settings = Settings(**{"data": data, **stack.settings()})
+        self.settings = settings_of(data, stack.settings())
         self.snapshots = PostgresSnapshots(self.settings.postgres_dsn)
         self._seed = 0
 

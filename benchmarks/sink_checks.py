@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from api.settings import Settings
 from benchmarks.filling import Filled, Windows
@@ -23,7 +24,7 @@ from streams.registry import RegistrySchemas
 
 Cursors = Mapping[Partition, int]
 #: What is wrong with a store once it has reached these offsets; empty when all is there, once.
-Check = Callable[[Settings, Filled, Cursors], Awaitable[str]]
+Check = Callable[[Settings, Filled, Cursors], Coroutine[Any, Any, str]]
 
 
 async def check_postgres(settings: Settings, filled: Filled, wanted: Cursors) -> str:

@@ -27,9 +27,8 @@ from pathlib import Path
 import psutil
 
 from api.cli.migrate import migrate_parts
-from api.settings import Settings
 from benchmarks import peers
-from benchmarks.filling import Filled, fill, fill_budgets, fill_health, log_ends
+from benchmarks.filling import Filled, fill, fill_budgets, fill_health, log_ends, settings_of
 from benchmarks.measure import cpu_seconds, machine
 from benchmarks.sink_checks import CHECKS, Check, Cursors, check_holds, check_windows
 from infra.embedded.ports import PortPlan
@@ -78,7 +77,7 @@ class Bench:
     def __init__(self, stack: Stack, data: Path, say: Callable[[str], None]) -> None:
         """`stack` runs on `data`."""
         self.stack, self.data, self.say = stack, data, say
-        self.settings = Settings(**{"data": data, **stack.settings()})
+        self.settings = settings_of(data, stack.settings())
         self.environment = os.environ | {"QUAESTOR_DATA": str(data), "QUAESTOR_MONITOR_PORT": "0"}
         self.filled = Filled({}, {}, {})
 

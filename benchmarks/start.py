@@ -101,7 +101,7 @@ def mebibytes(name: str, pid: int) -> float:
 
 def ready_seconds(data: Path, since: float) -> Mapping[str, float]:
     """When each part of the latest start was ready, from the supervisor's log; migrations when they were done."""
-    found = {}
+    found: dict[str, float] = {}
     for line in (data / "logs" / "supervisor.log").read_text(encoding="utf-8").splitlines():
         told = json.loads(line)
         at = datetime.fromisoformat(told["timestamp"]).timestamp() - since

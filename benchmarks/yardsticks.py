@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.measure import cpu_seconds, machine, percentile, wrk
 from benchmarks.product import BEHIND_THE_LOG, Product, body, running, wait_for_answer
