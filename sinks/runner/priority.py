@@ -8,11 +8,13 @@ nobody else wants the CPU.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from sinks.runner.seam import BatchPolicy
 from sinks.runner.yielding import Yielding, look
 
 log = structlog.get_logger()
@@ -76,6 +78,12 @@ class Courtesy:
         self._priority = priority
         self._behind_seconds = behind_seconds
         self._yielding = Yielding()
+
+    def policy(self, policy: BatchPolicy) -> BatchPolicy:
+        """How batches are cut now."""
+        if not self._yielding.gives_way or policy.yielding_records_max is None:
+            return policy
+        return replace(policy, records_max=min(policy.records_max, policy.yielding_records_max))
 
     def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
         """Decide anew, at this monotonic time, seconds."""

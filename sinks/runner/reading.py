@@ -14,7 +14,7 @@ from sinks.runner.ages import Ages
 from sinks.runner.assembler import Assembler
 from sinks.runner.backoff import Backoff
 from sinks.runner.priority import Courtesy
-from sinks.runner.seam import Progress, Sink
+from sinks.runner.seam import BatchPolicy, Progress, Sink
 from sinks.runner.tending import Tending
 from streams.log import GroupReader, Partition
 
@@ -161,6 +161,10 @@ class Reading:
     def _waited_seconds(self, stands: Mapping[Partition, int], ends: Mapping[Partition, int]) -> float:
         oldest_millis = self._ages.oldest_millis(stands, ends)
         return 0.0 if oldest_millis is None else max(0.0, time.time() - oldest_millis / 1_000)
+
+    def _batch_policy(self) -> BatchPolicy:
+        """How batches are cut now."""
+        return self._sink.policy if self._courtesy is None else self._courtesy.policy(self._sink.policy)
 
     def _give_way(self, ends: Mapping[Partition, int]) -> None:
         """Let others go first while we are far behind; what stands still for other reasons does not count."""

@@ -137,7 +137,7 @@ class _Runner(Reading):
         self._collect()
         self._move()
         self._tell_in_time()
-        self._assembler.policy = self._sink.policy
+        self._assembler.policy = self._batch_policy()
         if self._assembler.full and self._writing is not None:
             # The next batch is decoded, and made ready to be written, while the one before it is written.
             self._screen()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import msgspec
+import pytest
 
 from schemas import limits
 from schemas.errors import LogUnavailableError
@@ -37,6 +38,7 @@ class Seen(Progress):
         self.waits: list[str] = []
         self.retries = 0
         self.largest = 0
+        self.sizes: list[int] = []
         self.steps: dict[str, float] = {}
         self.broken_now: dict[Partition, str] = {}
         self.quarantines: list[QuarantinedRecord] = []
@@ -60,6 +62,7 @@ class Seen(Progress):
     def batch(self, records: int, write_seconds: float, steps: Mapping[str, float]) -> None:
         """As the seam says."""
         self.largest = max(self.largest, records)
+        self.sizes.append(records)
         self.steps = dict(steps)
 
     def retry(self) -> None:
@@ -208,6 +211,18 @@ async def test_a_sink_gives_way_while_it_is_behind() -> None:
         await until(lambda: priority.gives_way)
         store.away = False
         await until(lambda: at_end(log, store) and not priority.gives_way)
+
+
+@pytest.mark.parametrize(("smaller", "most"), [(10, 10), (None, 100)])
+async def test_batches_are_smaller_while_a_sink_gives_way(smaller: int | None, most: int) -> None:
+    """Its server gives way to nobody, so less is asked of it at once; a sink without such a size keeps its own."""
+    log, store, courtesy = MemoryLog(), MemoryStore(), Courtesy(MemoryPriority(), 0.001)
+    publish(log, stories(300))
+    policy = BatchPolicy(records_max=100, yielding_records_max=smaller, age_milliseconds=60_000)
+    async with running(log, store, policy=policy, courtesy=courtesy) as seen:
+        await until(lambda: len(seen.sizes) >= 25)
+        # The first ones may be cut before it has looked.
+        assert most == max(seen.sizes[5:])
 
 
 async def test_the_steps_of_a_batch_are_told() -> None:
