@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from api.alerts.notes import HourNotes
 from processors.budgets import Counter
 from processors.control import Limit
 from processors.guardrails import AlertBook
 from processors.guardrails.forecast import anomaly_alert, burn_rate_alert, outlier, projection
 from processors.guardrails.hours import MICROS_PER_HOUR, Standing, charged_by_hour, counter_at, hour_of, is_projected
 from schemas.events import Alert
-from sinks.redis.hours import KEPT_HOURS, HourStore
 from sinks.redis.posted import SumsReader
 
 #: An hour is noted within so much after its end, or not at all: what was charged since would count for it.
@@ -20,52 +20,38 @@ NOTED_MICROS_MAX = 120_000_000
 class Forecaster:
     """Asked once a minute. One loop owns it."""
 
-    def __init__(self, sums: SumsReader, hours: HourStore) -> None:
-        """Knows nothing that the store does not."""
-        self._sums, self._hours = sums, hours
-        #: Standings of each limit, read once and kept up with what is noted.
-        self._known: dict[str, dict[int, Standing]] = {}
+    def __init__(self, sums: SumsReader, notes: HourNotes) -> None:
+        """Knows nothing that the notes do not."""
+        self._sums, self._notes = sums, notes
 
     def forget(self) -> None:
         """Somebody else may have noted hours meanwhile."""
-        self._known.clear()
+        self._notes.forget()
 
     async def look(self, limits: Iterable[Limit], book: AlertBook, now_micros: int) -> list[Alert]:
         """The alerts that are to be told; the same again until the book knows them. Raises StoreUnavailableError."""
         watched = {limit.limit_id: limit for limit in limits if is_projected(limit, now_micros)}
-        for limit_id in self._known.keys() - watched.keys():
-            self._known.pop(limit_id, None)
+        self._notes.begin(watched)
         found: list[Alert] = []
         for limit in watched.values():
             found += await self._look_at(limit, now_micros)
+        await self._notes.keep(watched.values())
         return [alert for alert in found if not book.knows(alert.event_id)]
 
     async def _look_at(self, limit: Limit, now_micros: int) -> list[Alert]:
+        series = await self._notes.read(limit, now_micros)
         hour_began = now_micros - now_micros % MICROS_PER_HOUR
         ended, present = counter_at(limit, hour_began - 1), counter_at(limit, now_micros)
         sums = await self._sums.posted(limit.tenant_id, [ended, present])
         if not sums.is_open:
             return []
-        known = await self._standings(limit)
-        is_as_it_ended = ended != present or now_micros - hour_began <= NOTED_MICROS_MAX
-        if is_as_it_ended:
-            await self._note(limit, known, Standing(ended.window_start, sums.posted_nano.get(ended, 0)), now_micros)
-        posted_nano = sums.posted_nano.get(present, 0)
-        return list(_alerts(limit, present, posted_nano, charged_by_hour(known), now_micros))
-
-    async def _standings(self, limit: Limit) -> dict[int, Standing]:
-        known = self._known.get(limit.limit_id)
-        if known is None:
-            known = self._known[limit.limit_id] = await self._hours.standings(limit.tenant_id, limit.limit_id)
-        return known
-
-    async def _note(self, limit: Limit, known: dict[int, Standing], standing: Standing, now_micros: int) -> None:
-        """Keep how the hour that is over ended."""
         hour = hour_of(now_micros) - 1
-        if hour not in known:
-            await self._hours.put(limit.tenant_id, limit.limit_id, hour, standing)
-            known[hour] = standing
-            known.pop(hour - KEPT_HOURS, None)
+        is_as_it_ended = ended != present or now_micros - hour_began <= NOTED_MICROS_MAX
+        if is_as_it_ended and hour not in series.standings:
+            standing = Standing(ended.window_start, sums.posted_nano.get(ended, 0))
+            await self._notes.note(limit, series, hour, standing)
+        posted_nano = sums.posted_nano.get(present, 0)
+        return list(_alerts(limit, present, posted_nano, charged_by_hour(series.standings), now_micros))
 
 
 def _alerts(

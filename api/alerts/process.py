@@ -14,12 +14,14 @@ from api.alerts.courier import Courier
 from api.alerts.forecaster import Forecaster
 from api.alerts.http import HttpOutlet
 from api.alerts.mail import MailOutlet
+from api.alerts.notes import HourNotes
 from api.alerts.outlets import Outlet
 from api.alerts.service import Guardrails
 from api.alerts.watcher import Watcher
 from api.providers.secrets import Secrets
 from schemas.errors import LogUnavailableError
 from schemas.events import Alert
+from sinks.postgres.hours import PostgresHours
 from sinks.redis.reads import RedisReads
 from streams.codec import Codec
 from streams.control import ControlFollower
@@ -37,7 +39,13 @@ log = structlog.get_logger(__name__)
 
 
 async def run(
-    bootstrap: str, registry_url: str, redis_url: str, monitor: Monitor, stop: asyncio.Event, membership: Membership
+    bootstrap: str,
+    registry_url: str,
+    redis_url: str,
+    postgres_dsn: str,
+    monitor: Monitor,
+    stop: asyncio.Event,
+    membership: Membership,
 ) -> None:
     """Watch and tell until `stop`; raises what Guardrails.run raises."""
     codec = Codec(RegistrySchemas(registry_url))
@@ -52,6 +60,8 @@ async def run(
         reads = RedisReads(redis_url)
         await reads.connect()
         held.push_async_callback(reads.close)
+        kept = PostgresHours(postgres_dsn)
+        held.push_async_callback(kept.close)
         recorder = Recorder(publisher, codec)
         courier = Courier(
             outlets(), Secrets().resolve, _telling(recorder), _now_micros, SystemRandom().random, monitor.metrics
@@ -67,7 +77,7 @@ async def run(
             codec,
             lambda: control.state if control.caught_up else None,
             Watcher(reads),
-            Forecaster(reads, reads.hours),
+            Forecaster(reads, HourNotes(reads.hours, kept)),
             courier,
             monitor,
         )

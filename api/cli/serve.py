@@ -126,9 +126,14 @@ def _health(settings: Settings, monitor: Monitor) -> Work:
 def _guardrails(settings: Settings, monitor: Monitor) -> Work:
     from api.alerts.process import run  # noqa: PLC0415
 
-    membership = _membership(settings)
     return lambda stop: run(
-        settings.kafka_bootstrap, settings.registry_url, settings.redis_url, monitor, stop, membership
+        settings.kafka_bootstrap,
+        settings.registry_url,
+        settings.redis_url,
+        settings.postgres_dsn,
+        monitor,
+        stop,
+        _membership(settings),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 
 from api.alerts.http import signed_headers
+from processors.guardrails.hours import MICROS_PER_HOUR, Standing, hour_of
+from sinks.postgres.hours import PostgresHours
 from tests.e2e.product import Product
 from tests.support.gateway_stack import wait_for
 
@@ -96,3 +100,29 @@ def test_a_channel_can_be_tried(product: Product, receiver: tuple[str, Came]) ->
     assert "" == product.run("alert", "test", "tried", check=False)
     product.run("alert", "remove", "tried")
     assert "tried" not in product.run("alert", "channels", "--json")
+
+
+async def keep_hours(product: Product, tenant_id: str, limit_id: str, count: int) -> None:
+    """The last hours of a limit, as an earlier process left them in Postgres: a window began with each."""
+    store = PostgresHours(product.setting("postgres_dsn"))
+    ended = hour_of(time.time_ns() // 1_000) - 1
+    given = {hour: Standing(hour * MICROS_PER_HOUR, 1_000_000_000) for hour in range(ended - count + 1, ended + 1)}
+    await store.put(tenant_id, limit_id, given)
+    await store.close()
+
+
+def test_hours_that_redis_lacks_come_from_postgres(product: Product) -> None:
+    """Who takes over the watch gives them back, and `budget status` projects from them."""
+    product.key("foreseen")
+    of_tenant = ("--tenant", "foreseen")
+    limit_id = product.json("budget", "set", *of_tenant, "--amount", "1000", "--window", "month")["id"]
+
+    def projected() -> Any:
+        (shown,) = product.json("budget", "status", *of_tenant)["limits"]
+        return shown["projected"]
+
+    assert projected() is None
+    asyncio.run(keep_hours(product, "foreseen", limit_id, count=6))
+    os.kill(product.processes()["stream-guardrails"]["pid"], signal.SIGKILL)
+    wait_for(lambda: projected() is not None, SECONDS_MAX)
+    assert 6 <= projected()["hours"]

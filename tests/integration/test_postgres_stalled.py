@@ -14,6 +14,7 @@ from sinks.audit.layout import AuditLayout
 from sinks.audit.process import make_sink
 from sinks.postgres import connect
 from sinks.postgres.audit import PostgresAuditStore
+from sinks.postgres.hours import STATEMENT_SECONDS, PostgresHours
 from sinks.postgres.migrations import migrate
 from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Sink, Span
@@ -114,3 +115,16 @@ async def test_a_silent_owner_does_not_keep_the_next_one_out(
         await stalled
     await successor.close()
     await silent.close()
+
+
+async def test_who_asks_for_hours_may_leave_though_no_answer_comes(server: PostgresServer, proxy: Proxy) -> None:
+    """A watch that is told to stop does, and may ask again."""
+    store = PostgresHours(behind(proxy, server.dsn("stalled")))
+    proxy.arm(NetworkFault.HANG, b"limit_hour")
+    asked = asyncio.create_task(store.standings("acme", "lim_a"))
+    assert await asyncio.to_thread(proxy.met.wait, DEADLINE_SECONDS)
+    asked.cancel()
+    left, _ = await asyncio.wait([asked], timeout=STATEMENT_SECONDS / 2)
+    assert {asked} == left
+    assert {} == await store.standings("acme", "lim_a")
+    await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.alerts.forecaster import Forecaster
+from api.alerts.notes import HourNotes
 from processors.budgets import Counter
 from processors.control import Limit
 from processors.guardrails import AlertBook
@@ -24,8 +25,12 @@ class World:
 
     def __init__(self) -> None:
         """Nothing is charged."""
-        self.sums, self.hours, self.book = MemorySums(), MemoryHours(), AlertBook()
-        self.forecaster = Forecaster(self.sums, self.hours)
+        self.sums, self.hours, self.kept, self.book = MemorySums(), MemoryHours(), MemoryHours(), AlertBook()
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process."""
+        self.forecaster = Forecaster(self.sums, HourNotes(self.hours, self.kept))
 
     async def look(self, now: int, posted: int, *, of: Limit = DAY, is_open: bool = True) -> list[AlertKind]:
         """What is told when so much is charged; told alerts are known."""
@@ -64,12 +69,20 @@ async def test_a_budget_that_will_not_last_is_told_once() -> None:
     assert [AlertKind.BURN_RATE] == [kind for each in told for kind in each]
 
 
+async def test_what_is_foreseen_is_told_without_postgres() -> None:
+    """Nothing that is told waits for where hours are kept."""
+    world = World()
+    world.kept.away = True
+    told = [await world.look(START + hour * MICROS_PER_HOUR, 100 + 60 * hour) for hour in range(6)]
+    assert [AlertKind.BURN_RATE] == [kind for each in told for kind in each]
+
+
 async def test_hours_are_known_after_a_restart() -> None:
     """The store has them."""
     world = World()
     for hour in range(3):
         await world.look(START + hour * MICROS_PER_HOUR, 100 + 60 * hour)
-    world.forecaster = Forecaster(world.sums, world.hours)
+    world.restart()
     assert [AlertKind.BURN_RATE] == await world.look(START + 3 * MICROS_PER_HOUR, 280)
 
 
@@ -85,8 +98,7 @@ async def test_an_unusual_hour_is_told() -> None:
     world = World()
     week = [hour_of(START) - 1 - 24 * day for day in range(1, 8)]
     for hour in week:
-        for each, posted in ((hour - 1, 10), (hour, 20)):
-            await world.hours.put(TENANT, DAY.limit_id, each, Standing(0, posted))
+        await world.hours.put(TENANT, DAY.limit_id, {hour - 1: Standing(0, 10), hour: Standing(0, 20)})
     midnight = counter_at(DAY, START).window_start
-    await world.hours.put(TENANT, DAY.limit_id, hour_of(START) - 2, Standing(midnight, 10))
+    await world.hours.put(TENANT, DAY.limit_id, {hour_of(START) - 2: Standing(midnight, 10)})
     assert [AlertKind.ANOMALY] == await world.look(START, 250)

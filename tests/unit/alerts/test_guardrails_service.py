@@ -13,6 +13,7 @@ import pytest
 
 from api.alerts.courier import Courier
 from api.alerts.forecaster import Forecaster
+from api.alerts.notes import HourNotes
 from api.alerts.outlets import MemoryOutlet
 from api.alerts.service import Guardrails
 from api.alerts.watcher import Watcher
@@ -63,7 +64,7 @@ class SlowForecaster(Forecaster):
 
     def __init__(self, world: World) -> None:
         """It waits until it may."""
-        super().__init__(world.sums, MemoryHours())
+        super().__init__(world.sums, HourNotes(MemoryHours(), MemoryHours()))
         self.began, self.go = asyncio.Event(), asyncio.Event()
         self.is_over = False
 
@@ -97,7 +98,7 @@ class Process:
             CODEC,
             lambda: world.control,
             self.watcher,
-            forecaster or Forecaster(world.sums, MemoryHours()),
+            forecaster or Forecaster(world.sums, HourNotes(MemoryHours(), MemoryHours())),
             self.courier,
             self.monitor,
         )
