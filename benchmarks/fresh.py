@@ -15,17 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
-
 from benchmarks.events import EventMaker
 from benchmarks.filling import Filler
 from benchmarks.freshness import FreshnessWatch
-from benchmarks.measure import cpu_seconds, machine
+from benchmarks.measure import cpu_seconds, machine, told_by
 from benchmarks.sinks import QUAESTOR, Bench
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
@@ -34,7 +31,6 @@ SINKS = ("postgres", "clickhouse", "redis", "audit")
 #: The broker compiles what it serves meanwhile, and the sinks start.
 WARM_UP_SECONDS = 30
 GROUPS_PER_SECOND = 20
-METRICS_SECONDS_MAX = 10.0
 Steps = Mapping[str, tuple[float, float]]
 #: A batch's steps, and the whole write.
 NAME = "quaestor_batch_(?:step_)?seconds"
@@ -95,10 +91,7 @@ def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
 
 def steps_told(pid: int) -> Steps:
     """What a sink's metrics say of its batches: seconds and batches, by step."""
-    listening = (each for each in psutil.Process(pid).net_connections("tcp") if each.status == psutil.CONN_LISTEN)
-    port = next(listening).laddr.port
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_SECONDS_MAX) as answer:
-        text = answer.read().decode()
+    text = told_by(pid, "/metrics")
     sums, counts = (
         {step or "write": float(value) for step, value in re.findall(rf"{pattern} (\S+)", text)}
         for pattern in (rf'{NAME}_{kind}{{[^}}]*?(?:step="(\w+)")?}}' for kind in ("sum", "count"))
