@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -34,6 +34,8 @@ class _Try:
     attempts: int = 0
     #: Microseconds since the epoch.
     not_before: int = 0
+    #: Who is done with it of several that one target names, as the outlet said.
+    ended: dict[str, int] = field(default_factory=dict)
 
 
 class Courier:
@@ -97,12 +99,13 @@ class Courier:
         alert, channel = delivery
         try:
             tried.attempts += 1
-            receipt = await self._send(channel, alert)
+            receipt = await self._send(channel, alert, tried.ended)
             self._note(_place(channel), receipt)
             now = self._clock_micros()
             self._metrics.counter("quaestor_alert_sends_total").labels(channel.kind, _word(receipt)).inc()
             if isinstance(receipt, Later) and tried.attempts < ALERT_ATTEMPTS_MAX:
                 pause = pause_seconds(tried.attempts, receipt.asked_seconds, self._draw())
+                tried.ended |= receipt.ended
                 tried.not_before = now + round(pause * MICROS_PER_SECOND)
                 log.warning("alert_waits", channel=channel.channel_id, reason=receipt.reason, attempts=tried.attempts)
                 return
@@ -120,7 +123,7 @@ class Courier:
         else:
             self._ill.discard(place)
 
-    async def _send(self, channel: Channel, alert: Alert) -> Receipt:
+    async def _send(self, channel: Channel, alert: Alert, ended: Mapping[str, int]) -> Receipt:
         try:
             target, secret = self._resolve(channel.target_ref), self._resolve(channel.secret_ref)
         except SecretUnavailableError as error:
@@ -129,7 +132,7 @@ class Courier:
             return Never("the channel has no target")
         try:
             return await self._outlets[channel.kind].send(
-                channel, alert, target, secret, self._clock_micros() // MICROS_PER_SECOND
+                channel, alert, target, secret, self._clock_micros() // MICROS_PER_SECOND, ended
             )
         except Exception as error:  # a channel must not take the others along
             log.exception("outlet_failed", channel=channel.channel_id)

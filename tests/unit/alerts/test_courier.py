@@ -96,6 +96,16 @@ async def test_a_receiver_that_is_away_is_tried_again_after_a_pause(world: World
     assert (3, [("ops", "SENT", 3)]) == (world.outlet.calls, world.ended())
 
 
+async def test_who_has_it_is_left_out_of_the_next_attempts(world: World) -> None:
+    """Whatever went wrong in between."""
+    world.outlet.answers = [Later("1 of 3", ended={"a": 250}), Later("away"), Later("1 of 3", ended={"b": 550})]
+    for _ in range(4):
+        await world.turn()
+        world.now += HOUR_MICROS
+    assert [{}, {"a": 250}, {"a": 250}, {"a": 250, "b": 550}] == world.outlet.ended
+    assert [("ops", "SENT", 4)] == world.ended()
+
+
 async def test_a_receiver_may_say_when_to_come_back(world: World) -> None:
     """Retry-After counts."""
     world.outlet.answers = [Later("HTTP 429", 30.0)]
