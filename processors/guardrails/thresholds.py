@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from processors.budgets.events import refusal_reason
+from processors.budgets.events import THRESHOLD_REASONS, refusal_reason
 from processors.budgets.fold import Counter
 from processors.budgets.tree import PERCENT
 from processors.budgets.usage import place_of
@@ -102,14 +102,14 @@ def threshold_alert_id(counter: Counter, threshold: Threshold) -> str:
 
 
 def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert | None:
-    """The alert of the first call in a window that a limit refused, or one of its thresholds; None where it has none.
+    """The alert of the first call in a window that a limit refused, or one of its thresholds.
 
-    Calls that a threshold holds stay below it, so charges alone might never reach it.
+    Calls that a threshold holds stay below it, so charges alone might never reach it. None where the limit has no
+    thresholds, or none any more that holds this call.
     """
-    if not limit.guards:
+    held_to = _held_to(limit, event)
+    if held_to is None:
         return None
-    holding = (one for one in limit.guards if one.action != "notify")
-    held_to = next((one for one in holding if refusal_reason(one) == event.reason), WHOLE)
     at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
     asked, at = (format_amount(nano, leg.currency) for nano in (leg.amount_nano, at_nano))
     left = format_with_unit(event.remaining_nano or 0, leg.currency)
@@ -130,6 +130,19 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         allowed_nano=at_nano,
         action=held_to.action,
     )
+
+
+def _held_to(limit: Limit, event: BudgetEvent) -> Threshold | None:
+    """The threshold at which a call was refused: the first that holds such a call."""
+    if not limit.guards or event.reason not in THRESHOLD_REASONS:
+        return WHOLE if limit.guards else None
+    holding = (one for one in limit.guards if one.action != "notify" and refusal_reason(one) == event.reason)
+    return next((one for one in holding if not one.admits(*refused_as(event))), None)
+
+
+def refused_as(event: BudgetEvent) -> tuple[str, str]:
+    """The names by which thresholds admit the model of a call."""
+    return event.model, f"{event.provider_id}/{event.model}"
 
 
 def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert:
