@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.alerts.courier import Courier
 from api.alerts.outlets import Later, MemoryOutlet, Never, Receipt
 from api.providers.errors import SecretUnavailableError
 from processors.control import Channel
 from processors.guardrails import AlertBook
+from schemas.errors import CodecError, RecordRefusedError
 from schemas.events import Alert
 from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_CHANNEL_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX
 from streams.metrics import Metrics
@@ -167,6 +169,23 @@ async def test_an_outlet_that_breaks_is_tried_again(world: World) -> None:
     world.now += 1_000_000
     await world.turn()
     assert [("ops", "SENT", 2)] == world.ended()
+
+
+@pytest.mark.parametrize("fault", [RecordRefusedError("too large"), CodecError("does not fit")], ids=["log", "codec"])
+async def test_an_end_that_can_not_be_recorded_is_an_end_and_said(world: World, fault: Exception) -> None:
+    """Nothing else would tell anybody, and the alert is not sent again and again."""
+
+    async def tell(_end: Alert) -> None:
+        raise fault
+
+    world.courier._tell = tell
+    with capture_logs() as lines:
+        await world.turn()
+        world.now += HOUR_MICROS
+        await world.turn()
+    assert 1 == world.outlet.calls
+    said = [(line["event"], line["alert"], line["channel"], line["state"], line["error"]) for line in lines]
+    assert [("delivery_not_recorded", "a1", "ops", "SENT", str(fault))] == said
 
 
 @pytest.mark.parametrize(
