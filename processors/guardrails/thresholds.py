@@ -56,7 +56,12 @@ def crossings(limit: Limit, counter: Counter, posted_nano: int, now_micros: int)
 
 
 def limit_alert(limit: Limit, counter: Counter, kind: AlertKind, event_id: str, occurred_at: int, **said: Any) -> Alert:
-    """An alert about a counter of a limit; `said` is what it says of it."""
+    """An alert about a counter of a limit; `said` is what it says of it.
+
+    `occurred_at` is when it is told, also where it follows from an event. An id has the same bytes at one time: what is
+    said depends on the limit and the hour, so two processes that tell the same say it in two events, and not in two
+    versions of one, at which stores stop.
+    """
     return Alert(
         event_id=event_id,
         occurred_at=occurred_at,
@@ -119,7 +124,7 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         counter,
         AlertKind.THRESHOLD,
         threshold_alert_id(counter, held_to),
-        event.occurred_at,
+        now_micros,
         request_id=event.request_id,
         causation_id=event.event_id,
         severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
@@ -153,7 +158,7 @@ def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         counter,
         AlertKind.OVERAGE,
         derived_id(GUARDRAILS, str(counter), AlertKind.OVERAGE.value, ""),
-        event.occurred_at,
+        now_micros,
         request_id=event.request_id,
         causation_id=event.event_id,
         severity=Severity.WARNING,
