@@ -18,6 +18,7 @@ from schemas.events import ControlEvent
 from schemas.topics import CONTROL
 from streams.codec import Codec
 from streams.log import LogReader, Partition
+from streams.records import event_of
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +95,8 @@ class ControlFollower:
         events = []
         for record in records:
             try:
-                event = self._codec.decode_event(record.topic, record.value or b"")
-            except UndecodableError as error:
+                event = event_of(self._codec, record)
+            except UndecodableError as error:  # as whoever writes the topic passes it over, and stores set it aside
                 log.error("control_event_skipped", offset=record.offset, error=str(error))  # noqa: TRY400 - said in full
                 continue
             if isinstance(event, ControlEvent):

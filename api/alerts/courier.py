@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,6 +16,7 @@ from api.alerts.outlets import Later, Never, Outlet, Receipt, Sent
 from api.providers.errors import SecretUnavailableError
 from processors.control import Channel
 from processors.guardrails import Delivery, delivery_event, pause_seconds
+from schemas.errors import CodecError, LogError
 from schemas.events import Alert
 from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_CHANNEL_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX
 from streams.metrics import Metrics
@@ -34,6 +35,8 @@ class _Try:
     attempts: int = 0
     #: Microseconds since the epoch.
     not_before: int = 0
+    #: Who is done with it of several that one target names, as the outlet said.
+    ended: dict[str, int] = field(default_factory=dict)
 
 
 class Courier:
@@ -48,7 +51,10 @@ class Courier:
         draw: Callable[[], float],
         metrics: Metrics,
     ) -> None:
-        """`outlets` by kind of channel; `resolve` reads references; `tell` records an event until it is recorded."""
+        """`outlets` by kind of channel; `resolve` reads references; `tell` records an event, however long it takes.
+
+        It raises LogError or CodecError for an event that will never be recorded.
+        """
         self._outlets, self._resolve, self._tell = outlets, resolve, tell
         self._clock_micros, self._draw, self._metrics = clock_micros, draw, metrics
         self._tries: dict[Key, _Try] = {}
@@ -97,22 +103,32 @@ class Courier:
         alert, channel = delivery
         try:
             tried.attempts += 1
-            receipt = await self._send(channel, alert)
+            receipt = await self._send(channel, alert, tried.ended)
             self._note(_place(channel), receipt)
             now = self._clock_micros()
             self._metrics.counter("quaestor_alert_sends_total").labels(channel.kind, _word(receipt)).inc()
             if isinstance(receipt, Later) and tried.attempts < ALERT_ATTEMPTS_MAX:
                 pause = pause_seconds(tried.attempts, receipt.asked_seconds, self._draw())
+                tried.ended |= receipt.ended
                 tried.not_before = now + round(pause * MICROS_PER_SECOND)
                 log.warning("alert_waits", channel=channel.channel_id, reason=receipt.reason, attempts=tried.attempts)
                 return
-            fault = None if isinstance(receipt, Sent) else receipt.reason
             # Never begun again by us: what it waits for is the record of its end.
             tried.not_before = now + (1 << 62)
-            await self._tell(delivery_event(alert, channel.channel_id, now, attempts=tried.attempts, fault=fault))
+            await self._record(alert, channel, tried, receipt)
         finally:
             self._running.pop(key, None)
             self._sends[_place(channel)] -= 1
+
+    async def _record(self, alert: Alert, channel: Channel, tried: _Try, receipt: Receipt) -> None:
+        """Record how it ended; an end that can't be recorded is an end all the same, and said."""
+        fault = None if isinstance(receipt, Sent) else receipt.reason
+        end = delivery_event(alert, channel.channel_id, self._clock_micros(), attempts=tried.attempts, fault=fault)
+        try:
+            await self._tell(end)
+        except (LogError, CodecError) as error:
+            told = {"alert": alert.event_id, "channel": channel.channel_id, "state": end.delivery_state}
+            log.exception("delivery_not_recorded", **told, error=str(error))
 
     def _note(self, place: Place, receipt: Receipt) -> None:
         if isinstance(receipt, Later):
@@ -120,7 +136,7 @@ class Courier:
         else:
             self._ill.discard(place)
 
-    async def _send(self, channel: Channel, alert: Alert) -> Receipt:
+    async def _send(self, channel: Channel, alert: Alert, ended: Mapping[str, int]) -> Receipt:
         try:
             target, secret = self._resolve(channel.target_ref), self._resolve(channel.secret_ref)
         except SecretUnavailableError as error:
@@ -129,7 +145,7 @@ class Courier:
             return Never("the channel has no target")
         try:
             return await self._outlets[channel.kind].send(
-                channel, alert, target, secret, self._clock_micros() // MICROS_PER_SECOND
+                channel, alert, target, secret, self._clock_micros() // MICROS_PER_SECOND, ended
             )
         except Exception as error:  # a channel must not take the others along
             log.exception("outlet_failed", channel=channel.channel_id)

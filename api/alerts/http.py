@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from collections.abc import Mapping
 from hashlib import sha256
 
 import aiohttp
 from yarl import URL
 
-from api.alerts.outlets import Later, Never, Receipt, Sent
+from api.alerts.outlets import NOBODY, Later, Never, Receipt, Sent
 from processors.control import Channel
 from processors.control.check import is_private
 from processors.guardrails import slack_body, webhook_body
@@ -37,7 +38,15 @@ class HttpOutlet:
             trust_env=False,
         )
 
-    async def send(self, channel: Channel, alert: Alert, target: str, secret: str | None, now_seconds: int) -> Receipt:
+    async def send(
+        self,
+        channel: Channel,
+        alert: Alert,
+        target: str,
+        secret: str | None,
+        now_seconds: int,
+        ended: Mapping[str, int] = NOBODY,  # noqa: ARG002
+    ) -> Receipt:
         """As the seam says; faults name no address, for a webhook's URL is a secret of its own."""
         url = _url(target)
         if isinstance(url, Never):

@@ -4,62 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
-import ssl
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from api.alerts.outlets import Later, Never, Receipt, Sent
+from api.alerts.outlets import NOBODY, Later, Never, Receipt, Sent
+from api.alerts.smtp import TAKEN, Line, MailTarget, send_mail
 from processors.control import Channel
-from processors.control.check import is_private
 from processors.guardrails import text_of
 from schemas.events import Alert
 from schemas.limits import ALERT_SEND_SECONDS, ALERT_SENDS_AT_ONCE_MAX
 
 SMTP_PORT, SUBMISSION_PORT, SMTPS_PORT = 25, 587, 465
 RECIPIENTS_MAX = 20
-TRANSIENT = range(400, 500)
-
-
-class MailTarget(NamedTuple):
-    """What smtp[s]://user:password@host:port?from=…&to=…&to=… says."""
-
-    host: str
-    port: int
-    #: TLS from the first byte; else STARTTLS, which only a private host may lack.
-    implicit_tls: bool
-    user: str
-    password: str
-    sender: str
-    recipients: tuple[str, ...]
+#: Codes after which trying again would not help; an answer that is none of SMTP's may be another one later.
+PERMANENT = range(500, 600)
 
 
 class MailOutlet:
     """An Outlet over smtplib, each mail in a thread: of its own, so that servers that hang hold up nothing else."""
 
-    def __init__(self) -> None:
-        """Connects nothing; threads begin as they are needed."""
+    def __init__(self, send_seconds: float = ALERT_SEND_SECONDS) -> None:
+        """Connects nothing; threads begin as they are needed. `send_seconds` is for one mail from beginning to end."""
         self._threads = ThreadPoolExecutor(ALERT_SENDS_AT_ONCE_MAX, thread_name_prefix="mail")
+        self._send_seconds = send_seconds
 
-    async def send(self, channel: Channel, alert: Alert, target: str, secret: str | None, now_seconds: int) -> Receipt:  # noqa: ARG002
-        """As the seam says. The alert's id is the Message-ID."""
+    async def send(
+        self,
+        channel: Channel,  # noqa: ARG002
+        alert: Alert,
+        target: str,
+        secret: str | None,  # noqa: ARG002
+        now_seconds: int,
+        ended: Mapping[str, int] = NOBODY,
+    ) -> Receipt:
+        """As the seam says. The alert's id is the Message-ID; `ended` has what the server said of recipients."""
         parsed = mail_target(target)
         if isinstance(parsed, Never):
             return parsed
+        codes = {name: ended[name] for name in parsed.recipients if name in ended}
+        left = [name for name in parsed.recipients if name not in codes]
         try:
-            message = _message(alert, parsed, now_seconds)
-            await asyncio.get_running_loop().run_in_executor(self._threads, _send, parsed, message)
-        except smtplib.SMTPRecipientsRefused as error:
-            return _refused(max((code for code, _ in error.recipients.values()), default=0))
+            if left:
+                codes |= await self._send(parsed, _message(alert, parsed, now_seconds), left)
         except smtplib.SMTPResponseException as error:
-            return _refused(error.smtp_code)
+            return _refused(error.smtp_code, codes, len(parsed.recipients))
         except smtplib.SMTPNotSupportedError:
             return Never("the mail server offers no TLS, or no log-in")
         except (smtplib.SMTPException, OSError) as error:
-            return Later(f"no answer: {type(error).__name__}")
-        return Sent()
+            return Later(f"no answer: {type(error).__name__}{_had(codes, len(parsed.recipients))}")
+        return _receipt(codes)
+
+    async def _send(self, target: MailTarget, message: EmailMessage, recipients: list[str]) -> dict[str, int]:
+        """Within the time there is for it, and nothing goes on behind it."""
+        line = Line()
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, send_mail, line, target, message, recipients)
+        finally:
+            line.cut()
 
     async def close(self) -> None:
         """What is under way ends by itself, within its time."""
@@ -71,10 +77,11 @@ def mail_target(target: str) -> MailTarget | Never:
     try:
         parts = urlsplit(target)
         port = parts.port
-        options = parse_qs(parts.query, max_num_fields=RECIPIENTS_MAX + 1)
+        # A plus is part of an address (ops+pager@…), and no space as in a form.
+        options = parse_qs(parts.query.replace("+", "%2B"), max_num_fields=RECIPIENTS_MAX + 1)
     except ValueError:
         return Never("the channel's smtp URL can't be read")
-    sender, recipients = options.get("from", []), options.get("to", [])
+    sender, recipients = options.get("from", []), tuple(dict.fromkeys(options.get("to", [])))
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         return Never("the channel's target is no smtp:// or smtps:// URL")
     if len(sender) != 1 or not recipients:
@@ -82,7 +89,7 @@ def mail_target(target: str) -> MailTarget | Never:
     implicit_tls = parts.scheme == "smtps"
     usual = SMTPS_PORT if implicit_tls else SUBMISSION_PORT if parts.username else SMTP_PORT
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return MailTarget(parts.hostname, port or usual, implicit_tls, user, password, sender[0], tuple(recipients))
+    return MailTarget(parts.hostname, port or usual, implicit_tls, user, password, sender[0], recipients)
 
 
 def _message(alert: Alert, target: MailTarget, now_seconds: int) -> EmailMessage:
@@ -96,23 +103,27 @@ def _message(alert: Alert, target: MailTarget, now_seconds: int) -> EmailMessage
     return message
 
 
-def _send(target: MailTarget, message: EmailMessage) -> None:
-    """Raises what smtplib raises."""
-    context = ssl.create_default_context()
-    if target.implicit_tls:
-        client: smtplib.SMTP = smtplib.SMTP_SSL(target.host, target.port, timeout=ALERT_SEND_SECONDS, context=context)
-    else:
-        client = smtplib.SMTP(target.host, target.port, timeout=ALERT_SEND_SECONDS)
-    with client:
-        client.ehlo()
-        if not target.implicit_tls and (client.has_extn("starttls") or not is_private(target.host)):
-            client.starttls(context=context)
-            client.ehlo()
-        if target.user:
-            client.login(target.user, target.password)
-        client.send_message(message, target.sender, target.recipients)
+def _receipt(codes: Mapping[str, int]) -> Receipt:
+    """What follows from what the server said of each recipient: tried again is who may get it later, alone."""
+    refused = [code for code in codes.values() if code != TAKEN]
+    if not refused:
+        return Sent()
+    said = ", ".join(str(code) for code in sorted(set(refused)))
+    reason = f"the mail server refused {len(refused)} of {len(codes)} recipients ({said})"
+    ended = {name: code for name, code in codes.items() if _is_end(code)}
+    return Never(reason) if len(ended) == len(codes) else Later(reason, ended=ended)
 
 
-def _refused(code: int) -> Receipt:
-    reason = f"the mail server refused it ({code})"
-    return Later(reason) if code in TRANSIENT else Never(reason)
+def _refused(code: int, codes: Mapping[str, int], recipients: int) -> Receipt:
+    reason = f"the mail server refused it ({code}){_had(codes, recipients)}"
+    return Never(reason) if code in PERMANENT else Later(reason)
+
+
+def _had(codes: Mapping[str, int], recipients: int) -> str:
+    """Who got it at an attempt before."""
+    taken = sum(code == TAKEN for code in codes.values())
+    return f"; {taken} of {recipients} recipients have it" if taken else ""
+
+
+def _is_end(code: int) -> bool:
+    return code == TAKEN or code in PERMANENT

@@ -93,7 +93,7 @@ def outlets() -> Mapping[str, Outlet]:
 
 def _telling(recorder: Recorder) -> Callable[[Alert], Awaitable[None]]:
     async def tell(alert: Alert) -> None:
-        """Record it, however long the log is away."""
+        """Record it, however long the log is away; raises RecordRefusedError or CodecError where that never works."""
         while True:
             try:
                 await recorder.record([alert])

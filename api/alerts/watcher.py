@@ -16,6 +16,7 @@ from processors.guardrails import (
     crossings,
     overage_alert,
     refusal_alert,
+    refused_as,
     threshold_alert,
     threshold_alert_id,
 )
@@ -48,8 +49,8 @@ class Watcher:
         #: Tenants of whom any counter may stand above a threshold.
         self._whole: set[str] = set()
         self._overages: dict[Counter, BudgetEvent] = {}
-        #: By the counter that refused, and why.
-        self._refusals: dict[tuple[Counter, str | None], BudgetEvent] = {}
+        #: By the counter that refused, why, and which model: thresholds may refuse some and not others.
+        self._refusals: dict[tuple[Counter, str | None, tuple[str, str]], BudgetEvent] = {}
         self._limits: Mapping[str, Limit] = {}
         #: Alerts that nobody told yet.
         self._found: dict[str, Alert] = {}
@@ -64,7 +65,7 @@ class Watcher:
         elif event.kind is BudgetKind.REFUSED and len(self._refusals) < self._touched_max:
             refusing = (counter_of(leg) for leg in event.legs if leg.limit_id == event.refused_by_limit_id)
             for counter in refusing:
-                self._refusals.setdefault((counter, event.reason), event)
+                self._refusals.setdefault((counter, event.reason, refused_as(event)), event)
 
     def _note_moved(self, event: BudgetEvent, offset: int, partition: int) -> None:
         needed = self._touched.setdefault(event.tenant_id, _Moved(partition, offset)).needed
@@ -130,7 +131,7 @@ class Watcher:
     def _look_at_refusals(self, book: AlertBook, now_micros: int) -> None:
         """Calls that found no room."""
         while self._refusals:
-            (counter, _), event = self._refusals.popitem()
+            (counter, _, _), event = self._refusals.popitem()
             limit = self._limit(counter)
             leg = next(leg for leg in event.legs if counter_of(leg) == counter)
             alert = refusal_alert(limit, event, leg, counter, now_micros) if limit else None

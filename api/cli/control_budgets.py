@@ -288,10 +288,18 @@ def _place(settings: Settings, tenant: str, given: Mapping[str, str | None]) -> 
     if scope == "user" and not 0 < len(scope_id) <= USER_ID_CHARACTERS_MAX:
         fail(f"--user: an end user's id has 1 to {USER_ID_CHARACTERS_MAX} characters", 2)
     if scope == "user" and scope_id != control.EACH:
+        _whole_user(scope_id)
         with control_session(settings) as session:
             erasures = session.state.erasures
         scope_id = asyncio.run(handle(settings, tenant, scope_id, erasures))
     return cast("Scope", scope), scope_id
+
+
+def _whole_user(user: str) -> None:
+    """Refuse a pattern before it becomes a handle, which would be that of nobody."""
+    wrong = check.whole("user", user)
+    if wrong is not None:
+        fail(f"--user: {wrong.message}", 2)
 
 
 def _amount(text: str, currency: str) -> int:

@@ -194,7 +194,11 @@ async def _place(parts: Parts, wanted: LimitWanted) -> tuple[str, str] | Refusal
     if (wanted.scope, wanted.scope_id) not in {("tenant", None), ("user", None)}:
         message = f"a limit stands on one thing, not on user and {wanted.scope}"
         return Refusal(RefusalCode.INVALID_VALUE, message, "user")
-    return check.tenant(wanted.tenant) or ("user", await parts.handle_of(wanted.tenant, wanted.user))
+    wrong = check.tenant(wanted.tenant)
+    if wrong is None and wanted.user == control.EACH:
+        return "user", control.EACH
+    wrong = wrong or check.whole("user", wanted.user)
+    return wrong or ("user", await parts.handle_of(wanted.tenant, wanted.user))
 
 
 async def _set(

@@ -68,6 +68,8 @@ def refusal_reason(held_to: Threshold | None) -> str:
 
 
 _REASONS = {"block": "budget_blocked", "approval": "approval_required", "cheaper": "cheaper_models_only"}
+#: The reasons of REFUSED that name a threshold, and not the limit itself.
+THRESHOLD_REASONS = frozenset(_REASONS.values())
 
 
 def refused_event(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from processors.calendar import window_of
-from processors.control.entities import EACH, SCOPES, ExchangeRate, Limit, Threshold
+from processors.control.entities import SCOPES, ExchangeRate, Limit, Threshold, each_of
 from processors.control.state import ControlState
 from schemas.errors import ConfigurationError
 from schemas.events import HoldLeg
@@ -136,8 +136,7 @@ def _on(state: ControlState, tenant_id: str, scope: str, value: str, now_micros:
     for limit in table.get((tenant_id, scope, value), ()):
         if limit.in_force(now_micros):
             yield Standing(limit, limit.limit_id)
-    each = f"{value.partition('=')[0]}={EACH}" if scope == "tag" else EACH
-    for limit in table.get((tenant_id, scope, each), ()):
+    for limit in table.get((tenant_id, scope, each_of(scope, value)), ()):
         if limit.in_force(now_micros):
             yield Standing(limit, f"{limit.limit_id}.{_digest(value)}")
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from processors.budgets.fold import Counter, Sums
 from processors.budgets.tree import PERCENT
 from processors.calendar import window_of
-from processors.control.entities import EACH, Limit
+from processors.control.entities import Limit, is_each
 
 #: From these on a limit is filling up, and as good as full.
 FILLING_PERCENT, FULL_PERCENT = 80, 95
@@ -62,7 +62,7 @@ def _present(limit: Limit, known: Iterable[Counter], now_micros: int) -> list[Co
     """The limit's counters of this window; one that nothing moved yet stands for a limit on one thing."""
     window = window_of(limit.window, now_micros, limit.time_zone)
     present = [one for one in known if (one.window_start, one.window_end) == window and one.currency == limit.currency]
-    if present or limit.scope_id.endswith(EACH):
+    if present or is_each(limit.scope, limit.scope_id):
         return present
     return [Counter(limit.limit_id, limit.currency, *window)]
 
@@ -87,7 +87,7 @@ def place_of(scope: str, scope_id: str, counter: str = "") -> str:
 
     The counter of one of many of a kind is told by the beginning of its name behind the limit's.
     """
-    if not scope_id.endswith(EACH):
+    if not is_each(scope, scope_id):
         return f"{scope} {scope_id[:CHARACTERS_SHOWN] if scope == 'user' else scope_id}"
     place = f"each {scope}" + (f" {scope_id}" if scope == "tag" else "")
     which = counter.partition(".")[2][:CHARACTERS_SHOWN]

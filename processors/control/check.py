@@ -21,6 +21,7 @@ from processors.control.entities import (
     Increase,
     Limit,
     Threshold,
+    is_each,
 )
 from processors.control.kept import LegalHold, held_by
 from processors.pricing.prices import Price, PriceBook
@@ -301,16 +302,26 @@ def _place(value: Limit) -> Refusal | None:
 
 
 def _thing(value: Limit) -> Refusal | None:
-    if value.scope_id == EACH and value.scope not in {"tenant", "tag"}:
-        return None
-    if value.scope == "tag":
-        key, equals, tagged = value.scope_id.partition("=")
-        if equals and is_name(key) and (tagged == EACH or is_name(tagged)):
-            return None
+    key, equals, tagged = value.scope_id.partition("=")
+    if value.scope == "tag" and not (equals and is_name(key) and (EACH in tagged or is_name(tagged))):
         return Refusal(RefusalCode.INVALID_NAME, "a tag is given as name=value, or name=* for each of its values")
-    if value.scope == "model":
-        return models((value.scope_id,), 1)
-    return names(**{value.scope: value.scope_id})
+    if is_each(value.scope, value.scope_id):
+        return None
+    wrong = whole(value.scope, value.scope_id)
+    if wrong or value.scope == "tag":
+        return wrong
+    return models((value.scope_id,), 1) if value.scope == "model" else names(**{value.scope: value.scope_id})
+
+
+def whole(what: str, value: str) -> Refusal | None:
+    """Whether a limit's value is a whole name: unlike the lists of keys and thresholds, limits match no beginnings."""
+    if EACH not in value:
+        return None
+    message = (
+        f"{value[:40]!r} would match no call: a limit stands on a whole {what}, or on each apart "
+        f"({'name=*' if what == 'tag' else '* alone'}); name one {what} in full, and set a limit for every one you mean"
+    )
+    return Refusal(RefusalCode.INVALID_NAME, message, what)
 
 
 def tag_counts(value: Limit, tags_allowed: Collection[str]) -> Refusal | None:

@@ -30,6 +30,16 @@ SEVERITY_FLOORS: tuple[SeverityFloor, ...] = get_args(SeverityFloor)
 EACH = "*"
 
 
+def each_of(scope: str, scope_id: str) -> str:
+    """What a limit on each of a kind stands on, of the kind that this thing is of: `*`, or name=* of a tag."""
+    return f"{scope_id.partition('=')[0]}={EACH}" if scope == "tag" else EACH
+
+
+def is_each(scope: str, scope_id: str) -> bool:
+    """Whether a limit there stands on each of a kind apart. A name that merely ends in `*` is a name."""
+    return scope_id == each_of(scope, scope_id)
+
+
 def is_listed(name: str, entries: tuple[str, ...]) -> bool:
     """Whether a name is in a list; an entry ending in * stands for all that begin so."""
     if name in entries:

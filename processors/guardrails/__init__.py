@@ -9,6 +9,7 @@ from processors.guardrails.thresholds import (
     crossings,
     overage_alert,
     refusal_alert,
+    refused_as,
     threshold_alert,
     threshold_alert_id,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "overage_alert",
     "pause_seconds",
     "refusal_alert",
+    "refused_as",
     "slack_body",
     "text_of",
     "threshold_alert",

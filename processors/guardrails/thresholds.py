@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from processors.budgets.events import refusal_reason
+from processors.budgets.events import THRESHOLD_REASONS, refusal_reason
 from processors.budgets.fold import Counter
 from processors.budgets.tree import PERCENT
 from processors.budgets.usage import place_of
@@ -56,7 +56,12 @@ def crossings(limit: Limit, counter: Counter, posted_nano: int, now_micros: int)
 
 
 def limit_alert(limit: Limit, counter: Counter, kind: AlertKind, event_id: str, occurred_at: int, **said: Any) -> Alert:
-    """An alert about a counter of a limit; `said` is what it says of it."""
+    """An alert about a counter of a limit; `said` is what it says of it.
+
+    `occurred_at` is when it is told, also where it follows from an event. An id has the same bytes at one time: what is
+    said depends on the limit and the hour, so two processes that tell the same say it in two events, and not in two
+    versions of one, at which stores stop.
+    """
     return Alert(
         event_id=event_id,
         occurred_at=occurred_at,
@@ -102,14 +107,14 @@ def threshold_alert_id(counter: Counter, threshold: Threshold) -> str:
 
 
 def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert | None:
-    """The alert of the first call in a window that a limit refused, or one of its thresholds; None where it has none.
+    """The alert of the first call in a window that a limit refused, or one of its thresholds.
 
-    Calls that a threshold holds stay below it, so charges alone might never reach it.
+    Calls that a threshold holds stay below it, so charges alone might never reach it. None where the limit has no
+    thresholds, or none any more that holds this call.
     """
-    if not limit.guards:
+    held_to = _held_to(limit, event)
+    if held_to is None:
         return None
-    holding = (one for one in limit.guards if one.action != "notify")
-    held_to = next((one for one in holding if refusal_reason(one) == event.reason), WHOLE)
     at_nano = limit.allowed_nano(event.occurred_at) * held_to.percent // PERCENT
     asked, at = (format_amount(nano, leg.currency) for nano in (leg.amount_nano, at_nano))
     left = format_with_unit(event.remaining_nano or 0, leg.currency)
@@ -119,7 +124,7 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         counter,
         AlertKind.THRESHOLD,
         threshold_alert_id(counter, held_to),
-        event.occurred_at,
+        now_micros,
         request_id=event.request_id,
         causation_id=event.event_id,
         severity=Severity.CRITICAL if held_to.percent >= CRITICAL_PERCENT else Severity.WARNING,
@@ -132,6 +137,19 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
     )
 
 
+def _held_to(limit: Limit, event: BudgetEvent) -> Threshold | None:
+    """The threshold at which a call was refused: the first that holds such a call."""
+    if not limit.guards or event.reason not in THRESHOLD_REASONS:
+        return WHOLE if limit.guards else None
+    holding = (one for one in limit.guards if one.action != "notify" and refusal_reason(one) == event.reason)
+    return next((one for one in holding if not one.admits(*refused_as(event))), None)
+
+
+def refused_as(event: BudgetEvent) -> tuple[str, str]:
+    """The names by which thresholds admit the model of a call."""
+    return event.model, f"{event.provider_id}/{event.model}"
+
+
 def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Counter, now_micros: int) -> Alert:
     """The alert of the first call in a window that cost more than it held: the whole of it is charged."""
     over = format_with_unit(leg.amount_nano, leg.currency)
@@ -140,7 +158,7 @@ def overage_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
         counter,
         AlertKind.OVERAGE,
         derived_id(GUARDRAILS, str(counter), AlertKind.OVERAGE.value, ""),
-        event.occurred_at,
+        now_micros,
         request_id=event.request_id,
         causation_id=event.event_id,
         severity=Severity.WARNING,

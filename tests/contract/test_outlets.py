@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import socket
@@ -120,8 +122,23 @@ class MailWorld:
         query = "?from=quaestor@example.com&to=ops@example.com&to=cfo@example.com"
         self.target = f"smtp://127.0.0.1:{port}/{query}"
         self.nowhere = f"smtp://127.0.0.1:{free_port()}/{query}"
-        self.word = "250 taken"
+        self.word, self.farewell = "250 taken", "221 bye"
+        #: What is said to recipients, where it is not that they are taken.
+        self.recipients: dict[str, str] = {}
         self.mails: list[tuple[list[str], Any]] = []
+
+    async def handle_RCPT(  # noqa: N802 - its name for it
+        self, _server: object, _session: object, envelope: Any, address: str, _options: object
+    ) -> str:
+        """As aiosmtpd calls it."""
+        word = self.recipients.get(address, "250 taken")
+        if word.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        return word
+
+    async def handle_QUIT(self, _server: object, _session: object, _envelope: object) -> str:  # noqa: N802 - likewise
+        """As aiosmtpd calls it."""
+        return self.farewell
 
     async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802 - its name for it
         """As aiosmtpd calls it."""
@@ -304,6 +321,81 @@ async def test_a_mail_says_what_a_person_needs(socket_enabled: None) -> None:
     assert ["ops@example.com", "cfo@example.com"] == recipients
     assert "[critical] acme: 95% of the budget is used" == mail["Subject"]
     assert "95.00 of 100.00 EUR are charged." in mail.get_content()
+
+
+async def test_a_recipient_who_is_to_come_later_is_tried_alone(socket_enabled: None) -> None:
+    """Greylisting: whoever has the mail does not get it again."""
+    async with mail_world() as world:
+        world.recipients = {"cfo@example.com": "450 greylisted"}
+        first = await send(world)
+        assert isinstance(first, Later)
+        world.recipients = {}
+        second = await world.outlet.send(world.channel, ALERT, world.target, None, NOW_SECONDS, first.ended)
+    assert ("the mail server refused 1 of 2 recipients (450)", Sent()) == (first.reason, second)
+    assert [["ops@example.com"], ["cfo@example.com"]] == [recipients for recipients, _ in world.mails]
+
+
+async def test_a_recipient_who_never_takes_it_is_told(socket_enabled: None) -> None:
+    """Without the address; the other one has the mail."""
+    async with mail_world() as world:
+        world.recipients = {"cfo@example.com": "550 nobody of this name"}
+        receipt = await send(world)
+    assert Never("the mail server refused 1 of 2 recipients (550)") == receipt
+    assert [["ops@example.com"]] == [recipients for recipients, _ in world.mails]
+
+
+async def test_of_recipients_who_all_refuse_those_are_tried_again_who_may_take_it(socket_enabled: None) -> None:
+    """One refuses for good, one for now."""
+    async with mail_world() as world:
+        world.recipients = {"cfo@example.com": "550 nobody of this name", "ops@example.com": "451 busy"}
+        receipt = await send(world)
+    assert Later("the mail server refused 2 of 2 recipients (451, 550)", ended={"cfo@example.com": 550}) == receipt
+
+
+async def test_a_fault_behind_the_first_attempt_says_who_has_the_mail(socket_enabled: None) -> None:
+    """It may be the last word on it."""
+    async with mail_world() as world:
+        world.closed()
+        ended = {"ops@example.com": 250}
+        receipt = await world.outlet.send(world.channel, ALERT, world.target, None, NOW_SECONDS, ended)
+    assert Never("the mail server refused it (554); 1 of 2 recipients have it") == receipt
+
+
+async def test_a_plus_is_part_of_an_address(socket_enabled: None) -> None:
+    """As it is written, and escaped."""
+    async with mail_world() as world:
+        target = world.target.replace("ops@", "ops+pager@").replace("cfo@", "cfo%2Bpager@")
+        await send(world, target)
+    assert [["ops+pager@example.com", "cfo+pager@example.com"]] == [recipients for recipients, _ in world.mails]
+
+
+async def test_what_a_mail_server_says_to_the_farewell_changes_nothing(socket_enabled: None) -> None:
+    """It has taken the mail, which is not to be sent again."""
+    async with mail_world() as world:
+        world.farewell = "500 what"
+        assert Sent() == await send(world)
+
+
+async def test_a_mail_server_that_drips_is_left_in_time(socket_enabled: None) -> None:
+    """However soon each piece comes: the time is that of the whole mail, and the connection ends with it."""
+    is_left = asyncio.Event()
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"220-there is more\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        is_left.set()
+
+    outlet = MailOutlet(send_seconds=0.2)
+    async with asyncio.timeout(20), await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        target = f"smtp://127.0.0.1:{port}/?from=a@example.com&to=b@example.com"
+        receipt = await outlet.send(channel("email"), ALERT, target, None, NOW_SECONDS)
+        await is_left.wait()
+    await outlet.close()
+    assert Later("no answer: TimeoutError") == receipt
 
 
 async def test_a_mail_server_that_wants_a_log_in_it_does_not_offer_is_given_up(socket_enabled: None) -> None:

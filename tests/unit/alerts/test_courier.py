@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.alerts.courier import Courier
 from api.alerts.outlets import Later, MemoryOutlet, Never, Receipt
 from api.providers.errors import SecretUnavailableError
 from processors.control import Channel
 from processors.guardrails import AlertBook
+from schemas.errors import CodecError, RecordRefusedError
 from schemas.events import Alert
 from schemas.limits import ALERT_ATTEMPTS_MAX, ALERT_CHANNEL_SENDS_AT_ONCE_MAX, ALERT_SENDS_AT_ONCE_MAX
 from streams.metrics import Metrics
@@ -96,6 +98,16 @@ async def test_a_receiver_that_is_away_is_tried_again_after_a_pause(world: World
     assert (3, [("ops", "SENT", 3)]) == (world.outlet.calls, world.ended())
 
 
+async def test_who_has_it_is_left_out_of_the_next_attempts(world: World) -> None:
+    """Whatever went wrong in between."""
+    world.outlet.answers = [Later("1 of 3", ended={"a": 250}), Later("away"), Later("1 of 3", ended={"b": 550})]
+    for _ in range(4):
+        await world.turn()
+        world.now += HOUR_MICROS
+    assert [{}, {"a": 250}, {"a": 250}, {"a": 250, "b": 550}] == world.outlet.ended
+    assert [("ops", "SENT", 4)] == world.ended()
+
+
 async def test_a_receiver_may_say_when_to_come_back(world: World) -> None:
     """Retry-After counts."""
     world.outlet.answers = [Later("HTTP 429", 30.0)]
@@ -157,6 +169,23 @@ async def test_an_outlet_that_breaks_is_tried_again(world: World) -> None:
     world.now += 1_000_000
     await world.turn()
     assert [("ops", "SENT", 2)] == world.ended()
+
+
+@pytest.mark.parametrize("fault", [RecordRefusedError("too large"), CodecError("does not fit")], ids=["log", "codec"])
+async def test_an_end_that_can_not_be_recorded_is_an_end_and_said(world: World, fault: Exception) -> None:
+    """Nothing else would tell anybody, and the alert is not sent again and again."""
+
+    async def tell(_end: Alert) -> None:
+        raise fault
+
+    world.courier._tell = tell
+    with capture_logs() as lines:
+        await world.turn()
+        world.now += HOUR_MICROS
+        await world.turn()
+    assert 1 == world.outlet.calls
+    said = [(line["event"], line["alert"], line["channel"], line["state"], line["error"]) for line in lines]
+    assert [("delivery_not_recorded", "a1", "ops", "SENT", str(fault))] == said
 
 
 @pytest.mark.parametrize(

@@ -232,12 +232,56 @@ async def test_an_overage_is_told_once_per_window() -> None:
     assert [[AlertKind.OVERAGE], []] == told
 
 
-def refused(of: Limit, reason: str) -> BudgetEvent:
+def refused(of: Limit, reason: str, model: str = "m") -> BudgetEvent:
     """A call that this limit refused."""
     leg = events.leg(of.limit_id, 7)
     return events.budget(
-        BudgetKind.REFUSED, "h1", "e1", leg, refused_by_limit_id=of.limit_id, remaining_nano=3, reason=reason
+        BudgetKind.REFUSED,
+        "h1",
+        "e1",
+        leg,
+        refused_by_limit_id=of.limit_id,
+        remaining_nano=3,
+        reason=reason,
+        model=model,
     )
+
+
+CHEAPER = (
+    Threshold(percent=50, action="cheaper", models=("a", "p/b")),
+    Threshold(percent=80, action="cheaper", models=("a",)),
+)
+
+
+async def test_the_threshold_that_does_not_admit_the_model_is_told_of_its_refusal() -> None:
+    """Not one below it that admits it, which was told already; a place counts as a name."""
+    narrowing = limit("team", "search", 100, window="total", thresholds=CHEAPER)
+    world = World(narrowing)
+    await world.settle()
+    told = []
+    for offset, model in enumerate(("c", "b", "c", "b")):
+        world.watcher.note(refused(narrowing, "cheaper_models_only", model), offset)
+        told.append(await world.look())
+    assert [[(narrowing.limit_id, "50%")], [(narrowing.limit_id, "80%")], [], []] == told
+
+
+async def test_refusals_of_two_models_that_come_together_are_both_told() -> None:
+    """Each at the threshold that refused it."""
+    narrowing = limit("team", "search", 100, window="total", thresholds=CHEAPER)
+    world = World(narrowing)
+    await world.settle()
+    for offset, model in enumerate(("c", "b")):
+        world.watcher.note(refused(narrowing, "cheaper_models_only", model), offset)
+    assert [(narrowing.limit_id, "50%"), (narrowing.limit_id, "80%")] == await world.look()
+
+
+async def test_a_refusal_at_a_threshold_that_is_gone_is_not_told_of_another() -> None:
+    """The limit was changed meanwhile, and admits such calls now."""
+    narrowing = limit("team", "search", 100, window="total", thresholds=CHEAPER)
+    world = World(narrowing)
+    await world.settle()
+    world.watcher.note(refused(narrowing, "cheaper_models_only", "a"), 0)
+    assert [] == await world.look()
 
 
 @pytest.mark.parametrize(

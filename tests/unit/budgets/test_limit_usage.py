@@ -57,6 +57,12 @@ def test_a_limit_on_each_shows_everyone_that_was_met_the_most_used_first() -> No
     assert [one.counter.limit_id for one in used(each, sums=sums)] == ["lim_r.bb", "lim_r.aa"]
 
 
+def test_a_name_that_ends_in_a_star_is_one_thing() -> None:
+    """Such limits on models were taken once; they show that nothing counts."""
+    old = limit("lim_m", "gpt-4o*", scope="model")
+    assert [(one.counter, one.percent) for one in used(old)] == [(counter("lim_m"), 0)]
+
+
 def test_a_limit_that_is_not_in_force_is_not_shown() -> None:
     """It will begin, or is over."""
     assert used(limit(valid_from=NOW_MICROS + 1), limit(valid_until=NOW_MICROS)) == []

@@ -254,6 +254,8 @@ async def test_a_body_of_another_shape_is_told(world: ConsoleWorld, body: bytes,
         ({"scope": "tag", "scope_id": "customer=*"}, "invalid_value", "scope_id", "no call would count"),
         ({"scope": "tag", "scope_id": "prod"}, "invalid_name", "scope_id", "a tag is given as name=value"),
         ({"scope": "team", "scope_id": "a", "user": "ann"}, "invalid_value", "user", "stands on one thing"),
+        ({"scope": "model", "scope_id": "gpt-4o*"}, "invalid_name", "scope_id", "'gpt-4o*' would match no call"),
+        ({"user": "ann*"}, "invalid_name", "user", "'ann*' would match no call"),
         ({"time_zone": "Mars/Base"}, "invalid_value", "time_zone", "Mars/Base"),
         ({"valid_from": LATER, "valid_until": EARLIER}, "invalid_value", "valid_until", "ends after it begins"),
         ({"thresholds": [{"percent": 0}]}, "invalid_value", "thresholds", "from 1 to 1000 per cent"),
@@ -507,6 +509,13 @@ async def test_while_the_log_is_away_a_change_is_told_to_come_again(world: Conso
     assert (503, "log_unavailable", "1") == (*told(refused)[:2], refused.headers["retry-after"])
     assert 200 == (await world.change(BUDGETS, BASIC)).status
     assert 2 == world.sittings
+
+
+async def test_each_end_user_is_limited_by_a_star(world: ConsoleWorld) -> None:
+    """As at the command line; it is nobody's handle."""
+    answer = (await world.change(BUDGETS, BASIC | {"user": "*"})).json()
+
+    assert ("user", "*") == (answer["limit"]["scope"], answer["limit"]["scope_id"])
 
 
 async def test_while_the_vault_is_away_no_end_user_is_limited(world: ConsoleWorld) -> None:

@@ -267,6 +267,13 @@ def test_a_limit_stands_on_a_user_that_calls_can_have(commands: Control, user: s
     assert "--user: an end user's id has 1 to 1024 characters" in result.stderr
 
 
+def test_a_limit_on_a_pattern_of_users_is_refused(commands: Control) -> None:
+    """Its handle would be that of nobody who calls; nobody is remembered for it and nothing recorded."""
+    result = RUNNER.invoke(APP, ("budget", "set", "--tenant", "acme", "--amount", "5", "--user", "ann*"))
+    assert (2, 0) == (result.exit_code, commands.events())
+    assert "--user: 'ann*' would match no call" in result.stderr
+
+
 @pytest.mark.parametrize("tag", ["customer=acme", "customer=*"])
 def test_a_limit_on_a_tag_that_nobody_reads_is_refused(commands: Control, tag: str) -> None:
     """Such tags are sealed, so it would never count; with what to do."""

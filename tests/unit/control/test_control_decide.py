@@ -158,6 +158,8 @@ REFUSED: dict[str, tuple[Change, RefusalCode]] = {
     "limit on each of everything tagged": (limit(scope="tag", scope_id="*"), RefusalCode.INVALID_NAME),
     "limit on each tenant": (limit(scope_id="*"), RefusalCode.INVALID_VALUE),
     "limit on a model of spaces": (limit(scope="model", scope_id="a b"), RefusalCode.INVALID_NAME),
+    "limit on the beginning of a model": (limit(scope="model", scope_id="gpt-4o*"), RefusalCode.INVALID_NAME),
+    "limit on the end of a model": (limit(scope="model", scope_id="*/gpt-4o"), RefusalCode.INVALID_NAME),
     "an increase of an unknown limit": (increase(limit_id="no"), RefusalCode.UNKNOWN_LIMIT),
     "an increase without approval": (increase(approval_code=""), RefusalCode.INVALID_VALUE),
     "an increase above the most": (increase(amount_nano=LIMIT_UNITS_MAX * NANO_PER_UNIT), RefusalCode.INVALID_AMOUNT),
@@ -283,6 +285,32 @@ def test_no_change_has_an_endless_reason(monkeypatch: pytest.MonkeyPatch, name: 
 
     assert isinstance(refusal, Refusal), refusal
     assert (RefusalCode.INVALID_VALUE, "reason") == (refusal.code, refusal.field)
+
+
+@pytest.mark.parametrize(
+    ("scope", "scope_id", "words"),
+    [
+        ("model", "gpt-4o*", "a whole model, or on each apart (* alone); name one model in full"),
+        ("provider", "open*", "a whole provider, or on each apart (* alone); name one provider in full"),
+        ("tag", "env=prod*", "a whole tag, or on each apart (name=*); name one tag in full"),
+        ("team", "*search", "a whole team, or on each apart (* alone); name one team in full"),
+    ],
+)
+def test_a_limit_on_a_pattern_is_refused_with_what_to_do(scope: str, scope_id: str, words: str) -> None:
+    """Lists of keys take beginnings; a limit on one would never count, and spending would be unbounded."""
+    refusal = limit(scope=scope, scope_id=scope_id)(known())
+
+    assert isinstance(refusal, Refusal)
+    assert ("scope_id", True) == (refusal.field, f"'{scope_id}' would match no call: " in refusal.message)
+    assert words in refusal.message
+
+
+def test_a_limit_on_a_pattern_that_the_log_has_may_be_removed() -> None:
+    """It was taken before patterns were refused."""
+    old = msgspec.structs.replace(LIMIT, limit_id="lim_old", scope="model", scope_id="gpt-4o*")
+    state = ControlState(limits={old.limit_id: old})
+
+    assert isinstance(control.remove_limit(state, "lim_old", ORIGIN), ControlEvent)
 
 
 def test_the_event_of_a_key_carries_its_hash_and_no_more() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from processors.budgets import Counter, counter_of
 from processors.control import Increase, Limit, Threshold
-from processors.guardrails import crossings, overage_alert, threshold_alert
+from processors.guardrails import crossings, overage_alert, refusal_alert, threshold_alert
 from schemas.events import AlertKind, BudgetKind, Severity
 from tests.budget_world import NOW_MICROS
 from tests.budget_world import limit_on as limit
@@ -134,6 +135,23 @@ def test_an_overage_is_told_with_what_was_above_the_hold() -> None:
     first, second = (overage_alert(made, call, leg, of, NOW_MICROS) for call in calls)
     assert (AlertKind.OVERAGE, True) == (first.kind, first.detail.startswith("2.50 USD above its hold"))
     assert first.event_id == second.event_id
+
+
+def test_alerts_of_one_event_that_differ_are_of_different_times() -> None:
+    """Stores stop at other bytes under the same id and time; limits change, and windows end, between two tellings."""
+    made = limit("tenant", "acme", 100)
+    leg = msgspec.structs.replace(events.leg(made.limit_id, 7), window_start=WINDOW[0], window_end=WINDOW[1])
+    of = counter_of(leg)
+    over = events.budget(BudgetKind.OVERAGE, "h1", "e1", leg)
+    refused = events.budget(BudgetKind.REFUSED, "h2", "e2", leg, reason="budget_exceeded", remaining_nano=0)
+    for tell in (
+        lambda told_of, now: overage_alert(told_of, over, leg, of, now),
+        lambda told_of, now: refusal_alert(told_of, refused, leg, of, now),
+    ):
+        first = tell(made, NOW_MICROS)
+        second = tell(msgspec.structs.replace(made, amount_nano=200), WINDOW[1])
+        assert (first.event_id, True) == (second.event_id, first.detail != second.detail)
+        assert (NOW_MICROS, WINDOW[1]) == (first.occurred_at, second.occurred_at)
 
 
 def test_what_is_told_of_a_window_that_is_over_says_so() -> None:

@@ -83,6 +83,16 @@ def test_an_empty_topic_is_caught_up(follower: ControlFollower) -> None:
     assert soon(lambda: follower.caught_up)
 
 
+def test_a_record_under_the_key_of_another_is_passed_over(log: MemoryLog, follower: ControlFollower) -> None:
+    """As the control plane and every store do: what nobody can list is not in force either."""
+    misplaced = outgoing(codec(), key_event("e1"))._replace(key=b"somebody/else")
+    log.publisher().publish([misplaced], lambda _: None)
+    follower.start()
+
+    assert soon(lambda: follower.caught_up)
+    assert not follower.state.keys
+
+
 def test_a_revocation_follows(log: MemoryLog, follower: ControlFollower) -> None:
     """As soon as it is in the log."""
     publish(log, key_event("e1"))
