@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from processors.report.budgets import earliest_window, limits_of
+from processors.control import Limit
+from processors.report.budgets import COUNTERS_PER_LIMIT_MAX, is_each, limits_of, windows_of
 from processors.report.day import Span
 from processors.report.figures import (
     AttemptCount,
@@ -121,15 +122,31 @@ class _Reading:
         self._found.add("ledger", moved, LedgerMovement)
 
     async def _budgets(self) -> None:
-        day, until = self._span.day, self._span.until
+        day = self._span.day
         bodies = await self._rows("limits", queries.LIMITS, day.starts_at, day.ends_at)
         for tenant_id, body in bodies:
             self._found.figures[tenant_id].limits.append(body)
         limits = limits_of([body for _, body in bodies], day)
-        since = earliest_window(limits, day)
-        self._found.add("windows", await self._rows("windows", queries.WINDOWS, since, until, day.ends_at), WindowSpend)
-        totals = [limit.limit_id for limit in limits if limit.window == "total"]
-        found = await self._rows("totals", queries.TOTALS, day.ends_at, until, totals)
+        await self._windows([limit for limit in limits if limit.window != "total"])
+        await self._totals([limit for limit in limits if limit.window == "total"])
+
+    async def _windows(self, limits: list[Limit]) -> None:
+        """The fullest windows of the day; transfers are read from the oldest of all on."""
+        day, asked = self._span.day, [windows_of(limit, self._span.day) for limit in limits]
+        since = min((first for first, _ in asked), default=day.starts_at)
+        firsts, lasts = [first for first, _ in asked], [last for _, last in asked]
+        found = await self._rows(
+            "windows", queries.WINDOWS, since, self._span.until, COUNTERS_PER_LIMIT_MAX, day.ends_at,
+            *_names(limits), firsts, lasts,
+        )  # fmt: skip
+        self._found.add("windows", found, WindowSpend)
+
+    async def _totals(self, limits: list[Limit]) -> None:
+        """Counters that have no window."""
+        day, each = self._span.day, [is_each(limit) for limit in limits]
+        found = await self._rows(
+            "totals", queries.TOTALS, day.starts_at, day.ends_at, COUNTERS_PER_LIMIT_MAX, *_names(limits), each
+        )
         self._found.add("windows", found, WindowSpend)
 
     async def _judge(self, rule: Invariant) -> None:
@@ -154,6 +171,11 @@ class _Reading:
         if len(rows) > queries.GROUPS_MAX:
             raise StoreError(f"more than {queries.GROUPS_MAX:,} groups of {what} in one day: ask for one --tenant")
         return rows
+
+
+def _names(limits: list[Limit]) -> tuple[list[str], list[str]]:
+    """Tenants and ids."""
+    return [limit.tenant_id for limit in limits], [limit.limit_id for limit in limits]
 
 
 def _exact(value: Any) -> Any:
