@@ -61,7 +61,13 @@ GROUP BY 1, 2, 3, 4, 5
 ORDER BY 1, array_position(
     ARRAY['PLACED', 'EXTENDED', 'COMMITTED', 'RELEASED', 'EXPIRED', 'OVERAGE', 'REFUSED'], kind), 6 DESC, 3, 4, 5
 """)
-#: Commits from $4 up to but without $5 that came behind their expiry, which may stand before midnight.
+#: Requests with a commit that came after its hold's lease.
+LATE_REQUESTS = in_span("""
+SELECT DISTINCT request_id
+FROM budget_event
+WHERE kind = 'COMMITTED' AND late AND request_id IS NOT NULL
+""")
+#: Commits of the requests $6, from $4 up to but without $5, that came behind their expiry, which may stand days before.
 LATE_COMMITS = in_span("""
 SELECT tenant_id, currency, count(*), sum(estimated_nano), sum(charged_nano)
 FROM (
@@ -69,7 +75,7 @@ FROM (
         min(amount_nano) FILTER (WHERE kind = 'EXPIRED') AS estimated_nano,
         min(amount_nano) FILTER (WHERE kind = 'COMMITTED') AS charged_nano
     FROM budget_event
-    WHERE kind IN ('EXPIRED', 'COMMITTED')
+    WHERE kind IN ('EXPIRED', 'COMMITTED') AND request_id = ANY($6::text[])
     GROUP BY tenant_id, hold_id, currency
     HAVING min(log_offset) FILTER (WHERE kind = 'EXPIRED') < min(log_offset) FILTER (WHERE kind = 'COMMITTED')
         AND min(occurred_at) FILTER (WHERE kind = 'COMMITTED') >= $4

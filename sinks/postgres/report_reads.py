@@ -98,6 +98,8 @@ class _Reading:
         self._connection, self._span, self._tenant, self._on_step = connection, span, tenant, on_step
         self._found = DayRead()
         self._done = 0
+        #: Those that have a late commit; they are read whole, whenever they began.
+        self._late_requests: list[str] = []
 
     async def run(self) -> DayRead:
         day = self._span.day
@@ -114,9 +116,12 @@ class _Reading:
     async def _across_midnight(self) -> None:
         """Figures of the day that need what stands beside it."""
         span, day = self._span, self._span.day
+        rows = await self._connection.fetch(queries.LATE_REQUESTS, span.since, span.late_until, self._tenant)
+        self._late_requests = [request_id for (request_id,) in rows]
         late = await self._rows(
-            "late commits", queries.LATE_COMMITS, span.since, span.until, day.starts_at, day.ends_at
-        )
+            "late commits", queries.LATE_COMMITS, span.late_since, span.late_until, day.starts_at, day.ends_at,
+            self._late_requests,
+        )  # fmt: skip
         self._found.add("late_commits", late, LateCommit)
         moved = await self._rows("ledger", queries.LEDGER, day.starts_at, day.ends_at, span.since)
         self._found.add("ledger", moved, LedgerMovement)
@@ -150,10 +155,12 @@ class _Reading:
         self._found.add("windows", found, WindowSpend)
 
     async def _judge(self, rule: Invariant) -> None:
-        span = self._span
+        span, late = self._span, self._late_requests
+        more = (late, span.late_since, span.late_until) if late else ()
         rows = await self._rows(
-            rule.name, of_day(rule), span.since, span.until, span.day.starts_at, span.judged_until, SHOWN_MAX
-        )
+            rule.name, of_day(rule, has_late=bool(late)), span.since, span.until,
+            span.day.starts_at, span.judged_until, SHOWN_MAX, *more,
+        )  # fmt: skip
         shown: defaultdict[str, list[Mismatch]] = defaultdict(list)
         totals: dict[str, int] = {}
         for tenant_id, total, at, what, request_id, difference in rows:

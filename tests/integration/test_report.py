@@ -318,6 +318,38 @@ def _moved(event: Event, micros: int) -> Event:
     return msgspec.structs.replace(event, occurred_at=event.occurred_at + micros)
 
 
+def _paused(hours: float) -> list[Event]:
+    """A call of 23:30 whose gateway stood still for so long, and had its answer then."""
+    story = late(1, later_micros=int(hours * 60) * MINUTE_MICROS)
+    return [_moved(event, -30 * MINUTE_MICROS) for event in story]
+
+
+@pytest.mark.parametrize("hours", [0.6, 1, 5, 24], ids=["35 minutes", "an hour", "five hours", "a day"])
+async def test_a_commit_that_comes_late_is_whole_on_both_days(desk: ReportDesk, hours: float) -> None:
+    """Its hold expired on the day before, which margins don't reach: nothing is missing, and it is listed once."""
+    await desk.write(booked(_paused(hours)))
+    before, after = [await desk.report(day_of(text, "UTC", NOW_MICROS)) for text in ("2026-10-31", "2026-11-01")]
+
+    assert ([], []) == tuple(
+        [found for tenant in each.tenants for found in tenant.mismatches] for each in (before, after)
+    )
+    assert ([], [(1, HELD_NANO, AMOUNT_NANO)]) == tuple(
+        [(one.holds, one.estimated_nano, one.charged_nano) for one in tenant_of(each).late_commits]
+        for each in (before, after)
+    )
+
+
+async def test_an_estimate_that_a_late_commit_left_is_named(desk: ReportDesk) -> None:
+    """On the day of the commit alone."""
+    *story, taken_back = _paused(1)
+    await desk.write(booked(story))
+
+    assert isinstance(taken_back, events.CostEvent)
+    assert ({}, {"committed_equals_costs": [taken_back.attempt_id]}) == (
+        await desk.named(day=day_of("2026-10-31", "UTC", NOW_MICROS)), await desk.named()
+    )  # fmt: skip
+
+
 async def test_a_missing_event_is_named_on_its_own_day(desk: ReportDesk) -> None:
     """Not on the day before or after."""
     story = answered(1)
