@@ -97,6 +97,8 @@ ALERT_SEND_SECONDS = 10
 ALERT_SENDS_AT_ONCE_MAX = 128
 ALERT_CHANNEL_SENDS_AT_ONCE_MAX = 8
 ALERT_COUNTERS_TOUCHED_MAX = 100_000
+# Told by one look; fewer than are remembered, or the first would be forgotten and told again.
+ALERTS_PER_LOOK_MAX = 1_000
 
 # The audit log.
 AUDIT_BATCH_AGE_MILLISECONDS = 200

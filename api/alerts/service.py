@@ -232,7 +232,7 @@ class Guardrails:
         """Now and then, say up to where every budgets event was judged and what follows from it was told."""
         now, unseen = time.monotonic(), self._watcher.unseen()
         judged = {at: min(offset, unseen.get(at.number, offset)) for at, offset in self._budgets_at.items()}
-        if now < self._commit_at or judged == self._committed:
+        if now < self._commit_at or judged == self._committed or self._watcher.has_more:
             return
         self._commit_at, self._committed = now + COMMIT_SECONDS, judged
         await self._blocking(lambda: self._alerts.commit_hint(judged))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from processors.budgets import Counter, counter_of
 from processors.control import Limit
 from processors.guardrails import (
     AlertBook,
     crossings,
+    is_of_many,
     overage_alert,
     refusal_alert,
     refused_as,
@@ -21,7 +23,7 @@ from processors.guardrails import (
     threshold_alert_id,
 )
 from schemas.events import Alert, BudgetEvent, BudgetKind
-from schemas.limits import ALERT_COUNTERS_TOUCHED_MAX
+from schemas.limits import ALERT_COUNTERS_TOUCHED_MAX, ALERTS_PER_LOOK_MAX
 from sinks.redis.posted import SumsReader
 
 CHARGING = frozenset({BudgetKind.COMMITTED, BudgetKind.EXPIRED})
@@ -41,9 +43,11 @@ class _Moved:
 class Watcher:
     """Told of events and of the control plane; asked for alerts. One loop owns it."""
 
-    def __init__(self, sums: SumsReader, touched_max: int = ALERT_COUNTERS_TOUCHED_MAX) -> None:
-        """Nothing moved yet."""
-        self._sums, self._touched_max = sums, touched_max
+    def __init__(
+        self, sums: SumsReader, touched_max: int = ALERT_COUNTERS_TOUCHED_MAX, told_max: int = ALERTS_PER_LOOK_MAX
+    ) -> None:
+        """Nothing moved yet; a look answers `told_max` alerts, the others with the next."""
+        self._sums, self._touched_max, self._told_max = sums, touched_max, told_max
         self._touched: dict[str, _Moved] = {}
         self._touched_count = 0
         #: Tenants of whom any counter may stand above a threshold.
@@ -52,8 +56,9 @@ class Watcher:
         #: By the counter that refused, why, and which model: thresholds may refuse some and not others.
         self._refusals: dict[tuple[Counter, str | None, tuple[str, str]], BudgetEvent] = {}
         self._limits: Mapping[str, Limit] = {}
-        #: Alerts that nobody told yet.
+        #: Alerts that nobody told yet, and whether the last look kept some of them back.
         self._found: dict[str, Alert] = {}
+        self.has_more = False
 
     def note(self, event: BudgetEvent, offset: int, partition: int = 0) -> None:
         """A budgets event was recorded at this offset of its tenant's partition."""
@@ -114,7 +119,8 @@ class Watcher:
         self._look_at_refusals(book, now_micros)
         await self._look_at_tenants(book, now_micros)
         await self._look_at_moved(book, now_micros)
-        return list(self._found.values())
+        self.has_more = len(self._found) > self._told_max
+        return list(islice(self._found.values(), self._told_max))
 
     def _keep(self, book: AlertBook, alerts: Iterable[Alert]) -> None:
         self._found.update((alert.event_id, alert) for alert in alerts if not book.knows(alert.event_id))
@@ -141,13 +147,19 @@ class Watcher:
         """Every counter of some tenants; one whose state is being rebuilt keeps its turn.
 
         Of windows that are over only those are judged that moved since somebody last looked: a limit that changed
-        meanwhile says nothing of windows before.
+        meanwhile says nothing of windows before. So are runs, users or keys under a limit on each, once there were more
+        than the book remembers: what it does not know it may have forgotten, and nobody wants to hear it again.
         """
         for tenant_id in sorted(self._whole):
             sums = await self._sums.all_posted(tenant_id)
             if sums.is_open:
-                present = {name: nano for name, nano in sums.posted_nano.items() if _is_present(name, now_micros)}
-                self._keep(book, self._alerts(present, now_micros))
+                skips_many = book.has_forgotten_some_of_many
+                judged = {
+                    name: nano
+                    for name, nano in sums.posted_nano.items()
+                    if _is_present(name, now_micros) and not (skips_many and is_of_many(name.limit_id))
+                }
+                self._keep(book, self._alerts(judged, now_micros))
                 self._whole.discard(tenant_id)
 
     async def _look_at_moved(self, book: AlertBook, now_micros: int) -> None:

@@ -39,7 +39,7 @@ class StreamFollower:
 
 async def make_report(settings: Settings, day: Day, tenant: str | None, now: int, on_progress: OnProgress) -> Report:
     """The report of a day, made at `now`; raises LogUnavailableError and StoreUnavailableError."""
-    span = Span(day, margin_micros(settings), now)
+    span = Span(day, margin_micros(settings), now, settings.hold_tombstone_seconds * MICROS_PER_SECOND)
     lacking = await _catch_up(settings, on_progress)
     read = await read_day(settings.postgres_dsn, span, tenant, on_progress)
     return build(span, tenant, Standing(offsets_of(read.cursors), lacking), CLAIMS, read.figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from processors.guardrails.book import AlertBook, Delivery
+from processors.guardrails.book import AlertBook, Delivery, is_of_many
 from processors.guardrails.delivering import delivery_event, is_final, pause_seconds, trial_alert
 from processors.guardrails.messages import slack_body, text_of, webhook_body
 from processors.guardrails.thresholds import (
@@ -20,6 +20,7 @@ __all__ = [
     "crossings",
     "delivery_event",
     "is_final",
+    "is_of_many",
     "overage_alert",
     "pause_seconds",
     "refusal_alert",

@@ -22,12 +22,18 @@ class Delivery(NamedTuple):
 
 
 class AlertBook:
-    """Folded in the topic's order; remembers the newest `remembered_max` alerts, enough for every open window."""
+    """Folded in the topic's order; remembers `remembered_max` alerts of limits on each of a kind, and as many others.
+
+    They are kept apart: however many runs reach a threshold, what was told of the tenant's own limits stays known. Of
+    runs it may have forgotten what was told, and says so (`has_forgotten_some_of_many`).
+    """
 
     def __init__(self, remembered_max: int = ALERTS_REMEMBERED_MAX) -> None:
         """Nothing was told yet."""
         self._remembered_max = remembered_max
         self._told: dict[str, None] = {}
+        self._told_of_many: dict[str, None] = {}
+        self.has_forgotten_some_of_many = False
         self._waiting: dict[str, Alert] = {}
         #: Channels that are done with an alert.
         self._ended: dict[str, set[str]] = {}
@@ -37,15 +43,23 @@ class AlertBook:
         if alert.kind is AlertKind.DELIVERY:
             if is_final(alert) and alert.causation_id in self._waiting and alert.channel_id is not None:
                 self._ended.setdefault(alert.causation_id, set()).add(alert.channel_id)
-        elif alert.event_id not in self._told:
-            self._told[alert.event_id] = None
+        elif not self.knows(alert.event_id):
             self._waiting[alert.event_id] = alert
-            if len(self._told) > self._remembered_max:
-                self._forget(next(iter(self._told)))
+            self._remember(alert)
+
+    def _remember(self, alert: Alert) -> None:
+        of_many = is_of_many(alert.limit_id or "")
+        told = self._told_of_many if of_many else self._told
+        told[alert.event_id] = None
+        if len(told) > self._remembered_max:
+            oldest = next(iter(told))
+            del told[oldest]
+            self._put_away(oldest)
+            self.has_forgotten_some_of_many |= of_many
 
     def knows(self, event_id: str) -> bool:
-        """Whether this alert was told before."""
-        return event_id in self._told
+        """Whether this alert was told before, and not so long ago that it is forgotten."""
+        return event_id in self._told or event_id in self._told_of_many
 
     def due(self, channels: Iterable[Channel], now_micros: int) -> list[Delivery]:
         """What channels are still to get, the oldest first.
@@ -71,9 +85,10 @@ class AlertBook:
         self._waiting.pop(event_id, None)
         self._ended.pop(event_id, None)
 
-    def _forget(self, event_id: str) -> None:
-        self._told.pop(event_id, None)
-        self._put_away(event_id)
+
+def is_of_many(counter_name: str) -> bool:
+    """Whether a counter of this name is one of many: of a limit on each of a kind."""
+    return "." in counter_name
 
 
 def _is_for(channel: Channel, alert: Alert) -> bool:

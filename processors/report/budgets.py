@@ -35,10 +35,13 @@ def _touches(limit: Limit, day: Day) -> bool:
     return begins < day.ends_at and (ends is None or ends > day.starts_at)
 
 
-def earliest_window(limits: Iterable[Limit], day: Day) -> int:
-    """Where the oldest window begins that is open on the day; totals begin nowhere, they are balances."""
-    starts = (window_of(each.window, day.starts_at, each.time_zone)[0] for each in limits if each.window != "total")
-    return min(starts, default=day.starts_at)
+def windows_of(limit: Limit, day: Day) -> tuple[int, int]:
+    """Where the first window of the day begins, and where the one begins that goes on when the day is over.
+
+    What begins before the latter is over by the end of the day: windows follow each other without a gap.
+    """
+    first, last = (window_of(limit.window, at, limit.time_zone)[0] for at in (day.starts_at, day.ends_at))
+    return first, last
 
 
 def budget_uses(limits: Sequence[Limit], windows: Iterable[WindowSpend], day: Day) -> list[BudgetUse]:
@@ -85,4 +88,5 @@ def _use(limit: Limit, spend: WindowSpend, day: Day) -> BudgetUse | None:
         allowed_nano=used.allowed_nano,
         spent_nano=spent_nano,
         percent=used.percent,
+        counters=spend.counters,
     )

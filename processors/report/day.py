@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from processors.calendar import MICROS_PER_SECOND, window_of, zone_of
 from schemas.errors import ConfigurationError
+from schemas.limits import HOLD_TOMBSTONE_SECONDS
 
 NOON_HOUR = 12
 
@@ -30,6 +31,8 @@ class Span(NamedTuple):
     margin_micros: int
     #: When the report was made.
     taken_at: int
+    #: How long after its hold expired a commit is still taken.
+    late_micros: int = HOLD_TOMBSTONE_SECONDS * MICROS_PER_SECOND
 
     @property
     def since(self) -> int:
@@ -40,6 +43,16 @@ class Span(NamedTuple):
     def until(self) -> int:
         """Up to where it goes, not included."""
         return self.day.ends_at + self.margin_micros
+
+    @property
+    def late_since(self) -> int:
+        """From when on a request may have begun whose commit comes late within what is read."""
+        return self.since - self.late_micros - self.margin_micros
+
+    @property
+    def late_until(self) -> int:
+        """Until when a commit may come for a hold that expired within what is read, and what follows from it."""
+        return self.until + self.late_micros + self.margin_micros
 
     @property
     def judged_until(self) -> int:

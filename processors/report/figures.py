@@ -136,6 +136,8 @@ class WindowSpend(Row, frozen=True):
     spent_nano: int
     #: By calls that began before the end of the day and were settled after it.
     settled_nano: int
+    #: How many counters of its limit were charged; only the fullest are read.
+    counters: int = 1
 
 
 class Mismatch(Row, frozen=True):
@@ -212,6 +214,8 @@ class BudgetUse(Row, frozen=True):
     allowed_nano: int
     spent_nano: int
     percent: int
+    #: How many counters its limit has on the day, of which the fullest are listed: one, unless it is on each of a kind.
+    counters: int
 
 
 class TenantReport(msgspec.Struct, frozen=True):

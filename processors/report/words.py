@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -250,7 +250,19 @@ def _late(tenant: TenantReport) -> Table:
 def _budgets(tenant: TenantReport, time_zone: str) -> Table:
     rows = tuple(_budget(each, time_zone) for each in tenant.budgets)
     columns = ("on", "window", "ends", "spent", "of", "", "%")
-    return Table("Budgets: the fullest window of the day", columns, rows, (3, 4, 6))
+    return Table("Budgets: the fullest window of the day", columns, rows, (3, 4, 6), _unlisted(tenant))
+
+
+def _unlisted(tenant: TenantReport) -> str:
+    """How many counters of limits on each of a kind are not listed; empty when all are."""
+    listed = Counter(use.limit_id for use in tenant.budgets)
+    by_limit = {use.limit_id: use for use in tenant.budgets}
+    more = [
+        f"{use.counters - listed[limit_id]:,} of {place_of(use.scope, use.scope_id)} ({use.window})"
+        for limit_id, use in by_limit.items()
+        if use.counters > listed[limit_id]
+    ]
+    return f"Less full and not listed: {', '.join(more)}." if more else ""
 
 
 def _budget(use: BudgetUse, time_zone: str) -> tuple[Cell, ...]:

@@ -3,6 +3,7 @@
 A rule gives rows that do not match: tenant_id, at, id, request_id and the difference in words. It is asked of a span
 of time, a day and a margin on both sides of it: rows of the span stand in the place of the tables, and what is found
 counts on the day of its `at` alone. So a request that ends after midnight is whole on its day and nothing on the next.
+A commit may come a day after its hold expired, past every margin: requests that have one are read whole besides.
 
 What is wrong is named once, by the rule that is nearest to the cause: a request that can't end because its hold is open
 is found as an open hold; a charge without its commit is not also a hold that stays open.
@@ -17,6 +18,8 @@ from sinks.postgres.tables import SCHEMA
 
 #: What a span covers; other tables are small and asked whole.
 SPANNED = ("request_event", "decision", "attempt", "cost", "budget_event", "transfer")
+_IN_SPAN = "occurred_at >= $1 AND occurred_at < $2"
+_IN_SPAN_OR_LATE = f"({_IN_SPAN} OR request_id = ANY($7::text[]) AND occurred_at >= $8 AND occurred_at < $9)"
 ENDS = "('COMPLETED', 'FAILED', 'REFUSED')"
 
 #: Requests that ended with an answer or a failure, though the candidate that was chosen for them was never tried.
@@ -252,10 +255,10 @@ VERIFIED = (*INVARIANTS, *CHARGE_INVARIANTS, *LEDGER_RULES)
 LEDGER_UNDER_TRAFFIC = tuple(rule for rule in LEDGER_RULES if rule.name == "ledger_equals_holds")
 
 
-def in_span(sql: str) -> str:
+def in_span(sql: str, rows: str = _IN_SPAN) -> str:
     """The query on the rows of a span: $1 up to but without $2, of tenant $3 (null: of all)."""
     spans = ", ".join(
-        f"{table} AS NOT MATERIALIZED (SELECT * FROM {SCHEMA}.{table} WHERE occurred_at >= $1 AND occurred_at < $2 "
+        f"{table} AS NOT MATERIALIZED (SELECT * FROM {SCHEMA}.{table} WHERE {rows} "
         "AND ($3::text IS NULL OR tenant_id = $3))"
         for table in SPANNED
     )
@@ -263,9 +266,13 @@ def in_span(sql: str) -> str:
     return f"WITH {spans}, quarantine_outbox AS NOT MATERIALIZED ({outbox})\n{sql}"
 
 
-def of_day(rule: Invariant) -> str:
-    """What does not match from $4 up to but without $5: how many per tenant, and the first $6 of each."""
-    return in_span(f"""
+def of_day(rule: Invariant, *, has_late: bool = False) -> str:
+    """What does not match from $4 up to but without $5: how many per tenant, and the first $6 of each.
+
+    Where there are late commits, the requests $7 are read from $8 up to but without $9. On other days nothing is asked
+    of them, so that the index of times alone decides what is read.
+    """
+    sql = f"""
 SELECT tenant_id, total, at, id, request_id, difference
 FROM (
     SELECT found.*, count(*) OVER (PARTITION BY tenant_id) AS total,
@@ -275,4 +282,5 @@ FROM (
 ) AS judged
 WHERE place <= $6
 ORDER BY tenant_id, place
-""")
+"""
+    return in_span(sql, _IN_SPAN_OR_LATE if has_late else _IN_SPAN)

@@ -61,7 +61,13 @@ GROUP BY 1, 2, 3, 4, 5
 ORDER BY 1, array_position(
     ARRAY['PLACED', 'EXTENDED', 'COMMITTED', 'RELEASED', 'EXPIRED', 'OVERAGE', 'REFUSED'], kind), 6 DESC, 3, 4, 5
 """)
-#: Commits from $4 up to but without $5 that came behind their expiry, which may stand before midnight.
+#: Requests with a commit that came after its hold's lease.
+LATE_REQUESTS = in_span("""
+SELECT DISTINCT request_id
+FROM budget_event
+WHERE kind = 'COMMITTED' AND late AND request_id IS NOT NULL
+""")
+#: Commits of the requests $6, from $4 up to but without $5, that came behind their expiry, which may stand days before.
 LATE_COMMITS = in_span("""
 SELECT tenant_id, currency, count(*), sum(estimated_nano), sum(charged_nano)
 FROM (
@@ -69,7 +75,7 @@ FROM (
         min(amount_nano) FILTER (WHERE kind = 'EXPIRED') AS estimated_nano,
         min(amount_nano) FILTER (WHERE kind = 'COMMITTED') AS charged_nano
     FROM budget_event
-    WHERE kind IN ('EXPIRED', 'COMMITTED')
+    WHERE kind IN ('EXPIRED', 'COMMITTED') AND request_id = ANY($6::text[])
     GROUP BY tenant_id, hold_id, currency
     HAVING min(log_offset) FILTER (WHERE kind = 'EXPIRED') < min(log_offset) FILTER (WHERE kind = 'COMMITTED')
         AND min(occurred_at) FILTER (WHERE kind = 'COMMITTED') >= $4
@@ -115,34 +121,74 @@ ORDER BY tenant_id, entity_id
 _SPENT = "CASE WHEN credit_account LIKE 'budget/%/spent' THEN amount_nano ELSE -amount_nano END"
 _COUNTER = """
 split_part(CASE WHEN credit_account LIKE 'budget/%/spent' THEN credit_account ELSE debit_account END, '/', 2)"""
-#: Per counter and window, from the oldest window on: what was spent by $4, the end of the day, and after it.
-WINDOWS = in_span(f"""
-SELECT tenant_id, {_COUNTER}, currency, window_start,
-    coalesce(sum({_SPENT}) FILTER (WHERE occurred_at < $4), 0),
-    coalesce(sum({_SPENT}) FILTER (WHERE occurred_at >= $4), 0)
-FROM transfer
-WHERE (credit_account LIKE 'budget/%/spent' OR debit_account LIKE 'budget/%/spent')
-    AND window_start > 'epoch'
-GROUP BY 1, 2, 3, 4
-ORDER BY 1, 2, 3, 4
-""")
-#: Counters without a window: what stands on them now, without what came since $1, the end of the day.
-TOTALS = f"""
-SELECT kept.tenant_id, kept.counter, kept.currency, 'epoch'::timestamptz,
-    kept.spent_nano - coalesce(later.spent_nano, 0), 0
+#: Whether a transfer moves what is spent.
+_IS_SPENT = "(credit_account LIKE 'budget/%/spent' OR debit_account LIKE 'budget/%/spent')"
+#: Of each limit the $4 fullest counters, and how many there are; behind it its rows of WindowSpend.
+_RANKED = """
+SELECT tenant_id, counter, currency, window_start, spent_nano, settled_nano, counters
 FROM (
-    SELECT tenant_id, split_part(account, '/', 2) AS counter, currency,
-        credits_posted_nano - debits_posted_nano AS spent_nano
-    FROM {SCHEMA}.account_balance
-    WHERE account LIKE 'budget/%/spent' AND split_part(split_part(account, '/', 2), '.', 1) = ANY($4::text[])
-        AND {_TENANT}
-) AS kept
-LEFT JOIN (
-    SELECT tenant_id, {_COUNTER} AS counter, currency, sum({_SPENT}) AS spent_nano
-    FROM {SCHEMA}.transfer
-    WHERE occurred_at >= $1 AND $2::timestamptz IS NOT NULL AND {_TENANT}
-        AND (credit_account LIKE 'budget/%/spent' OR debit_account LIKE 'budget/%/spent')
-    GROUP BY 1, 2, 3
-) AS later USING (tenant_id, counter, currency)
-ORDER BY 1, 2, 3
+    SELECT found.*, count(*) OVER (PARTITION BY tenant_id, limit_id) AS counters,
+        row_number() OVER (PARTITION BY tenant_id, limit_id ORDER BY used_nano DESC, counter) AS place
+    FROM ({found}) AS found
+) AS ranked
+WHERE place <= $4
+ORDER BY 1, 2, 3, 4
 """
+#: Of each counter its fullest window that touches the day: what was spent by $5, the end of the day, and what after it,
+#: which counts where the window is over by then. $6 to $9: the limits, tenant and id of each, where the first window of
+#: the day begins, and where the one begins that goes on after it.
+WINDOWS = in_span(
+    _RANKED.format(
+        found=f"""
+    SELECT DISTINCT ON (tenant_id, counter, currency) *,
+        spent_nano + CASE WHEN window_start < goes_on_since THEN settled_nano ELSE 0 END AS used_nano
+    FROM (
+        SELECT tenant_id, limit_id, counter, currency, window_start, goes_on_since,
+            coalesce(sum(nano) FILTER (WHERE occurred_at < $5), 0) AS spent_nano,
+            coalesce(sum(nano) FILTER (WHERE occurred_at >= $5), 0) AS settled_nano
+        FROM (
+            SELECT tenant_id, {_COUNTER} AS counter, currency, window_start, occurred_at, {_SPENT} AS nano
+            FROM transfer
+            WHERE {_IS_SPENT} AND window_start < $5
+        ) AS moved
+        JOIN unnest($6::text[], $7::text[], $8::timestamptz[], $9::timestamptz[])
+            AS asked (tenant_id, limit_id, since, goes_on_since) USING (tenant_id)
+        WHERE split_part(counter, '.', 1) = limit_id AND window_start >= since
+        GROUP BY tenant_id, limit_id, counter, currency, window_start, goes_on_since
+    ) AS windows
+    ORDER BY tenant_id, counter, currency, used_nano DESC, window_start"""
+    )
+)
+#: Counters without a window: what stands on them now, without what came since $2, the end of the day. $5 to $7: the
+#: limits, tenant and id of each, and whether it is on each of a kind: those have a counter for all that ever was, so
+#: only what moved on the day is read of them.
+TOTALS = _RANKED.format(
+    found=f"""
+    SELECT asked.tenant_id, limit_id, asked.counter, kept.currency, 'epoch'::timestamptz AS window_start,
+        0::numeric AS settled_nano, used.nano AS spent_nano, used.nano AS used_nano
+    FROM (
+        SELECT tenant_id, limit_id, limit_id AS counter
+        FROM unnest($5::text[], $6::text[], $7::boolean[]) AS limits (tenant_id, limit_id, is_each)
+        WHERE NOT is_each
+        UNION ALL
+        SELECT DISTINCT tenant_id, limit_id, counter
+        FROM (
+            SELECT tenant_id, {_COUNTER} AS counter
+            FROM {SCHEMA}.transfer
+            WHERE occurred_at >= $1 AND occurred_at < $2 AND {_TENANT} AND {_IS_SPENT}
+        ) AS moved
+        JOIN unnest($5::text[], $6::text[], $7::boolean[]) AS limits (tenant_id, limit_id, is_each) USING (tenant_id)
+        WHERE is_each AND split_part(counter, '.', 1) = limit_id
+    ) AS asked
+    JOIN {SCHEMA}.account_balance AS kept
+        ON kept.tenant_id = asked.tenant_id AND kept.account = 'budget/' || asked.counter || '/spent'
+    LEFT JOIN (
+        SELECT tenant_id, {_COUNTER} AS counter, currency, sum({_SPENT}) AS nano
+        FROM {SCHEMA}.transfer
+        WHERE occurred_at >= $2 AND {_TENANT} AND {_IS_SPENT}
+        GROUP BY 1, 2, 3
+    ) AS later ON later.tenant_id = asked.tenant_id AND later.counter = asked.counter
+        AND later.currency = kept.currency
+    CROSS JOIN LATERAL (
+        SELECT kept.credits_posted_nano - kept.debits_posted_nano - coalesce(later.nano, 0) AS nano) AS used"""
+)

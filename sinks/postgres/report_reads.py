@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from processors.report.budgets import earliest_window, limits_of
+from processors.control import Limit, is_each
+from processors.report.budgets import COUNTERS_PER_LIMIT_MAX, limits_of, windows_of
 from processors.report.day import Span
 from processors.report.figures import (
     AttemptCount,
@@ -97,6 +98,8 @@ class _Reading:
         self._connection, self._span, self._tenant, self._on_step = connection, span, tenant, on_step
         self._found = DayRead()
         self._done = 0
+        #: Those that have a late commit; they are read whole, whenever they began.
+        self._late_requests: list[str] = []
 
     async def run(self) -> DayRead:
         day = self._span.day
@@ -113,30 +116,51 @@ class _Reading:
     async def _across_midnight(self) -> None:
         """Figures of the day that need what stands beside it."""
         span, day = self._span, self._span.day
+        rows = await self._connection.fetch(queries.LATE_REQUESTS, span.since, span.late_until, self._tenant)
+        self._late_requests = [request_id for (request_id,) in rows]
         late = await self._rows(
-            "late commits", queries.LATE_COMMITS, span.since, span.until, day.starts_at, day.ends_at
-        )
+            "late commits", queries.LATE_COMMITS, span.late_since, span.late_until, day.starts_at, day.ends_at,
+            self._late_requests,
+        )  # fmt: skip
         self._found.add("late_commits", late, LateCommit)
         moved = await self._rows("ledger", queries.LEDGER, day.starts_at, day.ends_at, span.since)
         self._found.add("ledger", moved, LedgerMovement)
 
     async def _budgets(self) -> None:
-        day, until = self._span.day, self._span.until
+        day = self._span.day
         bodies = await self._rows("limits", queries.LIMITS, day.starts_at, day.ends_at)
         for tenant_id, body in bodies:
             self._found.figures[tenant_id].limits.append(body)
         limits = limits_of([body for _, body in bodies], day)
-        since = earliest_window(limits, day)
-        self._found.add("windows", await self._rows("windows", queries.WINDOWS, since, until, day.ends_at), WindowSpend)
-        totals = [limit.limit_id for limit in limits if limit.window == "total"]
-        found = await self._rows("totals", queries.TOTALS, day.ends_at, until, totals)
+        await self._windows([limit for limit in limits if limit.window != "total"])
+        await self._totals([limit for limit in limits if limit.window == "total"])
+
+    async def _windows(self, limits: list[Limit]) -> None:
+        """The fullest windows of the day; transfers are read from the oldest of all on."""
+        day, asked = self._span.day, [windows_of(limit, self._span.day) for limit in limits]
+        since = min((first for first, _ in asked), default=day.starts_at)
+        firsts, lasts = [first for first, _ in asked], [last for _, last in asked]
+        found = await self._rows(
+            "windows", queries.WINDOWS, since, self._span.until, COUNTERS_PER_LIMIT_MAX, day.ends_at,
+            *_names(limits), firsts, lasts,
+        )  # fmt: skip
+        self._found.add("windows", found, WindowSpend)
+
+    async def _totals(self, limits: list[Limit]) -> None:
+        """Counters that have no window."""
+        day, each = self._span.day, [is_each(limit.scope, limit.scope_id) for limit in limits]
+        found = await self._rows(
+            "totals", queries.TOTALS, day.starts_at, day.ends_at, COUNTERS_PER_LIMIT_MAX, *_names(limits), each
+        )
         self._found.add("windows", found, WindowSpend)
 
     async def _judge(self, rule: Invariant) -> None:
-        span = self._span
+        span, late = self._span, self._late_requests
+        more = (late, span.late_since, span.late_until) if late else ()
         rows = await self._rows(
-            rule.name, of_day(rule), span.since, span.until, span.day.starts_at, span.judged_until, SHOWN_MAX
-        )
+            rule.name, of_day(rule, has_late=bool(late)), span.since, span.until,
+            span.day.starts_at, span.judged_until, SHOWN_MAX, *more,
+        )  # fmt: skip
         shown: defaultdict[str, list[Mismatch]] = defaultdict(list)
         totals: dict[str, int] = {}
         for tenant_id, total, at, what, request_id, difference in rows:
@@ -154,6 +178,11 @@ class _Reading:
         if len(rows) > queries.GROUPS_MAX:
             raise StoreError(f"more than {queries.GROUPS_MAX:,} groups of {what} in one day: ask for one --tenant")
         return rows
+
+
+def _names(limits: list[Limit]) -> tuple[list[str], list[str]]:
+    """Tenants and ids."""
+    return [limit.tenant_id for limit in limits], [limit.limit_id for limit in limits]
 
 
 def _exact(value: Any) -> Any:

@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from processors.budgets import released_event
+from processors.report.budgets import COUNTERS_PER_LIMIT_MAX
 from processors.report.build import build
 from processors.report.day import Day, Span, day_of
 from processors.report.figures import Report, Standing, TenantReport
 from schemas import events
 from schemas.events import Event, LedgerEntry, TransferKind
 from schemas.topics import BUDGETS, COSTS
+from sinks.postgres import report_queries
 from sinks.postgres.report_reads import CLAIMS, read_day
 from streams.log import Partition
 from tests.budget_world import limit_on
@@ -316,6 +318,38 @@ def _moved(event: Event, micros: int) -> Event:
     return msgspec.structs.replace(event, occurred_at=event.occurred_at + micros)
 
 
+def _paused(hours: float) -> list[Event]:
+    """A call of 23:30 whose gateway stood still for so long, and had its answer then."""
+    story = late(1, later_micros=int(hours * 60) * MINUTE_MICROS)
+    return [_moved(event, -30 * MINUTE_MICROS) for event in story]
+
+
+@pytest.mark.parametrize("hours", [0.6, 1, 5, 24], ids=["35 minutes", "an hour", "five hours", "a day"])
+async def test_a_commit_that_comes_late_is_whole_on_both_days(desk: ReportDesk, hours: float) -> None:
+    """Its hold expired on the day before, which margins don't reach: nothing is missing, and it is listed once."""
+    await desk.write(booked(_paused(hours)))
+    before, after = [await desk.report(day_of(text, "UTC", NOW_MICROS)) for text in ("2026-10-31", "2026-11-01")]
+
+    assert ([], []) == tuple(
+        [found for tenant in each.tenants for found in tenant.mismatches] for each in (before, after)
+    )
+    assert ([], [(1, HELD_NANO, AMOUNT_NANO)]) == tuple(
+        [(one.holds, one.estimated_nano, one.charged_nano) for one in tenant_of(each).late_commits]
+        for each in (before, after)
+    )
+
+
+async def test_an_estimate_that_a_late_commit_left_is_named(desk: ReportDesk) -> None:
+    """On the day of the commit alone."""
+    *story, taken_back = _paused(1)
+    await desk.write(booked(story))
+
+    assert isinstance(taken_back, events.CostEvent)
+    assert ({}, {"committed_equals_costs": [taken_back.attempt_id]}) == (
+        await desk.named(day=day_of("2026-10-31", "UTC", NOW_MICROS)), await desk.named()
+    )  # fmt: skip
+
+
 async def test_a_missing_event_is_named_on_its_own_day(desk: ReportDesk) -> None:
     """Not on the day before or after."""
     story = answered(1)
@@ -375,6 +409,41 @@ def _on(limit_id: str, story: Story, window_start: int, shift: int) -> list[Even
             moved = msgspec.structs.replace(moved, legs=(leg,))
         changed_story.append(moved)
     return changed_story
+
+
+@pytest.mark.parametrize(
+    ("window", "earlier_micros", "counters"), [("total", DAY_MICROS, 25), ("month", 0, 55)], ids=["total", "month"]
+)
+async def test_a_limit_on_each_run_is_read_by_its_fullest_counters(
+    desk: ReportDesk, monkeypatch: pytest.MonkeyPatch, window: str, earlier_micros: int, counters: int
+) -> None:
+    """However many there ever were: of totals those that moved on the day, of windows all; the others are counted."""
+    monkeypatch.setattr(report_queries, "GROUPS_MAX", 24)
+    limit = limit_on("run", "*", 8 * AMOUNT_NANO, window=window)
+    start = 0 if window == "total" else START_MICROS
+    await desk.write([limit_event(limit, occurred_at=START_MICROS - 2 * DAY_MICROS)])
+    for number in range(55):
+        run = f"{limit.limit_id}.{number:02}"
+        await desk.write(booked(_on(run, answered(number), start, -earlier_micros if number < 30 else 0)))
+    await desk.write(booked(_on(f"{limit.limit_id}.54", answered(99), start, 0)))
+
+    uses = tenant_of(await desk.report()).budgets
+
+    assert (f"{limit.limit_id}.54", 2 * AMOUNT_NANO, 25) == (uses[0].counter, uses[0].spent_nano, uses[0].percent)
+    assert {AMOUNT_NANO} == {use.spent_nano for use in uses[1:]}
+    assert (COUNTERS_PER_LIMIT_MAX, {counters}) == (len(uses), {use.counters for use in uses})
+
+
+async def test_a_total_of_one_run_counts_what_it_spent_before(desk: ReportDesk) -> None:
+    """What moved on the day stands with all that it ever was, and nothing of what came later."""
+    limit = limit_on("run", "*", 8 * AMOUNT_NANO, window="total")
+    await desk.write([limit_event(limit, occurred_at=START_MICROS - 2 * DAY_MICROS)])
+    for number, shift in ((1, -DAY_MICROS), (2, 0), (3, DAY_MICROS)):
+        await desk.write(booked(_on(f"{limit.limit_id}.a", answered(number), 0, shift)))
+
+    (use,) = tenant_of(await desk.report()).budgets
+
+    assert (2 * AMOUNT_NANO, 1) == (use.spent_nano, use.counters)
 
 
 async def test_the_report_says_where_it_stands(desk: ReportDesk) -> None:

@@ -122,9 +122,9 @@ def expired(number: int) -> list[Event]:
     return [story["received"], story["decision"], story["placed"], event, *closing_events(event, REAPER)]
 
 
-def late(number: int) -> list[Event]:
+def late(number: int, later_micros: int = 0) -> list[Event]:
     """The same, and the gateway was alive: its own events come after all, and the estimate is taken back."""
-    story = answered(number)
+    story = answered(number, later_micros=later_micros)
     committed = committed_event(
         _budget(story), event_id=story["committed"].event_id, occurred_at=story["committed"].occurred_at,
         actor="gateway/test", amount_nano=AMOUNT_NANO, late=True,

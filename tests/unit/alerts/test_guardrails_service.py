@@ -253,6 +253,22 @@ async def test_what_was_judged_is_not_read_again(world: World) -> None:
     assert (1, ["50%", "90%"]) == (before, [alert.threshold for alert in world.told()])
 
 
+async def test_what_was_not_told_yet_counts_as_not_judged(world: World) -> None:
+    """Where a look keeps alerts back, the next process reads again what they follow from."""
+    ended = Counter(LIMIT.limit_id, "USD", _now() - 120_000_000, _now() - 60_000_000)
+    leg = msgspec.structs.replace(
+        events.leg(LIMIT.limit_id, 1), window_start=ended.window_start, window_end=ended.window_end
+    )
+    world.record(events.budget(BudgetKind.COMMITTED, "h1", _uuid(1), leg, occurred_at=ended.window_start + 1))
+    world.sums.put(TENANT, 1, {ended: 60})
+    first = world.start()
+    first.watcher._told_max = 0
+    await until(lambda: first.watcher.has_more)
+    await first.stop()
+    world.start()
+    await until(lambda: len(world.told()) == 1)
+
+
 async def test_what_stands_now_does_not_wait_for_what_is_read_again(world: World) -> None:
     """A day of budgets takes minutes to read; every counter that is on is looked at meanwhile."""
     world.charge(40)

@@ -192,6 +192,40 @@ async def test_too_many_counters_are_looked_at_by_whole_tenants() -> None:
     assert 5 == len(await world.look())
 
 
+@pytest.mark.parametrize("change", ["a changed limit", "every tenant"])
+async def test_runs_that_were_forgotten_are_not_told_again(change: str) -> None:
+    """Once there were more than the book remembers: one that moves is told, and the tenant's own limits are as ever."""
+    world = World(RUNS, TEAM)
+    await world.settle()
+    runs = [counter(RUNS, f".{number}") for number in range(4)]
+    world.book = AlertBook(remembered_max=2)
+    world.sums.put(TENANT, 9, dict.fromkeys(runs, 6))
+    first = []
+    for offset, run in enumerate(runs):
+        world.watcher.note(moved(run.limit_id), offset)
+        first += await world.look()
+    world.sums.put(TENANT, 9, dict.fromkeys([*runs, counter(RUNS, ".new")], 6) | {counter(TEAM): 60})
+    if change == "every tenant":
+        world.watcher.note_all()
+    else:
+        world.watcher.note_limits({**world.limits, OTHER.limit_id: OTHER})
+    again = await world.look()
+    world.watcher.note(moved(f"{RUNS.limit_id}.new"), 8)
+    assert (4, [(TEAM.limit_id, "50%")], [(f"{RUNS.limit_id}.new", "50%")]) == (len(first), again, await world.look())
+
+
+async def test_more_alerts_than_are_remembered_are_told_once() -> None:
+    """A few with each look: the first are dropped before the last displace them."""
+    world = World(RUNS)
+    await world.settle()
+    runs = [counter(RUNS, f".{number}") for number in range(5)]
+    world.watcher, world.book = Watcher(world.sums, told_max=2), AlertBook(remembered_max=2)
+    world.sums.put(TENANT, 9, dict.fromkeys(runs, 6))
+    world.watcher.note_limits(world.limits)
+    looks = [(len(await world.look()), world.watcher.has_more) for _ in range(4)]
+    assert [(2, True), (2, True), (1, False), (0, False)] == looks
+
+
 async def test_an_alert_that_was_not_told_is_found_again() -> None:
     """Until the book knows it."""
     world = World(TEAM)

@@ -90,6 +90,18 @@ def test_the_oldest_alerts_are_forgotten_beyond_a_limit() -> None:
     assert [False, True, True] == [book.knows(name) for name in ("a1", "a2", "a3")]
 
 
+def test_alerts_of_runs_displace_none_of_other_limits() -> None:
+    """A tenant's own limit is not told again because a hundred thousand runs were told since."""
+    book = AlertBook(remembered_max=2)
+    book.apply(alert("own", limit_id="lim_1"))
+    forgot = []
+    for number in range(3):
+        book.apply(alert(f"run{number}", limit_id=f"lim_2.{number}"))
+        forgot.append(book.has_forgotten_some_of_many)
+    assert ([False, False, True], True) == (forgot, book.knows("own"))
+    assert [False, True, True] == [book.knows(f"run{number}") for number in range(3)]
+
+
 def test_an_alert_that_nobody_is_to_get_is_put_away() -> None:
     """What waits is what is to be sent: a channel that comes later gets none that is older than itself."""
     book = book_of(alert("a1"))

@@ -10,7 +10,7 @@ import pytest
 
 from api.cli.report import as_document
 from processors.control import Increase, Limit
-from processors.report.budgets import COUNTERS_PER_LIMIT_MAX, budget_uses, earliest_window, limits_of
+from processors.report.budgets import COUNTERS_PER_LIMIT_MAX, budget_uses, limits_of, windows_of
 from processors.report.build import control_totals, estimates
 from processors.report.figures import Charge, Findings, LedgerMovement, Standing, WindowSpend
 from processors.report.words import verdict
@@ -155,12 +155,17 @@ def test_limits_of_the_day(fields: dict[str, int], is_in_force: bool) -> None:
     assert is_in_force is bool(limits_of([body, "{}", "no json"], DAY))
 
 
-def test_reading_begins_with_the_oldest_open_window() -> None:
-    """A month's before a day's; a total is a balance and has no beginning."""
-    limits = [limit_on("team", "a", 1, window=window) for window in ("total", "hour", "month", "day")]
-
-    assert DAY.starts_at - 19 * 24 * HOUR_MICROS == earliest_window(limits, DAY)
-    assert DAY.starts_at == earliest_window(limits[:1], DAY)
+@pytest.mark.parametrize(
+    ("window", "first", "last"),
+    [
+        ("month", DAY.starts_at - 19 * 24 * HOUR_MICROS, DAY.starts_at - 19 * 24 * HOUR_MICROS),
+        ("day", DAY.starts_at, DAY.ends_at),
+        ("hour", DAY.starts_at, DAY.ends_at),
+    ],
+)
+def test_which_windows_touch_the_day(window: str, first: int, last: int) -> None:
+    """From the one in which the day begins to the one that goes on after it."""
+    assert (first, last) == windows_of(limit_on("team", "a", 1, window=window), DAY)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +253,7 @@ SHAPE = {
         "control_totals": [{"name": "str", "currency": "str", "expected_nano": "int", "actual_nano": "int"}],
         "budgets": [{"limit_id": "str", "counter": "str", "scope": "str", "scope_id": "str", "window": "str",
                      "currency": "str", "hard": "bool", "window_start": "int", "window_end": "int",
-                     "allowed_nano": "int", "spent_nano": "int", "percent": "int"}],
+                     "allowed_nano": "int", "spent_nano": "int", "percent": "int", "counters": "int"}],
         "set_aside": [{"sink": "str", "topic": "str", "state": "str", "reason": "str", "records": "int"}],
         "mismatches": [{"rule": "str", "total": "int", "shown": [MISMATCH]}],
     }],

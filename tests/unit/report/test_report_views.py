@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -16,10 +17,11 @@ from api.report.drawings import figure
 from api.report.files import write_all, write_whole
 from api.report.markup import joined, tag
 from api.report.page import page
-from processors.report.figures import Charge, Report
+from processors.report.figures import Charge, Report, WindowSpend
 from processors.report.plots import Bar, Plot
 from processors.report.words import ROWS_MAX, printable
 from schemas.errors import ConfigurationError
+from tests.budget_world import limit_on
 from tests.support.reports import HOSTILE, broken, day, figures, report
 
 VOID = {"meta", "rect", "line"}
@@ -186,6 +188,17 @@ def test_long_tables_say_what_they_leave_out() -> None:
     hidden = f"{len(found.charges) - ROWS_MAX} more rows: the JSON has them."
     assert hidden in as_text(made)
     assert hidden in page(made)
+
+
+def test_counters_that_are_not_listed_are_counted() -> None:
+    """Of a limit on each run the fullest are listed, and the number of the others said."""
+    found, limit = figures(), limit_on("run", "*", 1_000, window="total")
+    found.limits.append(msgspec.json.encode(limit).decode())
+    found.windows += [WindowSpend(f"{limit.limit_id}.{number}", "USD", 0, number, 0, 3_001) for number in range(20)]
+    made = report({"acme": found})
+
+    assert "Less full and not listed: 2,981 of each run (total)." in " ".join(as_text(made).split())
+    assert "Less full and not listed: 2,981 of each run (total)." in page(made)
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:
