@@ -30,6 +30,7 @@ from processors.budgets.usage import place_of
 from processors.calendar import ZONE_USUAL
 from processors.control import (
     CURRENCY,
+    EACH,
     PROFILES,
     Approval,
     Increase,
@@ -264,6 +265,9 @@ def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> No
     else:
         note(_sentence(limit))
     _tell_rate(state, limit.currency)
+    if limit.window == "total" and limit.scope_id.endswith(EACH):
+        each = place_of(limit.scope, limit.scope_id)
+        note(f"{each} keeps a counter for good: below a million in all, or set a window that ends (--window month)")
 
 
 def _tell_rate(state: control.ControlState, currency: str) -> None:

@@ -15,6 +15,9 @@ from sinks.redis.keys import PROJECTION, Names
 from sinks.redis.posted import PostedSums
 from streams.log import Partition
 
+#: What one step of a read looks at: under a millisecond in which nobody is admitted.
+FIELDS_AT_ONCE = 1_000
+
 Body = tuple[tuple[Counter, int], ...]
 
 
@@ -110,10 +113,20 @@ class RedisReads:
         return PostedSums(int(cursor or 0), is_open is not None and text(is_open) == "1", found)
 
     async def all_posted(self, tenant_id: str) -> PostedSums:
-        """What every counter of a tenant has charged."""
-        state = _pairs(await self._client.call("HGETALL", self._names.slot(tenant_id).state))
-        found = {_counter(name[2:]): int(value) for name, value in state.items() if name.startswith("p:")}
-        return PostedSums(int(state.get("cursor", 0)), state.get("open") == "1", found)
+        """What every counter of a tenant has charged, read in steps: a call that waits for one waits for few fields.
+
+        What is applied meanwhile may be in it. A state that was put back meanwhile is not open.
+        """
+        state, found, at = self._names.slot(tenant_id).state, dict[Counter, int](), "0"
+        before = texts(await self._client.call("HMGET", state, "generation", "open", "cursor"))
+        while True:
+            after, names = await self._client.call("HSCAN", state, at, "MATCH", "p:*", "COUNT", str(FIELDS_AT_ONCE))
+            found |= {_counter(name[2:]): int(value) for name, value in _pairs(names).items()}
+            if (at := text(after)) == "0":
+                break
+        _, is_open, cursor = before
+        is_whole = is_open == "1" and texts(await self._client.call("HMGET", state, "generation", "open")) == before[:2]
+        return PostedSums(int(cursor or 0), is_whole, found)
 
     @property
     def hours(self) -> RedisHours:

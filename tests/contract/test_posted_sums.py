@@ -77,6 +77,15 @@ async def test_what_was_charged_is_read_up_to_a_cursor(sums: World) -> None:
     assert (4, True, {FIRST: 42, SECOND: 30}) == (found.cursor, found.is_open, dict(found.posted_nano))
 
 
+async def test_every_one_of_many_counters_is_read(sums: World) -> None:
+    """More than one step reads."""
+    counters = [counter_of(leg(1, f"lim_b.{number}")) for number in range(3_000)]
+    for first in range(0, 3_000, 20):
+        await sums.charge(1, *counters[first : first + 20])
+    found = await sums.reader.all_posted(TENANT)
+    assert (300, True, dict.fromkeys(counters, 1)) == (found.cursor, found.is_open, dict(found.posted_nano))
+
+
 async def test_every_counter_of_a_tenant_is_read(sums: World) -> None:
     """Without being named."""
     await sums.charge(30, FIRST, SECOND)

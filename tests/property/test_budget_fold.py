@@ -84,6 +84,38 @@ def test_what_was_posted_in_windows_long_over_is_swept(valkey: Valkey) -> None:
     assert posted == {held: 5, current: 5, (0, 0): 5}
 
 
+def test_a_sweep_of_many_counters_is_taken_in_steps(valkey: Valkey) -> None:
+    """Nobody is admitted while a batch is applied: each looks at some counters, and some batches later all are seen."""
+    valkey.command("FLUSHALL")
+    make, state = Events(), slot_keys(TENANT).state
+    asyncio.run(applied(valkey.url, [[(0, make.placed(hold_id(0), leg(1, "other")))]]))
+    for first in range(0, 9_000, 1_000):
+        counters = [f"p:limit.{number}|USD|1|2" for number in range(first, first + 1_000)]
+        valkey.command("HSET", state, *(word for name in counters for word in (name, "5")))
+    valkey.command("HSET", state, "p:limit|USD|0|0", "5", "swept", "1")
+    sizes = []
+
+    for offset in range(1, 40):
+        asyncio.run(apply_one(valkey.url, offset, make.placed(hold_id(offset), leg(1, "other"))))
+        sizes.append(int(valkey.command("HLEN", state)[1:]))
+
+    assert 6_000 < sizes[0] < 9_000
+    assert sizes[-1] < 20
+    assert [b":1\r\n", b":0\r\n"] == [
+        valkey.command("HEXISTS", state, name) for name in ("p:limit|USD|0|0", "sweeping")
+    ]
+
+
+async def apply_one(url: str, offset: int, event: BudgetEvent) -> None:
+    """Apply one event as one batch."""
+    client = RedisClient(url)
+    await client.open()
+    move = slot_event(offset, fields_of(event))
+    assert move is not None
+    await Slots(client).apply(TENANT, [move], OWNER, offset, offset + 1)
+    await client.close()
+
+
 def test_a_fold_that_goes_on_forgets_windows_that_are_over() -> None:
     """Not those on which something is held."""
     make, fold = Events(), BudgetFold()

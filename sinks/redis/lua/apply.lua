@@ -6,7 +6,7 @@
 --       once, which the slot remembers.
 -- Answers {'K', cursor}, {'F', epoch} fenced, {'G', cursor} gap, {'N', generation} other generation.
 local state, holds, overlay = KEYS[1], KEYS[2], KEYS[3]
-local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor', 'swept', 'restoring')
+local slot = redis.call('HMGET', state, 'epoch', 'generation', 'cursor', 'swept', 'restoring', 'sweeping')
 local epoch, believed, following = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if slot[1] and tonumber(slot[1]) > epoch then return {'F', slot[1]} end
 local cursor = tonumber(slot[3]) or 0
@@ -203,25 +203,31 @@ for _, event in ipairs(events) do
   end
 end
 -- What was posted in windows that ended long ago is the ledger's alone: nobody asks for their room any more. A sum that is
--- held still waits for its end. The server's own clock decides, whatever the clocks of gateways say.
+-- held still waits for its end. The server's own clock decides, whatever the clocks of gateways say. Nobody is admitted
+-- while a script runs, and counters of a total never end: so each batch looks at some fields only, on from where the batch
+-- before ended, until all were seen.
 local SWEEP_SECONDS, FIELDS_AT_ONCE = 3600, 1000
 local function sweep()
-  local now = tonumber(redis.call('TIME')[1])
-  if slot[4] and now - tonumber(slot[4]) < SWEEP_SECONDS then return end
-  redis.call('HSET', state, 'swept', string.format('%.0f', now))
-  if not slot[4] then return end
+  local now, from = tonumber(redis.call('TIME')[1]), slot[6]
+  if not from then
+    if slot[4] and now - tonumber(slot[4]) < SWEEP_SECONDS then return end
+    redis.call('HSET', state, 'swept', string.format('%.0f', now))
+    if not slot[4] then return end
+  end
   local over, gone = (now - 2 * tonumber(ARGV[7]) - SWEEP_SECONDS) * 1000000, {}
-  for _, name in ipairs(redis.call('HKEYS', state)) do
-    local counter, ends = string.match(name, '^p:(.*|(%d+))$')
+  local seen = redis.call('HSCAN', state, from or '0', 'MATCH', 'p:*', 'COUNT', FIELDS_AT_ONCE)
+  for index = 1, #seen[2], 2 do
+    local counter, ends = string.match(seen[2][index], '^p:(.*|(%d+))$')
     if ends and ends ~= '0' and tonumber(ends) < over and redis.call('HEXISTS', state, 'h:' .. counter) == 0 then
-      gone[#gone + 1] = name
-    end
-    if #gone == FIELDS_AT_ONCE then
-      redis.call('HDEL', state, unpack(gone))
-      gone = {}
+      gone[#gone + 1] = seen[2][index]
     end
   end
   if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
+  if seen[1] ~= '0' then
+    redis.call('HSET', state, 'sweeping', seen[1])
+  elseif from then
+    redis.call('HDEL', state, 'sweeping')
+  end
 end
 
 write(entries)

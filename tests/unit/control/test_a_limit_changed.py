@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from processors.control import Limit
-from tests.support.control_commands import Control
+from tests.support.control_commands import APP, RUNNER, Control
 from tests.support.gateway_world import World, control_state
 
 ZONE = "Europe/Brussels"
@@ -83,3 +83,21 @@ def test_a_profile_set_again_keeps_its_zone(commands: Control) -> None:
     commands.run(*profile)
 
     assert {"Europe/Rome"} == {limit.time_zone for limit in commands.state().limits.values()}
+
+
+@pytest.mark.parametrize(
+    ("place", "window", "is_told"),
+    [
+        (("--run", "*"), "total", True),
+        (("--user", "*"), "total", True),
+        (("--run", "*"), "month", False),
+        (("--run", "one"), "total", False),
+    ],
+)
+def test_counters_that_never_end_are_told_of(
+    commands: Control, place: tuple[str, str], window: str, is_told: bool
+) -> None:
+    """Where a limit keeps one for each run that ever was, and a window that ends would not."""
+    result = RUNNER.invoke(APP, (*SET[:-1], window, "--amount", "5", *place))
+
+    assert (0, is_told) == (result.exit_code, "keeps a counter for good" in result.stderr)
