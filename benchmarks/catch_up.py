@@ -59,8 +59,9 @@ def measure(product: Product, sink: str, records: int, rate: float, seconds: int
     with product.stopped(("stream-ledger",)):
         with product.stopped((sink,)):
             filled = fill(product.settings(), records, ledger=False)
-            # What the others make of the backlog is not the question either.
+            # What the others make of the backlog is not the question either, nor what ClickHouse merges of it.
             product.drain()
+            product.rest()
         lag = Lag(product, sink, LIVE_SECONDS * rate * EVENTS_WITHOUT_LEDGER)
         during = fixed_rate(
             url, body(), product.headers, rate=rate, seconds=1, over=lag.is_caught_up, seconds_max=CATCH_UP_SECONDS_MAX

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from api.settings import Settings
-from benchmarks.measure import resident_mebibytes
+from benchmarks.measure import cpu_seconds, resident_mebibytes
 
 QUAESTOR = Path(sys.executable).parent / "quaestor"
 ANSWER_SECONDS_MAX = 60
 DRAIN_SECONDS_MAX = 600
+#: A server rests when it took no more than so much of a core for so long.
+RESTING_CORES, REST_SECONDS = 0.15, 5.0
 BODY_BYTES = 300
 #: All but the gateway, what it needs for admission, and the servers.
 BEHIND_THE_LOG = (
@@ -110,6 +112,16 @@ class Product:
                 raise TimeoutError(f"still lagging after {DRAIN_SECONDS_MAX} s")
             time.sleep(1)
         return time.monotonic() - started
+
+    def rest(self) -> None:
+        """Wait until ClickHouse has merged what came: it goes on with that behind what it has acknowledged."""
+        pid, until = self.pid("clickhouse"), time.monotonic() + DRAIN_SECONDS_MAX
+        while time.monotonic() < until:
+            before = cpu_seconds(pid)
+            time.sleep(REST_SECONDS)
+            if cpu_seconds(pid) - before < RESTING_CORES * REST_SECONDS:
+                return
+        raise TimeoutError(f"ClickHouse still works after {DRAIN_SECONDS_MAX} s")
 
     def _wait_for_answer(self) -> None:
         wait_for_answer(f"{self.gateway_url}/v1/chat/completions", body(), self.headers, ANSWER_SECONDS_MAX)

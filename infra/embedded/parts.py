@@ -140,7 +140,7 @@ class ServerPart:
 
     def state(self) -> PartState:
         """What state.json says of it."""
-        pid = self._server.child.pid if self._server.child and self.alive else None
+        pid = self._server.pid
         started = started_at(pid) if pid else None
         told = "running" if self.alive else "restarting"
         return PartState(self.name, "server", pid, started, told, self._deaths.restarts)

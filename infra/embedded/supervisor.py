@@ -32,6 +32,7 @@ from infra.embedded.parts import ApplicationPart, Part, ServerPart
 from infra.embedded.ports import PortPlan, check_free, free_ports
 from infra.embedded.process import started_at, truncate_live
 from infra.embedded.progress import Progress
+from infra.embedded.shares import Shares
 from infra.embedded.stack import Stack
 from infra.embedded.state import STATE_FILE, Phase, State, end_leftovers
 from infra.embedded.versions import all_versions
@@ -74,6 +75,7 @@ class Supervisor:
         self._stack = Stack(plan.data, plan.ports, cache=plan.cache, progress=self._tell)
         self._fork_server: ForkServer | None = None
         self._versions: Mapping[str, str] = {}
+        self._shares = Shares()
         self._logs_checked_at = time.monotonic()
 
     def run(self) -> None:
@@ -187,6 +189,7 @@ class Supervisor:
             with contextlib.suppress(queue.Empty):
                 self._answer(self._requests.get(timeout=TICK_SECONDS))
             self._revive()
+            self._shares.settle({name: server.pid for name, server in self._stack.servers.items()})
             for part in self._applications():
                 part.became_ready(self._tell)
             if time.monotonic() - self._logs_checked_at > LOG_CHECK_SECONDS:

@@ -69,6 +69,11 @@ class Server(ABC):
         return self.context.logs / f"{self.name}.log"
 
     @property
+    def pid(self) -> int | None:
+        """Its process id; None while it does not run."""
+        return self.child.pid if self.child is not None and self.alive else None
+
+    @property
     def alive(self) -> bool:
         """Whether its process runs."""
         return self.child is not None and self.child.exit_code is None
