@@ -21,8 +21,6 @@ log = structlog.get_logger()
 
 #: About a tenth of what another session gets, and all of what nobody else wants.
 NICENESS = 10
-#: A sink that gives way rests three times as long as it wrote, half a second at most.
-REST_SHARE, REST_SECONDS_MAX = 3.0, 0.5
 GROUP = Path("/proc/self/autogroup")
 
 
@@ -86,14 +84,6 @@ class Courtesy:
         if not self._yielding.gives_way or policy.yielding_records_max is None:
             return policy
         return replace(policy, records_max=min(policy.records_max, policy.yielding_records_max))
-
-    def rest_seconds(self, spent_seconds: float) -> float:
-        """For how long nothing is asked of the server after a write that took so long.
-
-        Whatever its niceness, work that never ends keeps a core from being free, and each of a call's many steps that
-        finds none free waits for a slice of time.
-        """
-        return min(REST_SHARE * spent_seconds, REST_SECONDS_MAX) if self._yielding.gives_way else 0.0
 
     def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
         """Decide anew, at this monotonic time, seconds."""
