@@ -30,7 +30,6 @@ from processors.budgets.usage import place_of
 from processors.calendar import ZONE_USUAL
 from processors.control import (
     CURRENCY,
-    EACH,
     PROFILES,
     Approval,
     Increase,
@@ -265,7 +264,7 @@ def _show_set(state: control.ControlState, limit: Limit, *, as_json: bool) -> No
     else:
         note(_sentence(limit))
     _tell_rate(state, limit.currency)
-    if limit.window == "total" and limit.scope_id.endswith(EACH):
+    if limit.window == "total" and limit.is_each:
         each = place_of(limit.scope, limit.scope_id)
         note(f"{each} keeps a counter for good: below a million in all, or set a window that ends (--window month)")
 

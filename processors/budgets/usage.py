@@ -62,7 +62,7 @@ def _present(limit: Limit, known: Iterable[Counter], now_micros: int) -> list[Co
     """The limit's counters of this window; one that nothing moved yet stands for a limit on one thing."""
     window = window_of(limit.window, now_micros, limit.time_zone)
     present = [one for one in known if (one.window_start, one.window_end) == window and one.currency == limit.currency]
-    if present or is_each(limit.scope, limit.scope_id):
+    if present or limit.is_each:
         return present
     return [Counter(limit.limit_id, limit.currency, *window)]
 

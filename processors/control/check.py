@@ -21,7 +21,6 @@ from processors.control.entities import (
     Increase,
     Limit,
     Threshold,
-    is_each,
 )
 from processors.control.kept import LegalHold, held_by
 from processors.pricing.prices import Price, PriceBook
@@ -305,7 +304,7 @@ def _thing(value: Limit) -> Refusal | None:
     key, equals, tagged = value.scope_id.partition("=")
     if value.scope == "tag" and not (equals and is_name(key) and (EACH in tagged or is_name(tagged))):
         return Refusal(RefusalCode.INVALID_NAME, "a tag is given as name=value, or name=* for each of its values")
-    if is_each(value.scope, value.scope_id):
+    if value.is_each:
         return None
     wrong = whole(value.scope, value.scope_id)
     if wrong or value.scope == "tag":

@@ -198,6 +198,11 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return any(one.code_hash == code_hash and now_micros < one.valid_until for one in self.approvals)
 
     @property
+    def is_each(self) -> bool:
+        """Whether it stands on each of a kind apart, and has a counter for each."""
+        return is_each(self.scope, self.scope_id)
+
+    @property
     def guards(self) -> tuple[Threshold, ...]:
         """Its thresholds, or those that its window has when nobody said otherwise."""
         return usual_thresholds(self.window) if self.thresholds is None else self.thresholds

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from processors.budgets.fold import Counter
 from processors.calendar import window_of
-from processors.control.entities import Limit, is_each
+from processors.control.entities import Limit
 
 MICROS_PER_HOUR = 3_600_000_000
 HOURS_PER_DAY = 24
@@ -29,7 +29,7 @@ Standings = Mapping[int, Standing]
 
 def is_projected(limit: Limit, now_micros: int) -> bool:
     """Whether a limit is watched hour by hour: one that stands on one thing, in force, over a day or longer."""
-    return limit.window in PROJECTED and not is_each(limit.scope, limit.scope_id) and limit.in_force(now_micros)
+    return limit.window in PROJECTED and not limit.is_each and limit.in_force(now_micros)
 
 
 def hour_of(micros: int) -> int:

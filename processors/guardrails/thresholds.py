@@ -139,8 +139,10 @@ def refusal_alert(limit: Limit, event: BudgetEvent, leg: HoldLeg, counter: Count
 
 def _held_to(limit: Limit, event: BudgetEvent) -> Threshold | None:
     """The threshold at which a call was refused: the first that holds such a call."""
-    if not limit.guards or event.reason not in THRESHOLD_REASONS:
-        return WHOLE if limit.guards else None
+    if not limit.guards:
+        return None
+    if event.reason not in THRESHOLD_REASONS:
+        return WHOLE
     holding = (one for one in limit.guards if one.action != "notify" and refusal_reason(one) == event.reason)
     return next((one for one in holding if not one.admits(*refused_as(event))), None)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from processors.budgets import Counter, window_of
 from processors.budgets.usage import LimitUsage
-from processors.control import Limit, is_each
+from processors.control import Limit
 from processors.report.day import Day
 from processors.report.figures import BudgetUse, WindowSpend
 
@@ -59,7 +59,7 @@ def _uses(limit: Limit, windows: Iterable[WindowSpend], day: Day) -> list[Budget
         use = _use(limit, each, day)
         if use is not None and (each.counter not in fullest or use.spent_nano > fullest[each.counter].spent_nano):
             fullest[each.counter] = use
-    if not fullest and not is_each(limit.scope, limit.scope_id):
+    if not fullest and not limit.is_each:
         start, _ = window_of(limit.window, day.ends_at - 1, limit.time_zone)
         nothing = _use(limit, WindowSpend(limit.limit_id, limit.currency, start, 0, 0), day)
         return [nothing] if nothing else []

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from processors.control import Limit, is_each
+from processors.control import Limit
 from processors.report.budgets import COUNTERS_PER_LIMIT_MAX, limits_of, windows_of
 from processors.report.day import Span
 from processors.report.figures import (
@@ -148,7 +148,7 @@ class _Reading:
 
     async def _totals(self, limits: list[Limit]) -> None:
         """Counters that have no window."""
-        day, each = self._span.day, [is_each(limit.scope, limit.scope_id) for limit in limits]
+        day, each = self._span.day, [limit.is_each for limit in limits]
         found = await self._rows(
             "totals", queries.TOTALS, day.starts_at, day.ends_at, COUNTERS_PER_LIMIT_MAX, *_names(limits), each
         )
