@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from api.settings import Settings
+from benchmarks.filling import settings_of
 from benchmarks.measure import cpu_seconds, resident_mebibytes
 
 QUAESTOR = Path(sys.executable).parent / "quaestor"
@@ -52,7 +53,7 @@ class Product:
     def settings(self) -> Settings:
         """Settings by which clients find the servers."""
         found = json.loads((self.data / "endpoints.json").read_text(encoding="utf-8"))["settings"]
-        return Settings(**{"data": self.data, **found})
+        return settings_of(self.data, found)
 
     @property
     def gateway_url(self) -> str:
