@@ -22,7 +22,8 @@ LOCK_SECONDS = 0.25
 #: Why a PLACED stands that no store admitted.
 FAIL_OPEN = "fail_open"
 TABLE = "CREATE TABLE IF NOT EXISTS used (key_id TEXT PRIMARY KEY, hour INTEGER NOT NULL, amount_nano INTEGER NOT NULL)"
-FORGET = "DELETE FROM used WHERE hour <> :hour"
+#: A call that began in the hour before may be judged after one of this hour, and counts with it.
+FORGET = "DELETE FROM used WHERE hour < :hour"
 #: No row is written where the amount would be passed, or more keys than that had to be remembered.
 USE = """
 INSERT INTO used (key_id, hour, amount_nano)

@@ -77,6 +77,14 @@ def test_grace_is_per_hour(amount: int, admitted: list[int], tmp_path: Path) -> 
     assert grace.admits("other", 4, 8 * MICROS_PER_HOUR) is (amount >= 4)
 
 
+def test_a_call_of_the_hour_before_does_not_begin_it_anew(tmp_path: Path) -> None:
+    """Workers judge calls that began on both sides of the hour in any order."""
+    grace = Grace(10, tmp_path / "grace")
+    given = [grace.admits("key", 5, hour * MICROS_PER_HOUR) for hour in (8, 8, 7, 8)]
+
+    assert [True, True, False, False] == given
+
+
 def test_grace_asked_for_at_once_is_given_once(tmp_path: Path) -> None:
     """As by workers, which know nothing of each other."""
     graces = [Grace(10, tmp_path / "grace") for _ in range(4)]
