@@ -287,6 +287,7 @@ class Attempt:
             actor=context.actor,
             amount_nano=amount_nano,
             tokens=ended.usage.input_tokens + ended.usage.output_tokens,
+            answered=ended.answered,
             estimated=ended.usage_source is UsageSource.ESTIMATE,
             late=placed.lease_until is not None and now > placed.lease_until,
             causation_id=tried.event_id,

@@ -71,6 +71,11 @@ class Ended(msgspec.Struct, kw_only=True):
         """Whether the answer is whole."""
         return self.outcome is AttemptOutcome.SUCCEEDED
 
+    @property
+    def answered(self) -> bool:
+        """Whether it counts as a request: the provider did not fail. A caller who hangs up has made one."""
+        return self.outcome in {AttemptOutcome.SUCCEEDED, AttemptOutcome.CLIENT_DISCONNECTED}
+
 
 class Totals(msgspec.Struct):
     """What all attempts of a request used and cost so far."""

@@ -132,15 +132,17 @@ def committed_event(
     actor: str,
     amount_nano: int,
     tokens: int = 0,
+    answered: bool = True,
     estimated: bool = False,
     late: bool = False,
     causation_id: str | None = None,
 ) -> BudgetEvent:
     """COMMITTED: the hold is charged what was used and its rest is freed.
 
-    `amount_nano` is the sum of the attempt's cost lines, `tokens` those read and written.
+    `amount_nano` is the sum of the attempt's cost lines, `tokens` those read and written. A call that was not
+    `answered` is no request to limits that count those.
     """
-    legs = _charged(placed, HoldSize(amount_nano, placed.currency, tokens))
+    legs = _charged(placed, HoldSize(amount_nano, placed.currency, tokens, requests=int(answered)))
     return _of_placed(
         placed,
         BudgetKind.COMMITTED,

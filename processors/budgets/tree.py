@@ -68,6 +68,8 @@ class HoldSize(NamedTuple):
     currency: str
     #: Input and output tokens together.
     tokens: int
+    #: Requests that are answered by it: one or none.
+    requests: int = 1
 
 
 class Standing(NamedTuple):
@@ -252,5 +254,5 @@ def _counted(currency: str, rate_nano: int | None, size: HoldSize, convert: Call
     if currency == COUNTED_TOKENS:
         return size.tokens
     if currency == COUNTED_REQUESTS:
-        return 1
+        return size.requests
     return size.amount_nano if rate_nano is None else convert(size.amount_nano, rate_nano)

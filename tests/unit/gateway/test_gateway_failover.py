@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from api.providers.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
@@ -85,6 +86,19 @@ async def test_an_attempt_that_timed_out_is_charged_its_input(tmp_path: Path) ->
     costs = sum(event.amount_nano for event in world.events("costs") if hasattr(event, "amount_nano"))
     assert completed.amount_nano == costs > 360_000
     assert "0.00036" != response.headers["x-quaestor-cost"]
+
+
+async def test_an_attempt_that_the_provider_failed_is_no_request_to_a_limit_on_them(tmp_path: Path) -> None:
+    """The first times out and costs its input, the second answers: the caller made one request."""
+    requests = msgspec.structs.replace(limit(2, "lim_r"), currency="REQ")
+    answers = [UpstreamTimeoutError(), chat_answer()]
+    async with World(tmp_path, lambda _: answers.pop(0), state=control_state(limits=(requests,))) as world:
+        await world.call()
+
+    budgets = [event for event in world.events("budgets") if isinstance(event, BudgetEvent)]
+    charged = [event for event in budgets if event.kind is BudgetKind.COMMITTED]
+    assert [0, 1] == [event.legs[0].amount_nano for event in charged]
+    assert all(event.amount_nano for event in charged)
 
 
 async def test_each_attempt_has_a_hold_of_its_own(tmp_path: Path) -> None:

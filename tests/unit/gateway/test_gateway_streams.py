@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from api.gateway.events import Ended
 from api.providers.errors import UpstreamTimeoutError, UpstreamTruncatedError
 from api.providers.memory import MemoryAnswer
 from schemas.events import AttemptOutcome, ProviderAttempt, RequestEvent, RequestKind, UsageSource
@@ -262,6 +263,15 @@ async def test_a_caller_that_hangs_up_is_charged_for_what_was_produced(tmp_path:
         attempt.output_tokens,
         attempt.usage_source,
     )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts"),
+    [(each, each in {AttemptOutcome.SUCCEEDED, AttemptOutcome.CLIENT_DISCONNECTED}) for each in AttemptOutcome],
+)
+def test_only_the_provider_makes_a_call_no_request(outcome: AttemptOutcome, counts: bool) -> None:
+    """Who hangs up on every answer makes as many requests as who does not."""
+    assert counts is Ended(outcome=outcome).answered
 
 
 async def test_a_caller_that_hangs_up_between_the_ends_of_two_choices_stops_the_provider(tmp_path: Path) -> None:
