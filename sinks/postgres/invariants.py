@@ -50,17 +50,34 @@ FROM (
 ORDER BY tenant_id, hold_id, (first_kind = 'EXPIRED' AND kind = 'COMMITTED') DESC, log_offset
 """
 
-#: What each limit allowed, and until when: its amount with every increase it named, which is never too little. Gateways
-#: go by a change within seconds; a minute covers their clocks too.
-_ALLOWED = f"""
-SELECT tenant_id, entity_id AS limit_id,
-    (after::jsonb ->> 'amount_nano')::numeric + coalesce((
-        SELECT sum((increase ->> 'amount_nano')::numeric)
-        FROM jsonb_array_elements(after::jsonb -> 'increases') AS increase), 0) AS amount_nano,
+#: What each limit was set to, from when and until when. Gateways go by a change within seconds; a minute covers their
+#: clocks too.
+_SET = f"""
+SELECT tenant_id, entity_id AS limit_id, (after::jsonb ->> 'amount_nano')::numeric AS amount_nano,
+    after::jsonb -> 'increases' AS increases, after::jsonb ->> 'window' AS length,
+    coalesce(after::jsonb ->> 'time_zone', 'UTC') AS time_zone,
     coalesce((after::jsonb ->> 'hard')::boolean, true) AS hard,
+    occurred_at - interval '1 minute' AS since,
     lead(occurred_at) OVER (PARTITION BY tenant_id, entity_id ORDER BY log_offset) + interval '1 minute' AS until
 FROM {SCHEMA}.control_event
 WHERE entity_kind = 'LIMIT'
+"""
+#: The increases that a limit named and that counted at some time of the window so far: together never too little. Days,
+#: weeks and months are those of the limit's clock.
+_INCREASED = """
+SELECT sum((increase ->> 'amount_nano')::numeric) AS amount_nano
+FROM jsonb_array_elements(allowed.increases) AS increase
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN allowed.length IN ('minute', 'hour') THEN taken.window_start + ('1 ' || allowed.length)::interval
+        WHEN allowed.length IN ('day', 'week', 'month') THEN
+            ((taken.window_start AT TIME ZONE allowed.time_zone) + ('1 ' || allowed.length)::interval)
+                AT TIME ZONE allowed.time_zone
+        END AS over
+) AS span
+WHERE (increase ->> 'valid_from')::numeric / 1000000
+        < extract(epoch FROM least(span.over, allowed.until, now() + interval '1 minute'))
+    AND (increase ->> 'valid_until')::numeric / 1000000
+        > extract(epoch FROM greatest(taken.window_start, allowed.since))
 """
 #: What was taken from a limit's available account and not given back, per window: held and charged, overage apart. A
 #: commit that came late for more than EXPIRED had charged is recorded as a correction, and counts as overage does.
@@ -197,14 +214,15 @@ WHERE amount_nano <> 0 AND NOT EXISTS (
         f"""
 SELECT format('%s %s %s from %s', tenant_id, counter, currency, window_start) AS id,
     format('%s %s from %s: taken %s, allowed %s %s', tenant_id, counter, window_start, taken_nano,
-        max(allowed.amount_nano), currency) AS difference
+        max(allowed.amount_nano + coalesce(increased.amount_nano, 0)), currency) AS difference
 FROM ({_TAKEN}) AS taken
-JOIN ({_ALLOWED}) AS allowed USING (tenant_id)
+JOIN ({_SET}) AS allowed USING (tenant_id)
+CROSS JOIN LATERAL ({_INCREASED}) AS increased
 LEFT JOIN ({_LET_THROUGH}) AS through USING (tenant_id, counter, currency, window_start)
 WHERE allowed.limit_id = split_part(taken.counter, '.', 1) AND allowed.hard
     AND (allowed.until IS NULL OR allowed.until > taken.window_start)
 GROUP BY tenant_id, counter, window_start, currency, taken_nano, through_nano
-HAVING taken_nano > max(allowed.amount_nano) + coalesce(through_nano, 0)
+HAVING taken_nano > max(allowed.amount_nano + coalesce(increased.amount_nano, 0)) + coalesce(through_nano, 0)
 """,
     ),
     Invariant(

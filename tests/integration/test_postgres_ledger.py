@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - what tampers is our own
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import asyncpg
 import msgspec
@@ -12,18 +12,13 @@ import pytest
 from schemas import events
 from schemas.errors import RejectedError
 from schemas.topics import LEDGER
-from sinks.postgres.months import EARLIEST_MICROS
-from sinks.postgres.reads import PostgresReads
-from sinks.postgres.sink import PostgresSink
-from sinks.runner import Batch, Decoded, Span
 from streams.log import Partition
 from tests.support.databases import postgres_databases
 from tests.support.days import refused
-from tests.support.stories import TOPIC_ID, Offsets, codec, control_event, price_book, request_story
+from tests.support.ledger_desk import Desk
+from tests.support.stories import control_event, price_book, request_story
 
 pytestmark = pytest.mark.stack
-ENCODER = codec()
-GUARDED = ("transfer", "cost", "budget_event", "request_event", "attempt")
 #: Pending transfers once more, with another time.
 TWICE = """
 INSERT INTO quaestor_v1.transfer
@@ -52,44 +47,6 @@ COST = """
 INSERT INTO quaestor_v1.cost
 SELECT (jsonb_populate_record(cost, jsonb_build_object('event_id', gen_random_uuid(), {}))).* FROM quaestor_v1.cost
 """
-
-
-class Desk:
-    """A sink and its reads on one database."""
-
-    def __init__(self, dsn: str) -> None:
-        """Nothing is claimed."""
-        self.dsn = dsn
-        self.sink, self.reads, self.offsets = PostgresSink(dsn, "test"), PostgresReads(dsn), Offsets()
-
-    async def write(self, story: Sequence[events.Event]) -> None:
-        """Write events as one batch."""
-        spans: dict[Partition, Span] = {}
-        for record in self.offsets.records(ENCODER, story):
-            at = Partition(record.topic, record.partition)
-            span = spans.setdefault(at, Span(at, TOPIC_ID, record.offset, record.offset))
-            span.records.append(Decoded(record.offset, ENCODER.decode(record.topic, record.value or b""), record))
-            span.next_offset = record.offset + 1
-        await self.sink.claim(list(spans), {at.topic: TOPIC_ID for at in spans})
-        await self.sink.write(Batch(list(spans.values()), 1))
-
-    async def broken(self, overdue_before: int = EARLIEST_MICROS) -> list[str]:
-        """Names of the invariants that do not hold."""
-        results = await self.reads.verify_ledger(overdue_before=overdue_before)
-        return [result.name for result in results if not result.ok]
-
-    async def tamper(self, sql: str) -> None:
-        """What only a superuser with the triggers off can do."""
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            tables = [f"ALTER TABLE quaestor_v1.{table}" for table in GUARDED]
-            for table in tables:
-                await connection.execute(f"{table} DISABLE TRIGGER append_only")
-            await connection.execute(sql)
-            for table in tables:
-                await connection.execute(f"{table} ENABLE ALWAYS TRIGGER append_only")
-        finally:
-            await connection.close()
 
 
 @pytest.fixture
@@ -153,48 +110,6 @@ async def test_duplicates_do_not_move_balances(desk: Desk) -> None:
     await desk.write([*request_story(1), *request_story(2)])
     assert await desk.broken() == []
     assert (await desk.reads.trial_balance("acme", "budget/limit_1/spent")).accounts[0].credits_posted_nano == 3_000
-
-
-def limited(number: int, amount_nano: int, **fields: object) -> events.ControlEvent:
-    """The limit of the stories, set to an amount."""
-    after = msgspec.json.encode({"amount_nano": amount_nano, **fields}).decode()
-    return control_event(number, events.ControlAction.UPDATED, after)
-
-
-@pytest.mark.parametrize(
-    ("history", "holds"),
-    [
-        ([limited(1, 7_500)], True),
-        ([limited(1, 7_499)], False),
-        ([limited(1, 7_499, hard=False)], True),
-        ([limited(1, 7_000, increases=[{"amount_nano": 500}])], True),
-        ([limited(1, 9_000), limited(2, 10)], True),
-        ([limited(1, 10), limited(2, 20)], False),
-        ([control_event(1, events.ControlAction.REMOVED, None)], True),
-    ],
-)
-async def test_a_limit_that_was_overspent_is_named(desk: Desk, history: list[events.ControlEvent], holds: bool) -> None:
-    """Against the most that it allowed while the window was open; soft limits and removed ones allow anything."""
-    await desk.write(history)
-    for number in range(5):
-        await desk.write(request_story(number))
-    assert await desk.broken() == ([] if holds else ["limits_hold"])
-
-
-async def test_what_was_let_through_unchecked_is_above_the_limit(desk: Desk) -> None:
-    """As overage is: recorded, and no overspend."""
-    await desk.write([limited(1, 6_000)])
-    for number in range(5):
-        story = request_story(number)
-        if number == 4:
-            story = [
-                msgspec.structs.replace(event, reason="fail_open")
-                if isinstance(event, events.BudgetEvent) and event.kind is events.BudgetKind.PLACED
-                else event
-                for event in story
-            ]
-        await desk.write(story)
-    assert await desk.broken() == []
 
 
 @pytest.mark.parametrize(
