@@ -33,6 +33,8 @@ LEASE_SECONDS = 420
 CLOCK_SKEW_SECONDS = 5
 SPOOL_GRACE_SECONDS = 60
 HOLD_TOMBSTONE_SECONDS = 24 * 3600
+# So much earlier than folds forget a hold its end must be in the log: clocks differ, and batches are on their way.
+HOLD_MARGIN_SECONDS = 3600
 BUDGET_LAG_SECONDS_MAX = 5
 LIMIT_UNITS_MAX = 9_000_000
 LEGS_MAX = 32
@@ -167,7 +169,7 @@ assert DELIVERY_TIMEOUT_SECONDS < OVERLAY_SECONDS
 # A step has room for text.
 assert STREAM_MARK_TOKENS < STREAM_STEP_TOKENS
 # A late resolution finds the tombstone of its hold.
-assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS
+assert LEASE_SECONDS + CLOCK_SKEW_SECONDS + SPOOL_GRACE_SECONDS < HOLD_TOMBSTONE_SECONDS - HOLD_MARGIN_SECONDS
 # Lua compares doubles: every sum of nano-units must stay an exact integer.
 assert LIMIT_UNITS_MAX * 1_000_000_000 < 2**53
 # A channel is given up before its alert is too old to be told.

@@ -232,7 +232,8 @@ class Verification:
     ) -> BudgetCheck:
         now, overdue = time.time_ns() // 1_000, self._overdue_before()
         with closing(KafkaReader(self._settings.kafka_bootstrap, "quaestor-verify-budgets")) as reader:
-            return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue)
+            remembered = self._settings.hold_tombstone_seconds
+            return check_budgets(states, reader, self._codec, set_aside, now, applied, overdue, remembered)
 
     def _overdue_before(self) -> int:
         """A hold whose lease ended before this must have ended."""

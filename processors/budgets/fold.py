@@ -20,14 +20,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from processors.budgets.horizon import is_over, reached
 from processors.budgets.sound import problem_of
 from schemas import limits
 from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from schemas.ids import uuid7_millis
 
-MILLIS_PER_SECOND = 1_000
-MILLIS_PER_HOUR = 3600 * MILLIS_PER_SECOND
-MICROS_PER_HOUR = 1_000 * MILLIS_PER_HOUR
+MILLIS_PER_HOUR = 3_600_000
+MICROS_PER_MILLI = 1_000
+MICROS_PER_HOUR = MICROS_PER_MILLI * MILLIS_PER_HOUR
 
 
 class Counter(NamedTuple):
@@ -187,8 +188,7 @@ def _change(sums: dict[Counter, Sums], changes: Iterable[tuple[Counter, int, int
 class BudgetFold:
     """`evolve` in place, for replays: a million events without a copy.
 
-    A resolved hold is remembered for `remembered_seconds` of the ids' own time after the newest hold seen (whole hours,
-    at least one more), so memory is bounded; a producer may not retry an event older than that.
+    How holds ended is remembered until somebody calls `forget`; what would come later than that never enters the log.
     """
 
     def __init__(self, remembered_seconds: int = limits.HOLD_TOMBSTONE_SECONDS) -> None:
@@ -196,9 +196,9 @@ class BudgetFold:
         self.sums: dict[Counter, Sums] = {}
         self.open_holds: dict[str, OpenHold] = {}
         self._closed: dict[int, dict[str, ClosedHold]] = {}
-        self._hours_kept = remembered_seconds * MILLIS_PER_SECOND // MILLIS_PER_HOUR + 2
+        self._remembered_seconds = remembered_seconds
         self._newest_hour = 0
-        self._forgotten_hour = 0
+        self._forgotten_hour = self._windows_forgotten_hour = 0
         #: The event that was asked about last, and its effect: who decides on an event folds it in next.
         self._asked: tuple[BudgetEvent, Effect | None] | None = None
 
@@ -223,12 +223,22 @@ class BudgetFold:
             self._remember(hour_of(hold_id), hold_id, found.after)
         return found
 
-    def forget_windows(self, ended_before_micros: int) -> None:
-        """Drop the counters of windows that ended before and hold nothing, once an hour: for folds that go on."""
-        hour = ended_before_micros // MICROS_PER_HOUR
+    def forget(self, now_micros: int) -> None:
+        """Drop how holds ended that were made long ago, whole hours of them, once an hour."""
+        reached_millis = reached(_end_of(self._newest_hour), now_micros // MICROS_PER_MILLI)
+        hour = reached_millis // MILLIS_PER_HOUR
         if hour <= self._forgotten_hour:
             return
         self._forgotten_hour = hour
+        for old in [each for each in self._closed if is_over(_end_of(each), reached_millis, self._remembered_seconds)]:
+            del self._closed[old]
+
+    def forget_windows(self, ended_before_micros: int) -> None:
+        """Drop the counters of windows that ended before and hold nothing, once an hour: for folds that go on."""
+        hour = ended_before_micros // MICROS_PER_HOUR
+        if hour <= self._windows_forgotten_hour:
+            return
+        self._windows_forgotten_hour = hour
         for counter in [
             counter
             for counter, sums in self.sums.items()
@@ -246,10 +256,12 @@ class BudgetFold:
 
     def _remember(self, hour: int, hold_id: str, hold: ClosedHold) -> None:
         self._closed.setdefault(hour, {})[hold_id] = hold
-        if hour > self._newest_hour:
-            self._newest_hour = hour
-            for old in [known for known in self._closed if known < hour - self._hours_kept]:
-                del self._closed[old]
+        self._newest_hour = max(self._newest_hour, hour)
+
+
+def _end_of(hour: int) -> int:
+    """When an hour since the epoch ends, milliseconds."""
+    return (hour + 1) * MILLIS_PER_HOUR
 
 
 def hour_of(hold_id: str) -> int:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from processors.budgets.horizon import is_over, reached
 from schemas import limits
 
 #: So many digits of a uuid7 tell its time to 65.5 seconds; resolved holds are kept apart by them.
@@ -55,7 +56,7 @@ class LiveFold:
         self.ended: dict[str, Ended] = {}
         #: Minutes in which something ended since somebody cleared this.
         self.changed: set[str] = set()
-        self._remembered_millis = remembered_seconds * 1_000
+        self._remembered_seconds = remembered_seconds
         self._standing = 0
         #: Holds that ended, in memory.
         self.remembered = 0
@@ -106,7 +107,7 @@ class LiveFold:
             return
         self._forgotten_hour = hour
         self.unload(minute for minute in list(self.ended) if self.is_over(minute, now_millis))
-        over = (now_millis - 2 * self._remembered_millis - MILLIS_PER_HOUR) * MICROS_PER_MILLI
+        over = (now_millis - 2 * self._remembered_seconds * 1_000 - MILLIS_PER_HOUR) * MICROS_PER_MILLI
         for live in self.tenants.values():
             gone = [each for each in live.posted if each not in live.held and 0 < window_end_of(each) < over]
             self._standing -= len(gone)
@@ -114,12 +115,9 @@ class LiveFold:
                 del live.posted[counter]
 
     def is_over(self, minute: str, now_millis: int) -> bool:
-        """Whether holds of this minute need not be remembered any more.
-
-        Ids are old against ids: a log that is written late (a spool, an import) is as far as the holds in it.
-        """
+        """Whether holds of this minute need not be remembered any more."""
         newest_millis = _end_of(self._newest) if self._newest else 0
-        return _end_of(minute) < min(now_millis, newest_millis) - self._remembered_millis - 2 * MILLIS_PER_HOUR
+        return is_over(_end_of(minute), reached(newest_millis, now_millis), self._remembered_seconds)
 
     def adopt(self, tenant_id: str, live: LiveTenant) -> None:
         """Go on from a tenant's state as another fold had it."""

@@ -62,7 +62,8 @@ class LedgerPoster:
         return ()
 
     def tick(self, state: LedgerState, now_micros: int, caught_up: bool) -> Sequence[Event]:  # noqa: ARG002
-        """Time alone posts nothing; windows that are over are forgotten."""
+        """Time alone posts nothing; holds and windows that are over are forgotten."""
+        state.fold.forget(now_micros)
         state.fold.forget_windows(now_micros - self.warm_up_seconds * MICROS_PER_SECOND)
         return ()
 

@@ -93,6 +93,7 @@ class Reaper:
 
     def tick(self, state: ReaperState, now_micros: int, caught_up: bool) -> Sequence[Event]:
         """EXPIRED for holds whose lease, clock skew and spool grace are over; nothing unless caught up."""
+        state.fold.forget(now_micros)
         state.fold.forget_windows(now_micros - self.warm_up_seconds * MICROS_PER_SECOND)
         if not caught_up:
             return ()

@@ -22,6 +22,7 @@ from sinks.redis.reads import Difference, RedisReads, TenantState, compare
 from streams.codec import Codec
 from streams.log import LogReader, LogRecord, Partition
 
+MICROS_PER_MILLI = 1_000
 MICROS_PER_SECOND = 1_000_000
 READ_RECORDS = 5_000
 READ_SECONDS = 1.0
@@ -55,6 +56,7 @@ def check_budgets(
     now_micros: int = 0,
     applied: Mapping[Partition, int] | None = None,
     overdue_before_micros: int = 0,
+    tombstone_seconds: int = HOLD_TOMBSTONE_SECONDS,
 ) -> BudgetCheck:
     """Fold quaestor.budgets and compare; blocks while it reads. Raises LogUnavailableError and IntegrityError.
 
@@ -63,14 +65,14 @@ def check_budgets(
     the sink was in each partition before the states were read: whoever lacks a movement below it is named. So is a hold
     whose lease ended before `overdue_before_micros`: nobody ends it, unless its end was set aside.
     """
-    folding = _Folding(states, codec)
+    folding = _Folding(states, codec, tombstone_seconds)
     for partition in reader.partitions([BUDGETS.name], METADATA_SECONDS):
         absent = frozenset((set_aside or {}).get(partition, ()))
         folding.read(partition, reader, absent, (applied or {}).get(partition, 0))
     result = BudgetCheck(len(states), folding.events, [folding.behind[name] for name in sorted(folding.behind)])
     for tenant_id, state in sorted(states.items()):
         fold = folding.folds[tenant_id]
-        found = compare(fold.sums, fold.open_holds, state, now_micros - 2 * HOLD_TOMBSTONE_SECONDS * MICROS_PER_SECOND)
+        found = compare(fold.sums, fold.open_holds, state, now_micros - 2 * tombstone_seconds * MICROS_PER_SECOND)
         result.differences += [item._replace(what=f"{tenant_id}: {item.what}") for item in found]
         negative = [counter for counter, sums in fold.sums.items() if min(sums) < 0]
         result.differences += [Difference(f"{tenant_id}: fold {counter}", ">= 0", "< 0") for counter in negative]
@@ -83,9 +85,9 @@ def check_budgets(
 class _Folding:
     """The log, folded to each tenant's own cursor."""
 
-    def __init__(self, states: Mapping[str, TenantState], codec: Codec) -> None:
+    def __init__(self, states: Mapping[str, TenantState], codec: Codec, tombstone_seconds: int) -> None:
         self._states, self._codec = states, codec
-        self.folds = {tenant_id: BudgetFold() for tenant_id in states}
+        self.folds = {tenant_id: BudgetFold(tombstone_seconds) for tenant_id in states}
         self.events = 0
         #: Tenants of whom something was set aside; the log's key is the tenant.
         self.waiting: set[str] = set()
@@ -106,6 +108,12 @@ class _Folding:
                     self._take(partition, record, applied)
             if records:
                 cursor = records[-1].offset + 1
+                self._forget(min(record.timestamp_millis for record in records))
+
+    def _forget(self, reached_millis: int) -> None:
+        """Of a batch the oldest record's time is taken: the clock of one gateway makes nothing forgotten."""
+        for fold in self.folds.values():
+            fold.forget(reached_millis * MICROS_PER_MILLI)
 
     def _take(self, partition: Partition, record: LogRecord, applied: int) -> None:
         try:

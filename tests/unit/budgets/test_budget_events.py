@@ -28,6 +28,7 @@ from tests.budget_world import LEASE_MICROS, NOW_MICROS, Events, hold_id, leg
 
 MAKE = Events()
 HOLD = hold_id(1)
+HOUR_MICROS = 3_600_000_000
 PLACED = MAKE.placed(HOLD, leg(100))
 COMMITTED = MAKE.committed(PLACED, 60)
 RELEASED = MAKE.released(PLACED)
@@ -125,14 +126,29 @@ def test_evolve_leaves_the_given_state_alone() -> None:
     assert (before.sums[COUNTER], list(before.open_holds)) == (Sums(0, 100), [HOLD])
 
 
-def test_a_resolved_hold_is_forgotten_after_its_horizon() -> None:
-    """Memory is bounded by the ids' own time."""
+@pytest.mark.parametrize(("hours", "forgotten"), [(3, False), (5, True)])
+def test_a_resolved_hold_is_forgotten_after_its_horizon(hours: int, forgotten: bool) -> None:
+    """Memory is bounded by the ids' own time, up to what the time is."""
+    fold, later = closed_hours_apart(5)
+    fold.forget(NOW_MICROS + hours * HOUR_MICROS)
+    assert (fold.closed(HOLD) is None, fold.closed(later) is not None) == (forgotten, True)
+
+
+def test_the_time_alone_makes_nothing_forgotten() -> None:
+    """A log that was written years ago is as far as its holds."""
+    fold, _ = closed_hours_apart(2)
+    fold.forget(NOW_MICROS + 50_000 * HOUR_MICROS)
+    assert fold.closed(HOLD) is not None
+
+
+def closed_hours_apart(hours: int) -> tuple[BudgetFold, str]:
+    """A fold that remembers for an hour, with a hold that ended and one made so much later; and that one's id."""
     fold = BudgetFold(remembered_seconds=3_600)
-    later = hold_id(2, NOW_MICROS + 5 * 3_600_000_000)
+    later = hold_id(2, NOW_MICROS + hours * HOUR_MICROS)
     placed = MAKE.placed(later, leg(1))
     for event in (PLACED, COMMITTED, placed, MAKE.released(placed)):
         fold.apply(event)
-    assert (fold.closed(HOLD), fold.closed(later) is not None) == (None, True)
+    return fold, later
 
 
 def test_committed_keeps_what_placement_pinned() -> None:

@@ -130,3 +130,13 @@ def test_a_late_commit_takes_the_estimate_back_once() -> None:
     assert isinstance(correction, CostEvent)
     assert (correction.kind, correction.amount_nano) == (CostKind.CORRECTION, -100)
     assert (correction.corrects_event_id, correction.causation_id) == (cost.event_id, committed.event_id)
+
+
+def test_a_gateway_whose_clock_is_days_ahead_makes_nothing_forgotten() -> None:
+    """It closes a hold of its own between an expiry and the commit that comes after it."""
+    ahead = MAKE.placed(hold_id(2, NOW_MICROS + 3 * 86_400 * SECOND), leg(5))
+    reaper, state, _ = after(PLACED, MAKE.expired(PLACED), ahead, MAKE.released(ahead))
+    reaper.tick(state, DUE, True)
+    (correction,) = reaper.decide(state, MAKE.committed(PLACED, 60))
+    assert isinstance(correction, CostEvent)
+    assert (correction.kind, correction.amount_nano) == (CostKind.CORRECTION, -100)

@@ -41,6 +41,18 @@ def check(
     return check_budgets(dict(states), log.reader(), CODEC, asides, 0, upto, overdue_before_micros)
 
 
+def test_a_gateway_whose_clock_is_days_ahead_makes_no_expiry_forgotten() -> None:
+    """Redis goes by its own clock, and took the estimate back when the commit came."""
+    log, make = MemoryLog(), Events()
+    placed, ahead = make.placed(hold_id(1), leg(10)), make.placed(hold_id(2, NOW_MICROS + 3 * 86_400_000_000), leg(5))
+    story = (placed, make.expired(placed), ahead, make.released(ahead), make.committed(placed, 6))
+    log.publisher().publish([outgoing(CODEC, event) for event in story], lambda _: None)
+    charged = {Counter("tenant_total", "USD", 0, 0): Sums(6, 0)}
+    state = TenantState(TENANT, "run:1", True, len(story), charged, {}, {}, {})
+
+    assert [] == check_budgets({TENANT: state}, log.reader(), CODEC).differences
+
+
 def test_a_slot_that_applied_what_moves_is_as_it_should_be() -> None:
     """What can't be counted moves nothing, and need not be applied."""
     assert [] == check({TENANT: slot(1)}, applied=2).differences
