@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     )
     clock_skew_seconds: int = Field(limits.CLOCK_SKEW_SECONDS, ge=0, description="Clock skew allowed between machines.")
     hold_tombstone_seconds: int = Field(
-        limits.HOLD_TOMBSTONE_SECONDS, gt=0, description="How long a resolved hold is remembered."
+        limits.HOLD_TOMBSTONE_SECONDS,
+        gt=0,
+        description="How long a resolved hold is remembered; its commit may come so late, less an hour.",
     )
     snapshot_seconds: float = Field(
         limits.SNAPSHOT_SECONDS,
@@ -182,8 +184,9 @@ class Settings(BaseSettings):
         """A call that outlives its lease would be charged as expired while it runs."""
         if self.request_timeout_seconds + limits.DELIVERY_TIMEOUT_SECONDS >= self.lease_seconds:
             raise ValueError("request_timeout_seconds must end before lease_seconds do, with time to record the end")
-        if self.lease_seconds + self.clock_skew_seconds + self.spool_grace_seconds >= self.hold_tombstone_seconds:
-            raise ValueError("hold_tombstone_seconds must outlive a lease, the clock skew and the spool grace")
+        needed = self.lease_seconds + self.clock_skew_seconds + self.spool_grace_seconds + limits.HOLD_MARGIN_SECONDS
+        if needed >= self.hold_tombstone_seconds:
+            raise ValueError("hold_tombstone_seconds must outlive a lease, clock skew and spool grace by an hour")
         return self
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from api.cli.stack_view import StackView, endpoint_rows, next_steps, rebuild_table, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
-from api.gateway.spool import waiting_bytes
+from api.gateway.spool import aside_files, waiting_bytes
 from api.settings import Settings, load_settings
 from infra.embedded import daemon
 from infra.embedded.control import Listener
@@ -25,6 +25,9 @@ from infra.embedded.ports import PortPlan
 from infra.embedded.secret_files import ADMIN_TOKEN_SHOWN, mint_admin_token
 from infra.embedded.status import Status, collect
 from infra.embedded.supervisor import Plan
+
+#: What is told of a file of the spool that is for a person to look at.
+ASIDE = "not in the log (docs/reference/gateway.md, What the spool puts aside)"
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +75,7 @@ def down(data: DataOption = None) -> None:
 def status(data: DataOption = None, as_json: JsonOption = False) -> None:
     """Show each process with its lag, freshness and spool; exit code 0 only when everything runs."""
     folder = load_settings(data).data.absolute()
-    found = _with_spool(collect(folder), waiting_bytes(folder / "spool"))
+    found = _with_spool(collect(folder), folder / "spool")
     if as_json:
         print_json(
             {
@@ -90,9 +93,14 @@ def status(data: DataOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _with_spool(found: Status, spool_bytes: int) -> Status:
-    """What waits for Kafka beside the gateway, whose it is: counted here, since it waits most when no gateway runs."""
-    of_gateway = {"spool_bytes": spool_bytes}
+def _with_spool(found: Status, spool: Path) -> Status:
+    """What waits for Kafka beside the gateway, whose it is: counted here, since it waits most when no gateway runs.
+
+    Files of what may not enter the log are named.
+    """
+    of_gateway: dict[str, object] = {"spool_bytes": waiting_bytes(spool)}
+    if aside := aside_files(spool):
+        of_gateway["set_aside"] = {path.name: f"{path.stat().st_size} bytes: {ASIDE}" for path in aside}
     told = (each | of_gateway if each["name"] == "gateway" else each for each in map(dict, found.processes))
     return replace(found, processes=tuple(told))
 
@@ -197,7 +205,9 @@ def _show_status(found: Status) -> None:
     for process in found.processes:
         if process.get("rebuilds"):
             terminal().print(rebuild_table(process["rebuilds"]))
-        for word, style in (("paused", "yellow"), ("broken", "bold red")):
+        for word, style in (("paused", "yellow"), ("broken", "bold red"), ("set_aside", "yellow")):
             for where, why in process.get(word, {}).items():
-                terminal().print(Text.assemble((word, style), f" {process['name']} at {where}: {why}"))
+                terminal().print(
+                    Text.assemble((word.replace("_", " "), style), f" {process['name']} at {where}: {why}")
+                )
     terminal().print(" · ".join(f"{name} {version}" for name, version in found.versions.items()), style="dim")

@@ -16,9 +16,22 @@ import structlog
 
 from api.gateway.ahead import Ahead, AheadFile
 from api.gateway.errors import DRAINING, LOG_AWAY, STARTING, Problem, spool_unwritable
-from api.gateway.spool import Claim, Spool, SpoolUnwritableError, claims, keep_refused, read_groups, try_folder
+from api.gateway.spool import (
+    LATE,
+    REFUSED,
+    Claim,
+    Spool,
+    SpoolUnwritableError,
+    claims,
+    keep_aside,
+    make_folder,
+    read_groups,
+    try_folder,
+)
+from processors.budgets.horizon import comes_too_late
+from schemas import limits
 from schemas.errors import CodecError, LogUnavailableError, RecordRefusedError
-from schemas.events import Event
+from schemas.events import BudgetEvent, Event
 
 log = structlog.get_logger(__name__)
 
@@ -59,11 +72,14 @@ class Journal:
         health: LogHealth,
         owner: str = "gateway",
         schemas_known: Callable[[], bool] = lambda: True,
+        tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
     ) -> None:
         """`directory` is the spool's; files of dead processes are claimed there.
 
-        Nothing is encoded before `schemas_known`: asking the registry would block the loop.
+        Nothing is encoded before `schemas_known`: asking the registry would block the loop. Folds remember holds for
+        `tombstone_seconds`.
         """
+        self._tombstone_seconds = tombstone_seconds
         self._recorder, self._spool, self._directory = recorder, spool, directory
         self._schemas_known = schemas_known
         self._ahead = Ahead(directory, owner)
@@ -123,6 +139,9 @@ class Journal:
 
     async def conclude(self, events: Sequence[Event], traceparent: bytes | None) -> None:
         """Record how something ended: in Kafka, else in the spool. Raises SpoolFullError, and what no retry cures."""
+        if self._comes_too_late(events):  # the machine slept
+            self._keep_late(events)
+            return
         if not self.away and not self._spool.size_bytes and self._schemas_known():
             file = self._write_ahead(events)
             try:
@@ -184,6 +203,8 @@ class Journal:
                         await self._drain_own()
             except LogUnavailableError:
                 self._failed_at = time.monotonic()
+            except SpoolUnwritableError as fault:  # where a group is to be put aside
+                self._note_unwritable(fault)
             except OSError as error:
                 log.error("spool_unreadable", error=error.strerror)  # noqa: TRY400 - the trace says no more
             await asyncio.sleep(DRAIN_SECONDS)
@@ -229,15 +250,37 @@ class Journal:
             log.info(told, file=path.name, events=events)
 
     async def _drain(self, groups: Iterator[list[Event]]) -> int:
-        """Record every group in order, many at a time; ids make a repeated one harmless."""
+        """Record every group in order, many at a time; ids make a repeated one harmless. What is too late stays out."""
         events: list[Event] = []
         total = 0
         for group in groups:
+            if self._comes_too_late(group):
+                self._keep_late(group)
+                continue
             events.extend(group)
             if len(events) >= DRAIN_EVENTS_MAX:
                 total += await self._drain_batch(events)
                 events = []
         return total + (await self._drain_batch(events) if events else 0)
+
+    def _comes_too_late(self, group: Sequence[Event]) -> bool:
+        """Whether it moves a hold that some fold may have forgotten: some would count it, and others would not."""
+        now = time.time_ns() // 1_000
+        return any(
+            comes_too_late(event.hold_id, now, self._tombstone_seconds)
+            for event in group
+            if isinstance(event, BudgetEvent)
+        )
+
+    def _keep_late(self, group: Sequence[Event]) -> None:
+        """Put it aside: the hold was charged by estimate when its lease was over, and that stands for now."""
+        requests = sorted({event.request_id for event in group if isinstance(event, BudgetEvent) and event.request_id})
+        log.error("spool_too_late", file=f"{self._owner}{LATE}", events=len(group), requests=requests)
+        try:
+            make_folder(self._directory)
+            keep_aside(self._directory, self._owner, group, LATE)
+        except OSError as error:
+            raise SpoolUnwritableError(error) from error
 
     async def _drain_batch(self, events: list[Event]) -> int:
         try:
@@ -252,7 +295,7 @@ class Journal:
             try:
                 await self._recorder.record([event])
             except (RecordRefusedError, CodecError):
-                keep_refused(self._directory, self._owner, [event])
+                keep_aside(self._directory, self._owner, [event], REFUSED)
 
 
 def _release(remaining: list[Claim]) -> None:

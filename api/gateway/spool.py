@@ -36,6 +36,8 @@ SUFFIX = ".spool"
 AHEAD = "-ahead-"
 DAMAGED = ".damaged"
 REFUSED = ".refused"
+#: Groups that end holds which folds may have forgotten.
+LATE = ".late"
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 #: What there must be room for, so that a folder counts as writable: some dozens of groups.
 TRIAL_BYTES = 256 * 1024
@@ -306,9 +308,14 @@ def _set_aside(path: Path, offset: int, *, torn: bool) -> None:
             path.with_suffix(DAMAGED).write_bytes(file.read())
 
 
-def keep_refused(directory: Path, owner: str, group: Group) -> None:
-    """Put a group aside that Kafka refuses for good, so that it does not block what follows it."""
-    with (directory / f"{owner}{REFUSED}").open("ab") as file:
+def aside_files(directory: Path) -> list[Path]:
+    """Files of groups that were put aside, for a person to look at."""
+    return sorted(path for suffix in (DAMAGED, LATE, REFUSED) for path in directory.glob(f"*{suffix}"))
+
+
+def keep_aside(directory: Path, owner: str, group: Group, suffix: str) -> None:
+    """Put a group aside that may not enter the log, so that it does not block what follows it. Raises OSError."""
+    with (directory / f"{owner}{suffix}").open("ab") as file:
         file.write(encode_group(group))
         file.flush()
         os.fsync(file.fileno())

@@ -129,7 +129,8 @@ class Worker:
         opened.push_async_callback(holds.close)
         spool = Spool(options.spool_directory, f"gateway-{instance}")
         recorder = LoopRecorder(publisher, Codec(schemas))
-        journal = Journal(recorder, spool, options.spool_directory, control, instance, lambda: known.known)
+        remembered = options.hold_tombstone_seconds
+        journal = Journal(recorder, spool, options.spool_directory, control, instance, lambda: known.known, remembered)
         journal.start()
         opened.push_async_callback(journal.stop)
         upstream = HttpUpstream()

@@ -199,7 +199,10 @@ class World:
         self.options = GatewayOptions(**given | options)
         self.spool = Spool(self.options.spool_directory, "gateway-test")
         recorder = Recorder(self.log.publisher(), self.codec)
-        self.journal = Journal(recorder, self.spool, self.options.spool_directory, self.health)
+        remembered = self.options.hold_tombstone_seconds
+        self.journal = Journal(
+            recorder, self.spool, self.options.spool_directory, self.health, tombstone_seconds=remembered
+        )
         self.tokens = MemoryTokenCounter()
         self.parts = Parts(
             options=self.options,

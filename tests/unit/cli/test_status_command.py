@@ -48,3 +48,14 @@ def test_programs_read_the_same_number(data: Path) -> None:
     told = json.loads(status(data, "--json"))["processes"]
 
     assert [12_345, None] == [process.get("spool_bytes") for process in told]
+
+
+@pytest.mark.parametrize("suffix", ["late", "refused", "damaged"])
+def test_what_was_put_aside_is_named(data: Path, suffix: str) -> None:
+    """With where to read what to do; nobody takes it otherwise."""
+    (data / "spool" / f"gateway-gone.{suffix}").write_bytes(bytes(70))
+
+    told = json.loads(status(data, "--json"))["processes"]
+
+    assert [f"gateway-gone.{suffix}"] == list(told[0]["set_aside"])
+    assert f"set aside gateway at gateway-gone.{suffix}: 70 bytes" in status(data)

@@ -10,12 +10,13 @@ import pytest
 
 from api.gateway.spool import (
     FRAME,
+    REFUSED,
     Spool,
     SpoolFullError,
     claims,
     decode_payload,
     encode_group,
-    keep_refused,
+    keep_aside,
     read_groups,
     waiting_bytes,
 )
@@ -167,7 +168,7 @@ async def test_append_now_needs_no_loop(tmp_path: Path) -> None:
 
 def test_what_kafka_refuses_is_kept_under_another_name(tmp_path: Path) -> None:
     """Where it blocks nothing, for a person to look at."""
-    keep_refused(tmp_path, "gateway-1", GROUPS[0])
+    keep_aside(tmp_path, "gateway-1", GROUPS[0], REFUSED)
 
     assert [] == claims(tmp_path)
     assert [GROUPS[0]] == list(read_groups(tmp_path / "gateway-1.refused"))
