@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +21,7 @@ from processors.control import Limit, Provider
 from processors.pricing import Rates
 from schemas.events import BudgetEvent, BudgetKind
 from schemas.money import PICO_PER_NANO
+from sinks.redis.reads import RedisReads, TenantState
 from tests.budget_world import limit_on
 from tests.support.gateway_stack import EFFECTIVE_SECONDS_MAX, GatewayStack, gateway_stack, wait_for
 from tests.valkey import Valkey
@@ -85,15 +88,56 @@ def posted_on(stack: GatewayStack, tenant: str) -> dict[str, int]:
     return {counter.limit_id: nano for counter, nano in stack.settled(tenant).items()}
 
 
+@contextmanager
+def watched(stack: GatewayStack, tenant: str) -> Iterator[list[TenantState]]:
+    """A tenant's live budgets as they stood, read one after the other for as long as the block runs."""
+    seen, over = list[TenantState](), threading.Event()
+
+    async def look() -> None:
+        reads = RedisReads(stack.settings.redis_url)
+        await reads.open()
+        try:
+            while not over.is_set():
+                seen.append(await reads.tenant_state(tenant))
+        finally:
+            await reads.close()
+
+    watcher = threading.Thread(target=asyncio.run, args=(look(),), name="watcher")
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _counters(seen: Iterable[TenantState]) -> Iterator[int]:
+    for state in seen:
+        yield from (nano for sums in state.sums.values() for nano in sums)
+        yield from state.unconfirmed_sums.values()
+
+
+def _taken(state: TenantState) -> int:
+    """What is charged and held of the only limit."""
+    return sum(sum(sums) for sums in state.sums.values()) + sum(state.unconfirmed_sums.values())
+
+
 def test_a_thousand_calls_at_once_against_room_for_a_hundred(stack: GatewayStack) -> None:
-    """Exactly a hundred are admitted, by whichever process; what they cost is the limit, to the nano-unit."""
+    """Exactly a hundred are admitted, by whichever process; what they cost is the limit, to the nano-unit.
+
+    Meanwhile, too, no counter is negative and no more is taken than there is.
+    """
     whole = limit("crowd", "tenant", "crowd", ROOM * COST_NANO)
     stack.put_limits(whole)
     key = stack.key("crowd")
     _known(stack, key)
 
-    answers = all_at_once(stack, [(key, {})] * CALLS)
+    with watched(stack, "crowd") as seen:
+        answers = all_at_once(stack, [(key, {})] * CALLS)
 
+    assert min(_counters(seen), default=0) >= 0
+    assert 0 < max(map(_taken, seen)) <= ROOM * COST_NANO
+    assert any(state.holds or state.unconfirmed for state in seen)
     assert Counter(answer.status for answer in answers) == {200: ROOM, 429: CALLS - ROOM}
     assert {answer.error["limit_id"] for answer in answers if answer.error} == {whole.limit_id}
     assert posted_on(stack, "crowd") == {whole.limit_id: ROOM * COST_NANO}
