@@ -26,7 +26,7 @@ class LogRow(NamedTuple):
 
     record: LogRecord
     topic_id: str
-    #: None when it can't be decoded or its key is not its fields'.
+    #: None when it can't be decoded, or doesn't say which event it is and whose.
     fields: Mapping[str, Any] | None
 
 

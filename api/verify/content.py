@@ -134,7 +134,7 @@ def _event_id(row: LogRow) -> str:
 
 
 def _where(row: LogRow) -> str:
-    return f"event {_event_id(row)}" if row.fields else "that can't be decoded"
+    return f"event {_event_id(row)}" if row.fields else "that can't be read"
 
 
 def _field_difference(

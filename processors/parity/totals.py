@@ -31,7 +31,7 @@ class TopicTotals:
     amount_nano: int = 0
     #: Records whose id had been seen before: produced twice.
     repeated: int = 0
-    #: Records that could not be decoded, or whose key is not the one their fields say.
+    #: Records that could not be decoded, or don't say which event they are and whose.
     undecodable: int = 0
 
 

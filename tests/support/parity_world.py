@@ -13,9 +13,15 @@ from processors.parity.digest import KEY_BYTES, RowHasher
 from processors.parity.totals import LogFold
 from schemas.events import Event
 from schemas.topics import TOPICS
+from sinks.audit.memory import MemoryAuditStore
+from sinks.audit.reads import AuditReads
+from sinks.audit.sequencer import Sequencer
 from sinks.content import Content, ContentStore, LogRow, Ranges, SchemaContent, StoredRow
+from sinks.runner.screen import Screen
+from sinks.runner.seam import Decoded, Span
 from streams.log import OutgoingRecord, Partition
 from streams.memory import MemoryLog
+from tests.support.audit import SALTS
 from tests.support.stories import codec, outgoing
 
 CODEC = codec()
@@ -98,3 +104,20 @@ def _stored(row: LogRow, content: Content) -> StoredRow:
     record = row.record
     event_id = str(row.fields["event_id"]) if row.fields else ""
     return StoredRow(Partition(record.topic, record.partition), record.offset, event_id, content.of(row))
+
+
+async def audited(world: ParityWorld) -> AuditReads:
+    """The audit log of a log, sequenced as its sink does."""
+    store, topic_ids = MemoryAuditStore(), world.log.reader().topic_ids(list(world.log.counts), 1)
+    screen, sequencer = Screen(CODEC, "audit@v1", takes_everything=True), Sequencer(store, SALTS, "test")
+    await sequencer.claim({at: topic_ids[at.topic] for at in world.log.records})
+    for at, records in world.log.records.items():
+        span = Span(at, topic_ids[at.topic], 0, len(records))
+        for record in records:
+            screened = screen.screen(record, span.topic_id, 1)
+            if isinstance(screened, Decoded):
+                span.records.append(screened)
+            else:
+                span.poison.append(screened)
+        await sequencer.append([span])
+    return AuditReads(store, SALTS)
