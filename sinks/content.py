@@ -35,6 +35,7 @@ class StoredRow(NamedTuple):
 
     partition: Partition
     offset: int
+    tenant_id: str
     event_id: str
     values: Values
 

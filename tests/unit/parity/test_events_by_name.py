@@ -8,11 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from api.verify.expected import Expected
-from processors.parity.totals import TopicTotals
-from schemas.topics import TOPICS
+from processors.parity.checks import Due, log_checks
+from schemas.events import RequestEvent
+from schemas.topics import PARTITIONS
 from streams.log import OutgoingRecord, Partition
+from streams.partitioner import partition_of
 from tests.support.parity_world import CODEC, ParityWorld, RowStore, audited
-from tests.support.stories import outgoing, request_story
+from tests.support.stories import event_id, outgoing, request_story
 
 REQUESTS, COSTS = "quaestor.requests", "quaestor.costs"
 STORIES = [event for number in range(4) for event in request_story(number)]
@@ -80,12 +82,61 @@ async def test_the_audit_log_counts_no_event_that_it_can_not_name(changes: dict[
     world = ParityWorld()
     world.produce([received(**changes), *outgoing(CODEC, STORIES)])
     reads = await audited(world)
+
+    assert {} == await world.compare(reads)
+    assert not await world.difference(reads)
+
+
+def neighbour_of(tenant_id: str) -> str:
+    """A tenant whose request of the same id is in the same partition."""
+    request_id = event_id(1, "request")
+    names = [tenant_id, *(f"{tenant_id}_{number}" for number in range(1_000))]
+    numbers = [partition_of(f"{name}/{request_id}".encode(), PARTITIONS) for name in names]
+    return names[numbers.index(numbers[0], 1)]
+
+
+#: Every id of one's request is one of the other's too.
+ACME, GLOBEX = request_story(1, "acme"), request_story(1, neighbour_of("acme"))
+
+
+def test_two_tenants_with_one_id_are_two_events() -> None:
+    """Both are counted, and neither's request takes the other's costs for its own."""
+    world = ParityWorld([*ACME, *GLOBEX])
     expected = Expected({})
 
     fold = world.fold(expected)
 
-    stored = await reads.totals({at: world.log.end(at) for at in world.log.records})
-    for topic in (topic.name for topic in TOPICS if topic.name in stored):
-        found = stored[topic]
-        assert expected.totals(topic, fold) == TopicTotals(found.records, found.id_digest, found.amount_nano)
-    assert not await world.difference(reads)
+    totals = expected.totals(COSTS, fold)
+    assert (2, 2 * 1_500, 0) == (totals.records, totals.amount_nano, totals.repeated)
+    answers, due = [event.request_id for event in ACME[:1] if isinstance(event, RequestEvent)], Due(2**62, 2**62)
+    assert [] == [check.name for check in log_checks(fold, [each for each in answers if each], due) if not check.ok]
+
+
+@pytest.mark.parametrize("lost", ["acme", neighbour_of("acme")])
+async def test_the_event_of_one_of_two_tenants_is_missed(lost: str) -> None:
+    """The other's row of the same id does not stand for it, whichever is in the log first."""
+    world = ParityWorld([*ACME, *GLOBEX])
+    rows = [row for row in world.rows() if (row.partition.topic, row.tenant_id) != (COSTS, lost)]
+
+    difference = await world.difference(RowStore(rows))
+
+    assert not await world.difference(RowStore(world.rows()))
+    assert difference.endswith("missing in store")
+
+
+async def test_an_event_produced_twice_is_missed_beside_another_tenants() -> None:
+    """Either of its records may be the row, but no row of somebody else."""
+    world = ParityWorld([*ACME, *GLOBEX])
+    rows = [row for row in world.rows() if (row.partition.topic, row.tenant_id) != (COSTS, "acme")]
+    world.produce(outgoing(CODEC, ACME))
+
+    assert (await world.difference(RowStore(rows))).endswith("store has it 0 times")
+
+
+async def test_the_audit_log_is_asked_for_both_tenants() -> None:
+    """An entry of one tenant is none of the other's event."""
+    world = ParityWorld([*ACME, *GLOBEX])
+
+    assert {} == await world.compare(await audited(world))
+    missed = await world.compare(await audited(ParityWorld(ACME)))
+    assert "1 distinct events are missing" == missed[COSTS]
