@@ -55,18 +55,19 @@ class Filled:
 
 def fill(settings: Settings, records: int, *, ledger: bool = True) -> Filled:
     """Record about that many events and provider health; answers what every store must say of them."""
-    amounts: dict[str, list[tuple[str, int]]] = {}
+    amounts: dict[str, list[tuple[str, str, int]]] = {}
     filler = Filler(settings)
     maker = EventMaker(time.time_ns() // 1_000 - BEGUN_MICROS_AGO, ledger=ledger)
     for made in maker.requests(records // (EVENTS_PER_REQUEST if ledger else EVENTS_WITHOUT_LEDGER)):
         filler.publish(made)
         for event in made:
-            amounts.setdefault(topic_of(event).name, []).append((event.event_id, getattr(event, "amount_nano", 0)))
+            amount_nano = getattr(event, "amount_nano", 0)
+            amounts.setdefault(topic_of(event).name, []).append((event.tenant_id, event.event_id, amount_nano))
     windows = list(maker.health(records // EVENTS_PER_WINDOW))
     filler.publish(windows)
     filler.close()
-    totals = {topic: totals_of(pairs) for topic, pairs in amounts.items()}
-    totals[HEALTH.name] = totals_of((each.event_id, 0) for each in windows)
+    totals = {topic: totals_of(found) for topic, found in amounts.items()}
+    totals[HEALTH.name] = totals_of((each.tenant_id, each.event_id, 0) for each in windows)
     return Filled(log_ends(settings), totals, last_windows(windows))
 
 

@@ -26,7 +26,7 @@ class LogRow(NamedTuple):
 
     record: LogRecord
     topic_id: str
-    #: None when it can't be decoded or its key is not its fields'.
+    #: None when it can't be decoded, or doesn't say which event it is and whose.
     fields: Mapping[str, Any] | None
 
 
@@ -35,6 +35,7 @@ class StoredRow(NamedTuple):
 
     partition: Partition
     offset: int
+    tenant_id: str
     event_id: str
     values: Values
 

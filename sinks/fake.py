@@ -51,7 +51,7 @@ class MemoryStore:
     def totals(self, topic: str, barrier: Mapping[Partition, int]) -> StoreTotals:
         """The totals of a topic below the barrier."""
         return totals_of(
-            (row.fields["event_id"], row.fields.get("amount_nano") or 0)
+            (row.fields["tenant_id"], row.fields["event_id"], row.fields.get("amount_nano") or 0)
             for partition, row in self.rows.values()
             if partition.topic == topic and row.offset < barrier.get(partition, 0)
         )

@@ -12,23 +12,23 @@ from processors.parity.totals import digest_of
 class StoreTotals:
     """The totals of one topic in one store, over rows below the barrier."""
 
-    #: Distinct event ids.
+    #: Distinct events, by tenant and id.
     records: int
-    #: Sum over distinct event ids of `digest_of(event_id)`; order-free.
+    #: Sum over distinct events of `digest_of(tenant_id, event_id)`; order-free.
     id_digest: int
-    #: Sum over distinct event ids of amount_nano; 0 for topics without amounts.
+    #: Sum over distinct events of amount_nano; 0 for topics without amounts.
     amount_nano: int
 
 
 NO_TOTALS = StoreTotals(0, 0, 0)
 
 
-def totals_of(amounts_by_id: Iterable[tuple[str, int]]) -> StoreTotals:
-    """The totals of distinct (event_id, amount_nano) pairs; repeated ids count once, with their first amount."""
-    distinct: dict[str, int] = {}
-    for event_id, amount_nano in amounts_by_id:
-        distinct.setdefault(event_id, amount_nano)
-    return StoreTotals(len(distinct), sum(map(digest_of, distinct)), sum(distinct.values()))
+def totals_of(events: Iterable[tuple[str, str, int]]) -> StoreTotals:
+    """The totals of (tenant_id, event_id, amount_nano); a repeated event counts once, with its first amount."""
+    distinct: dict[tuple[str, str], int] = {}
+    for tenant_id, event_id, amount_nano in events:
+        distinct.setdefault((tenant_id, event_id), amount_nano)
+    return StoreTotals(len(distinct), sum(digest_of(*name) for name in distinct), sum(distinct.values()))
 
 
 __all__ = ["NO_TOTALS", "StoreTotals", "digest_of", "totals_of"]

@@ -87,15 +87,14 @@ class ContentComparison:
         by_offset: dict[int, list[StoredRow]] = {}
         for row in stored:
             by_offset.setdefault(row.offset, []).append(row)
-        times = Counter(row.event_id for row in stored)
+        times = Counter((row.tenant_id, row.event_id) for row in stored)
         perhaps = []
         for log_row in log_rows:
             rows = by_offset.pop(log_row.record.offset, [])
             words = self._difference(log_row, rows)
             if words:
                 yield f"{partition}@{log_row.record.offset} {words}"
-            elif self._is_repeated(log_row) and times[_event_id(log_row)] != 1:
-                found = times[_event_id(log_row)]
+            elif self._is_repeated(log_row) and (found := times[_name(log_row)]) != 1:
                 perhaps.append(
                     f"{partition}@{log_row.record.offset} {_where(log_row)}: {self.name} has it {found} times"
                 )
@@ -125,16 +124,17 @@ class ContentComparison:
 
     def _is_repeated(self, row: LogRow) -> bool:
         """Whether another record of the same event may stand there in its place."""
-        is_known = (row.record.topic, _event_id(row)) in self.of_log.expected.repeated
+        is_known = (row.record.topic, *_name(row)) in self.of_log.expected.repeated
         return is_known and not self.of_log.store.holds_every_record
 
 
-def _event_id(row: LogRow) -> str:
-    return str(row.fields["event_id"]) if row.fields else ""
+def _name(row: LogRow) -> tuple[str, str]:
+    """Whose event, and which; empty for what can't be read."""
+    return (row.fields["tenant_id"], row.fields["event_id"]) if row.fields else ("", "")
 
 
 def _where(row: LogRow) -> str:
-    return f"event {_event_id(row)}" if row.fields else "that can't be decoded"
+    return f"event {row.fields['event_id']}" if row.fields else "that can't be read"
 
 
 def _field_difference(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from processors.parity.totals import LogFold
 from schemas.errors import LogUnavailableError
+from schemas.ids import is_name, is_uuid
 from schemas.topics import REQUESTS, TOPICS
 from sinks.content import LogRow, Ranges
 from sinks.runner.screen import Screen
@@ -89,7 +91,13 @@ class LogScan:
     def _row(self, record: LogRecord) -> LogRow:
         topic_id = self._topic_ids[record.topic]
         screened = self._screen.screen(record, topic_id, 0)
-        return LogRow(record, topic_id, screened.fields if isinstance(screened, Decoded) else None)
+        is_event = isinstance(screened, Decoded) and _is_named(screened.fields)
+        return LogRow(record, topic_id, screened.fields if is_event else None)
+
+
+def _is_named(fields: Mapping[str, Any]) -> bool:
+    """Whether an event says which it is and whose; else sinks set it aside, and the audit log enters its bytes."""
+    return is_uuid(fields["event_id"]) and is_name(fields["tenant_id"])
 
 
 def _fold(fold: LogFold, row: LogRow) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from processors.health.histogram import Histogram
 from schemas.events import AttemptOutcome, HealthState, ProviderAttempt, ProviderHealth
-from schemas.ids import derived_id
+from schemas.ids import derived_id, is_uuid
 from schemas.topics import SYSTEM_TENANT
 
 HEALTH = "health"
@@ -65,12 +65,15 @@ class HealthWindows:
     def __init__(self) -> None:
         """None are open."""
         self._open: dict[WindowKey, _Window] = {}
-        #: Attempts whose window had closed, for which there was no room, or that could not be read.
+        #: Attempts whose window had closed, for which there was no room, or that could not be read or told apart.
         self.missed = 0
 
     def observe(self, attempt: ProviderAttempt, now_micros: int) -> None:
         """Count an attempt into its window; one seen already in it, or too late for it, changes nothing."""
         if attempt.outcome in SILENT:
+            return
+        if not is_uuid(attempt.event_id):
+            self.missed += 1
             return
         start = attempt.occurred_at - attempt.occurred_at % WINDOW_MICROS
         key = WindowKey(attempt.provider_id, attempt.model, NO_REGION, start)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from processors.parity.totals import LogFold, TopicTotals
+from processors.parity.totals import LogFold, Owned, TopicTotals
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ def empty(name: str, differing: Collection[str], total: int, what: str) -> Check
     return Check(name, not differing, total, total - len(differing), first)
 
 
+def _ids(of: Iterable[Owned]) -> list[str]:
+    """Without their tenants: what a person looks up, and clients know."""
+    return [each for _, each in of]
+
+
 @dataclass(frozen=True)
 class Due:
     """What must stand in the log by now; what is younger may be under way. Microseconds since the epoch."""
@@ -50,14 +55,14 @@ class Due:
 
 def answers_are_completed(fold: LogFold, answers: Collection[str]) -> Check:
     """Every answer the client counted is a COMPLETED request."""
-    missing = set(answers) - fold.completed()
+    missing = set(answers).difference(_ids(fold.completed()))
     return empty("answers are COMPLETED", missing, len(set(answers)), "answered but not COMPLETED: request")
 
 
 def completed_were_received(fold: LogFold) -> Check:
     """Every COMPLETED request had been received."""
     unknown = fold.completed() - fold.received()
-    return empty("COMPLETED requests were RECEIVED", unknown, len(fold.completed()), "never RECEIVED: request")
+    return empty("COMPLETED requests were RECEIVED", _ids(unknown), len(fold.completed()), "never RECEIVED: request")
 
 
 def answers_are_distinct(answers: Collection[str]) -> Check:
@@ -69,44 +74,44 @@ def answers_are_distinct(answers: Collection[str]) -> Check:
 def requests_have_ended(fold: LogFold, due: Due) -> Check:
     """Every request that was worked on, and had its time, has an end."""
     old = {key: each for key, each in fold.requests.items() if each.must_end and each.began_at < due.ended_before}
-    open_still = [request_id for request_id, request in old.items() if not request.ended]
-    return empty("requests have ended", open_still, len(old), "neither COMPLETED, FAILED nor REFUSED: request")
+    open_still = [owned for owned, request in old.items() if not request.ended]
+    return empty("requests have ended", _ids(open_still), len(old), "neither COMPLETED, FAILED nor REFUSED: request")
 
 
 def successes_are_completed(fold: LogFold, due: Due) -> Check:
     """Every attempt that succeeded belongs to a COMPLETED request: both are recorded together."""
     old = [each for each in fold.attempts.values() if each.succeeded and each.succeeded_at < due.completed_before]
     completed = fold.completed()
-    wrong = [attempt.request_id for attempt in old if attempt.request_id not in completed]
+    wrong = [attempt.request for attempt in old if attempt.request not in completed]
     words = "an attempt SUCCEEDED and nothing says COMPLETED (or a spool has it still): request"
-    return empty("succeeded attempts = COMPLETED", wrong, len(old), words)
+    return empty("succeeded attempts = COMPLETED", _ids(wrong), len(old), words)
 
 
 def completed_amounts_equal_costs(fold: LogFold) -> Check:
     """What COMPLETED says a request cost equals its charge lines, to the nano-unit."""
     completed = {key: each for key, each in fold.requests.items() if each.completed_nano is not None}
-    wrong = [request_id for request_id, each in completed.items() if each.completed_nano != each.charged_nano]
-    return empty("COMPLETED = sum of charges", wrong, len(completed), "differs: request")
+    wrong = [owned for owned, each in completed.items() if each.completed_nano != each.charged_nano]
+    return empty("COMPLETED = sum of charges", _ids(wrong), len(completed), "differs: request")
 
 
 def completed_have_one_attempt(fold: LogFold) -> Check:
     """Each COMPLETED request has exactly one succeeded attempt."""
-    succeeded = Counter(attempt.request_id for attempt in fold.attempts.values() if attempt.succeeded)
-    wrong = {request for request in fold.completed() if succeeded[request] != 1}
+    succeeded = Counter(attempt.request for attempt in fold.attempts.values() if attempt.succeeded)
+    wrong = _ids(request for request in fold.completed() if succeeded[request] != 1)
     return empty("COMPLETED = succeeded attempts", wrong, len(fold.completed()), "not one succeeded attempt: request")
 
 
 def attempts_are_charged(fold: LogFold) -> Check:
     """Each succeeded attempt has at least one charge."""
     succeeded = {key for key, attempt in fold.attempts.items() if attempt.succeeded}
-    wrong = {key for key in succeeded if not fold.attempts[key].charges}
+    wrong = _ids(key for key in succeeded if not fold.attempts[key].charges)
     return empty("succeeded attempts = charged attempts", wrong, len(succeeded), "no charge: attempt")
 
 
 def commits_equal_costs(fold: LogFold) -> Check:
     """What a hold was charged equals the sum of its attempt's costs, to the nano-unit."""
     settled = {key: attempt for key, attempt in fold.attempts.items() if attempt.committed_nano is not None}
-    wrong = {key for key, attempt in settled.items() if attempt.committed_nano != attempt.charged_nano}
+    wrong = _ids(key for key, attempt in settled.items() if attempt.committed_nano != attempt.charged_nano)
     return empty("COMMITTED = sum of costs", wrong, len(settled), "differs: attempt")
 
 

@@ -1,8 +1,8 @@
 """Folds the log into totals that any store can be compared with, and into the facts that one request must agree on.
 
-`id_digest` is order-free: the sum over distinct event ids of the first 15 hexadecimal digits of MD5(event_id) as an
-integer. MD5 because every store computes it; it guards against loss and doubling, not against an adversary (the audit
-log does).
+Ids are a tenant's own: two tenants may use one. `id_digest` is order-free: the sum over distinct events of the first 15
+hexadecimal digits of MD5(tenant_id/event_id) as an integer. MD5 because every store computes it; it guards against loss
+and doubling, not against an adversary (the audit log does).
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any
 
 from schemas import topics
 
-DIGEST_HEX_DIGITS = 15
+#: 16 hexadecimal digits, and what the last of them holds.
+WORD_BYTES, HEX_DIGIT_BITS = 8, 4
+#: A tenant, and an id of a request or an attempt of its own.
+Owned = tuple[str, str]
 
 
-def digest_of(event_id: str) -> int:
-    """What one event id adds to an id digest."""
-    return int(md5(event_id.encode(), usedforsecurity=False).hexdigest()[:DIGEST_HEX_DIGITS], 16)
+def digest_of(tenant_id: str, event_id: str) -> int:
+    """What one event adds to an id digest."""
+    digest = md5(f"{tenant_id}/{event_id}".encode(), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:WORD_BYTES], "big") >> HEX_DIGIT_BITS
 
 
 @dataclass
@@ -29,9 +33,9 @@ class TopicTotals:
     records: int = 0
     id_digest: int = 0
     amount_nano: int = 0
-    #: Records whose id had been seen before: produced twice.
+    #: Records whose event had been seen before: produced twice.
     repeated: int = 0
-    #: Records that could not be decoded, or whose key is not the one their fields say.
+    #: Records that could not be decoded, or don't say which event they are and whose.
     undecodable: int = 0
 
 
@@ -62,7 +66,7 @@ class RequestFacts:
 class AttemptFacts:
     """What the log says of one attempt."""
 
-    request_id: str
+    request: Owned
     succeeded: bool = False
     #: When it succeeded, microseconds.
     succeeded_at: int = 0
@@ -76,22 +80,23 @@ class LogFold:
     """The whole log, folded; memory grows with the number of distinct events."""
 
     totals: dict[str, TopicTotals] = field(default_factory=dict)
-    requests: dict[str, RequestFacts] = field(default_factory=dict)
-    attempts: dict[str, AttemptFacts] = field(default_factory=dict)
-    _seen: dict[str, set[bytes]] = field(default_factory=dict)
+    requests: dict[Owned, RequestFacts] = field(default_factory=dict)
+    attempts: dict[Owned, AttemptFacts] = field(default_factory=dict)
+    #: By topic and tenant.
+    _seen: dict[tuple[str, str], set[bytes]] = field(default_factory=dict)
 
     def add(self, topic: str, fields: Mapping[str, Any]) -> bool:
-        """Take one decoded record in; False for a repeated event id, which only counts as repeated."""
+        """Take one decoded record in; False for an event met before, which only counts as repeated."""
         totals = self.totals.setdefault(topic, TopicTotals())
-        event_id = str(fields["event_id"])
+        tenant_id, event_id = fields["tenant_id"], fields["event_id"]
         packed = bytes.fromhex(event_id.replace("-", ""))
-        seen = self._seen.setdefault(topic, set())
+        seen = self._seen.setdefault((topic, tenant_id), set())
         if packed in seen:
             totals.repeated += 1
             return False
         seen.add(packed)
         totals.records += 1
-        totals.id_digest += digest_of(event_id)
+        totals.id_digest += digest_of(tenant_id, event_id)
         totals.amount_nano += int(fields.get("amount_nano") or 0)
         self._learn(topic, fields)
         return True
@@ -114,9 +119,10 @@ class LogFold:
         at, request_id = fields["occurred_at"], fields["request_id"]
         if request_id is None:  # a hold of no request: there is nothing to end
             return RequestFacts(at)
-        request = self.requests.get(request_id)
+        owned = fields["tenant_id"], request_id
+        request = self.requests.get(owned)
         if request is None:
-            request = self.requests[request_id] = RequestFacts(at)
+            request = self.requests[owned] = RequestFacts(at)
         elif at < request.began_at:
             request.began_at = at
         return request
@@ -157,15 +163,16 @@ class LogFold:
             attempt.committed_nano = fields["amount_nano"]
 
     def _attempt(self, attempt_id: str, fields: Mapping[str, Any]) -> AttemptFacts:
-        attempt = self.attempts.get(attempt_id)
+        owned = fields["tenant_id"], attempt_id
+        attempt = self.attempts.get(owned)
         if attempt is None:
-            attempt = self.attempts[attempt_id] = AttemptFacts(fields["request_id"])
+            attempt = self.attempts[owned] = AttemptFacts((fields["tenant_id"], fields["request_id"]))
         return attempt
 
-    def received(self) -> set[str]:
-        """Ids of the requests that were to be tried."""
-        return {request_id for request_id, request in self.requests.items() if request.received}
+    def received(self) -> set[Owned]:
+        """The requests that were to be tried."""
+        return {owned for owned, request in self.requests.items() if request.received}
 
-    def completed(self) -> set[str]:
-        """Ids of the requests that were answered."""
-        return {request_id for request_id, request in self.requests.items() if request.completed_nano is not None}
+    def completed(self) -> set[Owned]:
+        """The requests that were answered."""
+        return {owned for owned, request in self.requests.items() if request.completed_nano is not None}

@@ -110,11 +110,11 @@ class MemoryAuditStore:
 
     async def totals(self, barrier: Mapping[Partition, int], first_seq: int = 0) -> dict[str, StoreTotals]:
         """Totals below the barrier."""
-        found: dict[str, list[tuple[str, int]]] = {partition.topic: [] for partition in barrier}
+        found: dict[str, list[tuple[str, str, int]]] = {partition.topic: [] for partition in barrier}
         for row in self.stored[max(first_seq, self.first_row) :]:
             if row.event_id and row.offset < barrier.get(Partition(row.topic, row.partition), 0):
-                found[row.topic].append((row.event_id, row.amount_nano or 0))
-        return {topic: totals_of(pairs) for topic, pairs in found.items()}
+                found[row.topic].append((row.tenant_id, row.event_id, row.amount_nano or 0))
+        return {topic: totals_of(events) for topic, events in found.items()}
 
     async def counts(self, barrier: Mapping[Partition, int]) -> dict[str, int]:
         """Entries below the barrier."""

@@ -62,7 +62,8 @@ class AuditReads:
 
 
 def _row(source: Source) -> StoredRow:
-    return StoredRow(Partition(source.topic, source.partition), source.offset, source.event_id, list(source))
+    at = Partition(source.topic, source.partition)
+    return StoredRow(at, source.offset, source.tenant_id, source.event_id, list(source))
 
 
 def _is_within(source: Source, ranges: Ranges) -> bool:

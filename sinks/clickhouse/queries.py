@@ -42,10 +42,10 @@ def totals(database: str, table: FactTable, ends: Mapping[int, int], since: int)
     return f"""
 SELECT
     count(),
-    sum(toUInt128(bitShiftRight(reinterpretAsUInt64(reverse(substring(MD5(toString(event_id)), 1, 8))), 4))),
+    sum(toUInt128(bitShiftRight(reinterpretAsUInt64(reverse(substring(MD5(name), 1, 8))), 4))),
     sum(toInt128(amount))
 FROM (
-    SELECT event_id, {amount} AS amount
+    SELECT concat(tenant_id, '/', toString(event_id)) AS name, {amount} AS amount
     FROM {database}.{table.name}
     WHERE _off < transform(_part, {parts}, {offsets}, toInt64(0)) AND {_from(since)}
     GROUP BY tenant_id, event_id

@@ -164,7 +164,8 @@ class ClickHouseReads:
         for number, offset, *values in rows:
             fields = dict(zip(names, values, strict=True))
             fields |= {field: _unnested(field, fields) for field in nested}
-            found.append(StoredRow(Partition(table.topic, number), offset, fields["event_id"], content.values(fields)))
+            name = fields["tenant_id"], fields["event_id"]
+            found.append(StoredRow(Partition(table.topic, number), offset, *name, content.values(fields)))
         return found
 
     async def cursors(self) -> dict[Partition, int]:

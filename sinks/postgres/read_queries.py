@@ -12,14 +12,14 @@ def totals(table: EventTable) -> str:
     return f"""
 SELECT
     count(*) AS records,
-    coalesce(sum(('x' || substr(md5(event_id::text), 1, 15))::bit(60)::bigint), 0) AS id_digest,
+    coalesce(sum(('x' || substr(md5(tenant_id || '/' || event_id::text), 1, 15))::bit(60)::bigint), 0) AS id_digest,
     coalesce(sum(amount_nano), 0) AS amount_nano
 FROM (
-    SELECT event_id, {amount} AS amount_nano
+    SELECT tenant_id, event_id, {amount} AS amount_nano
     FROM {SCHEMA}.{table.name}
     JOIN unnest($1::integer[], $2::bigint[]) AS barrier (log_partition, log_end) USING (log_partition)
     WHERE log_offset < barrier.log_end AND occurred_at >= $3
-    GROUP BY event_id
+    GROUP BY tenant_id, event_id
 ) AS distinct_events
 """
 

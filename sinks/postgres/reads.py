@@ -295,6 +295,7 @@ async def _pages(
                     StoredRow(
                         Partition(table.topic, row["log_partition"]),
                         row["log_offset"],
+                        row["tenant_id"],
                         row["event_id"],
                         content.of_stored(row),
                     )

@@ -146,7 +146,9 @@ async def test_totals_count_distinct_events_below_the_barrier(store: AuditStore)
     below = {PARTITIONS[0]: 8, PARTITIONS[1]: 5, Partition("quaestor.costs", 0): 3}
 
     decoded = [record for span in spans_of(0, 8) for record in span.records if record.offset < below[span.partition]]
-    expected = totals_of((record.fields["event_id"], record.fields["amount_nano"]) for record in decoded)
+    expected = totals_of(
+        (record.fields["tenant_id"], record.fields["event_id"], record.fields["amount_nano"]) for record in decoded
+    )
     found = await store.totals(below)
     assert {TOPIC: expected, "quaestor.costs": totals_of([])} == found
     assert {TOPIC: 13, "quaestor.costs": 0} == await store.counts(below)

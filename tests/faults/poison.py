@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 import msgspec
 
-from schemas.events import BudgetEvent, RequestEvent
-from schemas.topics import BUDGETS, PARTITIONS, REQUESTS, TOPICS, key_of
+from processors.quarantine.rules import OCCURRED_MICROS_MAX, RULES
+from schemas.events import Event
+from schemas.topics import BUDGETS, DECISIONS, LEDGER, PARTITIONS, REQUESTS, TOPICS, key_of, topic_of
 from sinks.postgres.connect import READER_ROLE, connect
 from streams.codec import Codec
 from streams.log import OutgoingRecord
@@ -43,6 +45,11 @@ RECORDS_PER_ROUND = 2_000
 FIRST_NUMBER = 50_000_000
 #: The product's commands with a fault that some records meet.
 FAULTY = "tests.faults.faulty"
+#: Topics whose rules are broken. Not those of attempts and costs: whatever sinks make of such a record, the log's own
+#: checks hold its request to an end.
+RULED = (REQUESTS.name, DECISIONS.name, BUDGETS.name, LEDGER.name)
+#: Fields by which an event breaks a rule.
+Changes = Mapping[str, Any]
 
 
 class Way(StrEnum):
@@ -113,14 +120,15 @@ class Poisoner:
             if partition is None or partition_of(record.key, PARTITIONS) == partition:
                 return record
 
-    def _received(self, tenant_id: str = "tenant_poison") -> RequestEvent:
-        received = request_story(self._number, tenant_id)[0]
-        assert isinstance(received, RequestEvent)
-        return received
+    def _received(self, tenant_id: str = "tenant_poison") -> Event:
+        return self._first(REQUESTS.name, tenant_id)
 
-    def _record(self, event: RequestEvent | BudgetEvent) -> OutgoingRecord:
-        topic = BUDGETS if isinstance(event, BudgetEvent) else REQUESTS
-        return OutgoingRecord(topic.name, key_of(event).encode(), self.codec.encode(event), ())
+    def _first(self, topic: str, tenant_id: str = "tenant_poison") -> Event:
+        """Of the events of a request of its own, the first one of a topic."""
+        return next(event for event in request_story(self._number, tenant_id) if topic_of(event).name == topic)
+
+    def _record(self, event: Event) -> OutgoingRecord:
+        return OutgoingRecord(topic_of(event).name, key_of(event).encode(), self.codec.encode(event), ())
 
     def _key(self, like: OutgoingRecord) -> bytes:
         return b"tenant_poison/" + event_id(self._number, like.topic).encode()
@@ -136,8 +144,12 @@ class Poisoner:
         return like._replace(key=self._key(like), value=framed)
 
     def semantic(self, like: OutgoingRecord) -> OutgoingRecord:
-        """A sound event under a key that is not its own."""
-        return self._record(self._received())._replace(key=self._key(like))
+        """An event that breaks any of its topic's rules, or a sound one under a key that is not its own."""
+        event = self._first(like.topic if like.topic in RULED else REQUESTS.name)
+        changes = self.random.choice([None, *breaking(topic_of(event).name)])
+        if changes is None:
+            return self._record(event)._replace(key=self._key(like))
+        return self._record(msgspec.structs.replace(event, **changes))
 
     def sink_reject(self, _: OutgoingRecord) -> OutgoingRecord:
         """A text with a zero character, which Postgres alone refuses."""
@@ -146,9 +158,21 @@ class Poisoner:
     def bug(self, like: OutgoingRecord) -> OutgoingRecord:
         """Sound in every way, but a fault of our own code lies in wait for it; a hold where that is the topic."""
         if like.topic == BUDGETS.name:
-            placed = next(event for event in request_story(self._number, TENANT) if isinstance(event, BudgetEvent))
-            return self._record(placed)
+            return self._record(self._first(BUDGETS.name, TENANT))
         return self._record(self._received(TENANT))
+
+
+def breaking(topic: str) -> list[Changes]:
+    """For each rule of a topic's own fields, what breaks it; the first event of a request's story keeps all of them."""
+    rules = RULES[topic]
+    return [
+        {"occurred_at": OCCURRED_MICROS_MAX},
+        {"tenant_id": "no name"},
+        *({name: "no UUID"} for name in rules.uuids),
+        # The same bytes as a UUID that is none of ours: we write them in small letters.
+        {"event_id": "01930000-0000-7000-8000-0000000000AB"},
+        *({name: -1} for name in (*rules.times, *rules.counts)),
+    ]
 
 
 _BREAK: Mapping[Way, Callable[[Poisoner, OutgoingRecord], OutgoingRecord]] = {

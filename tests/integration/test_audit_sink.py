@@ -178,7 +178,8 @@ async def test_every_audited_record_is_entered_through_the_runner(log: Log) -> N
         records = [record for at, kept in kafka.records.items() if at.topic == topic for record in kept]
         values = [record.value for record in records if record.value and record.value[:1] == b"\0"]
         decoded = [ENCODER.decode(topic, value) for value in values]
-        assert totals[topic] == totals_of((each["event_id"], each.get("amount_nano") or 0) for each in decoded)
+        expected = ((each["tenant_id"], each["event_id"], each.get("amount_nano") or 0) for each in decoded)
+        assert totals[topic] == totals_of(expected)
         assert counts[topic] == len(records)
 
 

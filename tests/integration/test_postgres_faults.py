@@ -136,13 +136,14 @@ class World:
     def expected(self) -> dict[str, StoreTotals]:
         """The totals of distinct events in the log."""
         ends = self.ends()
-        amounts: dict[str, list[tuple[str, int]]] = {name: [] for name in NAMES}
+        amounts: dict[str, list[tuple[str, str, int]]] = {name: [] for name in NAMES}
         self.reader.assign(dict.fromkeys(ends, 0))
         left = sum(ends.values())
         while left:
             for record in self.reader.consume(1_000, 1.0):
                 fields = ENCODER.decode(record.topic, record.value or b"")
-                amounts[record.topic].append((fields["event_id"], fields.get("amount_nano") or 0))
+                name = fields["tenant_id"], fields["event_id"]
+                amounts[record.topic].append((*name, fields.get("amount_nano") or 0))
                 left -= 1
         return {name: totals_of(found) for name, found in amounts.items()}
 

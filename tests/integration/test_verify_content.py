@@ -13,6 +13,7 @@ from sinks.clickhouse.client import ClickHouse
 from sinks.clickhouse.memory import MemoryPlanStore
 from sinks.clickhouse.reads import ClickHouseReads
 from sinks.clickhouse.tables import TABLES
+from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner.screen import Screen
@@ -20,7 +21,7 @@ from sinks.runner.seam import Batch, Decoded, Sink, Span
 from streams.log import OutgoingRecord, Partition
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
 from tests.support.databases import ClickHouseDatabases, postgres_databases
-from tests.support.parity_world import CODEC, ParityWorld
+from tests.support.parity_world import CODEC, ParityWorld, audited
 from tests.support.stories import START_MICROS, control_event, event_id, outgoing, request_story
 
 pytestmark = pytest.mark.stack
@@ -189,6 +190,49 @@ async def test_one_spoilt_column_in_clickhouse_is_named(
     difference = await world.difference(in_clickhouse)
 
     assert difference.startswith(f"{victim.partition}@{victim.offset} event {victim.event_id}: {words}")
+
+
+#: Every id of one's request is one of the other's too.
+ACME, GLOBEX = request_story(1, "acme"), request_story(1, "globex")
+MISSED = "1 distinct events are missing"
+
+
+async def test_postgres_is_asked_for_the_same_id_of_two_tenants() -> None:
+    """Both rows are right; without one of them, the other does not stand for it."""
+    both, found = ParityWorld([*ACME, *GLOBEX]), []
+    for world in (both, ParityWorld(ACME)):
+        dsn = await postgres_databases().emptied(f"tenants{len(found)}")
+        await fill(PostgresSink(dsn, "test"), world)
+        reads = PostgresReads(dsn)
+        found.append(await both.compare(reads))
+        await reads.close()
+
+    assert ({}, MISSED) == (found[0], found[1][COSTS])
+
+
+async def test_clickhouse_is_asked_for_the_same_id_of_two_tenants(clickhouse: ClickHouseDatabases) -> None:
+    """Both rows are right; without one of them, the other does not stand for it."""
+    both, found = ParityWorld([*ACME, *GLOBEX]), []
+    for world in (both, ParityWorld(ACME)):
+        name = clickhouse.name()
+        await fill(RememberingSink(ClickHouse(clickhouse.url, name), MemoryPlanStore(), RememberedRanges()), world)
+        reads = ClickHouseReads(ClickHouse(clickhouse.url, name), MemoryPlanStore())
+        found.append(await both.compare(reads))
+        await reads.close()
+
+    assert ({}, MISSED) == (found[0], found[1][COSTS])
+
+
+async def test_audit_entries_in_postgres_are_asked_for_the_same_id_of_two_tenants() -> None:
+    """Both entries are right; without one of them, the other does not stand for it."""
+    both, found = ParityWorld([*ACME, *GLOBEX]), []
+    for world in (both, ParityWorld(ACME)):
+        store = PostgresAuditStore(await postgres_databases().emptied(f"tenants{len(found)}"), "main")
+        await store.open()
+        found.append(await both.compare(await audited(world, store)))
+        await store.close()
+
+    assert ({}, MISSED) == (found[0], found[1][COSTS])
 
 
 async def test_a_rollup_that_counted_twice_is_named(

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
 from api.verify.content import ContentComparison
 from api.verify.expected import Expected, ExpectedContent
 from api.verify.kept import Whole
 from api.verify.log_scan import LogScan, take_barrier
+from api.verify.parity import ComparedStore, NamedStore, compare_totals
 from processors.parity.checks import Check
 from processors.parity.digest import KEY_BYTES, RowHasher
 from processors.parity.totals import LogFold
 from schemas.events import Event
 from schemas.topics import TOPICS
+from sinks.audit.memory import MemoryAuditStore
+from sinks.audit.reads import AuditReads
+from sinks.audit.sequencer import Sequencer
+from sinks.audit.store import AuditStore
 from sinks.content import Content, ContentStore, LogRow, Ranges, SchemaContent, StoredRow
+from sinks.runner.screen import Screen
+from sinks.runner.seam import Decoded, Span
 from streams.log import OutgoingRecord, Partition
 from streams.memory import MemoryLog
+from tests.support.audit import SALTS
 from tests.support.stories import codec, outgoing
 
 CODEC = codec()
 HASHER = RowHasher(bytes(range(KEY_BYTES)))
 MILLIS = 1_793_491_200_000
+
+
+class TotalledStore(ComparedStore, ContentStore, Protocol):
+    """What a plain comparison asks of a store."""
 
 
 class RowStore:
@@ -58,11 +71,12 @@ class ParityWorld:
         """What a store holds that took every record once."""
         contents = content or RowStore.contents
         reader = self.log.reader()
-        found: dict[str, StoredRow] = {}
+        found: dict[tuple[str, str, str], StoredRow] = {}
         for page in LogScan(reader, CODEC).read({at: (0, self.log.end(at)) for at in self.log.records}):
             for row in page:
                 if row.fields is not None and row.record.topic in contents:
-                    found.setdefault(row.fields["event_id"], _stored(row, contents[row.record.topic]))
+                    name = row.record.topic, row.fields["tenant_id"], row.fields["event_id"]
+                    found.setdefault(name, _stored(row, contents[row.record.topic]))
         return list(found.values())
 
     async def checks(
@@ -86,6 +100,14 @@ class ParityWorld:
         reader = self.log.reader()
         return LogScan(reader, CODEC).fold(take_barrier(reader), [expected.take], lambda _done, _all: None)
 
+    async def compare(self, store: TotalledStore) -> dict[str, str]:
+        """What a plain comparison says of a store: the first difference of each topic that differs."""
+        expected, barrier = Expected({}), take_barrier(self.log.reader())
+        fold = self.fold(expected)
+        named = NamedStore("store", tuple(store.contents), store, store)
+        checks = await compare_totals(named, barrier, fold, expected)
+        return {each.name.removeprefix("store = log: "): each.first_difference or "" for each in checks if not each.ok}
+
     async def difference(
         self, store: ContentStore, set_aside: Mapping[Partition, set[int]] | None = None, kept: Whole | None = None
     ) -> str:
@@ -96,5 +118,22 @@ class ParityWorld:
 
 def _stored(row: LogRow, content: Content) -> StoredRow:
     record = row.record
-    event_id = str(row.fields["event_id"]) if row.fields else ""
-    return StoredRow(Partition(record.topic, record.partition), record.offset, event_id, content.of(row))
+    tenant_id, event_id = (row.fields["tenant_id"], row.fields["event_id"]) if row.fields else ("", "")
+    return StoredRow(Partition(record.topic, record.partition), record.offset, tenant_id, event_id, content.of(row))
+
+
+async def audited(world: ParityWorld, store: AuditStore | None = None) -> AuditReads:
+    """The audit log of a log, sequenced as its sink does, in memory or in an open store."""
+    store, topic_ids = store or MemoryAuditStore(), world.log.reader().topic_ids(list(world.log.counts), 1)
+    screen, sequencer = Screen(CODEC, "audit@v1", takes_everything=True), Sequencer(store, SALTS, "test")
+    await sequencer.claim({at: topic_ids[at.topic] for at in world.log.records})
+    for at, records in world.log.records.items():
+        span = Span(at, topic_ids[at.topic], 0, len(records))
+        for record in records:
+            screened = screen.screen(record, span.topic_id, 1)
+            if isinstance(screened, Decoded):
+                span.records.append(screened)
+            else:
+                span.poison.append(screened)
+        await sequencer.append([span])
+    return AuditReads(store, SALTS)

@@ -88,7 +88,7 @@ def expected(topic: str, stories: Stories) -> StoreTotals:
     chosen = [event for story in stories for event in story]
     names = [record.topic for record in outgoing(ENCODER, chosen)]
     return totals_of(
-        (event.event_id, getattr(event, "amount_nano", 0))
+        (event.tenant_id, event.event_id, getattr(event, "amount_nano", 0))
         for event, name in zip(chosen, names, strict=True)
         if name == topic
     )

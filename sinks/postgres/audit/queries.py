@@ -79,14 +79,14 @@ NO_STATEMENT_BOUND: Final = "SET LOCAL statement_timeout = 0"
 
 TOTALS: Final = """
 WITH events AS (
-    SELECT topic, event_id, min(amount_nano) AS amount_nano
+    SELECT topic, tenant_id, event_id, min(amount_nano) AS amount_nano
     FROM quaestor.audit_entry AS entry
     JOIN unnest($2::text[], $3::int[], $4::bigint[]) AS barrier (topic, partition, next_offset) USING (topic, partition)
     WHERE entry.log = $1 AND entry."offset" < barrier.next_offset AND event_id IS NOT NULL AND entry.seq >= $5
-    GROUP BY topic, event_id
+    GROUP BY topic, tenant_id, event_id
 )
 SELECT topic, count(*) AS records,
-    sum(('x' || substr(md5(event_id::text), 1, 15))::bit(60)::bigint) AS id_digest,
+    sum(('x' || substr(md5(tenant_id || '/' || event_id::text), 1, 15))::bit(60)::bigint) AS id_digest,
     coalesce(sum(amount_nano), 0) AS amount_nano
 FROM events GROUP BY topic
 """

@@ -11,15 +11,9 @@ import pytest
 from api.verify.expected import Expected
 from processors.parity.digest import KEY_BYTES, RangeDigest, RowHasher
 from processors.parity.totals import digest_of
-from sinks.audit.memory import MemoryAuditStore
-from sinks.audit.reads import AuditReads
-from sinks.audit.sequencer import Sequencer
 from sinks.content import SchemaContent, StoredRow
-from sinks.runner.screen import Screen
-from sinks.runner.seam import Decoded, Span
 from streams.log import LogRecord, OutgoingRecord
-from tests.support.audit import SALTS
-from tests.support.parity_world import CODEC, ParityWorld, RowStore
+from tests.support.parity_world import CODEC, ParityWorld, RowStore, audited
 from tests.support.stories import outgoing, request_story
 
 STORIES = [event for number in range(12) for event in request_story(number, amount_nano=1_500 + number)]
@@ -231,24 +225,7 @@ def test_totals_leave_out_what_was_set_aside() -> None:
 
     amount = aside.values[SchemaContent(COSTS).names.index("amount_nano")]
     assert (1, amount) == (log.records - due.records, log.amount_nano - due.amount_nano)
-    assert digest_of(aside.event_id) == log.id_digest - due.id_digest
-
-
-async def audited(world: ParityWorld) -> AuditReads:
-    """The audit log of a log, sequenced as its sink does."""
-    store, topic_ids = MemoryAuditStore(), world.log.reader().topic_ids(list(world.log.counts), 1)
-    screen, sequencer = Screen(CODEC, "audit@v1"), Sequencer(store, SALTS, "test")
-    await sequencer.claim({at: topic_ids[at.topic] for at in world.log.records})
-    for at, records in world.log.records.items():
-        span = Span(at, topic_ids[at.topic], 0, len(records))
-        for record in records:
-            screened = screen.screen(record, span.topic_id, 1)
-            if isinstance(screened, Decoded):
-                span.records.append(screened)
-            else:
-                span.poison.append(screened)
-        await sequencer.append([span])
-    return AuditReads(store, SALTS)
+    assert digest_of("acme", aside.event_id) == log.id_digest - due.id_digest
 
 
 async def test_the_audit_log_has_every_record_as_its_bytes_are() -> None:

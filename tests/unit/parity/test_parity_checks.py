@@ -36,7 +36,7 @@ REAPED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def event(number: int, **fields: Any) -> dict[str, Any]:
     """A decoded record with an id of its own."""
-    common = {"request_id": REQUEST, "occurred_at": AT, "kind": "CHARGE", "meter": "INPUT_TOKENS"}
+    common = {"tenant_id": "acme", "request_id": REQUEST, "occurred_at": AT, "kind": "CHARGE", "meter": "INPUT_TOKENS"}
     return {"event_id": f"01930000-0000-7000-8000-{number:012x}"} | common | fields
 
 
@@ -222,5 +222,5 @@ def test_a_store_is_compared_by_count_digest_and_sum(stored: TopicTotals, first_
 
 
 def test_the_digest_is_the_one_that_stores_compute() -> None:
-    """The first 15 hexadecimal digits of MD5, as SQL's md5('') writes it."""
-    assert int("d41d8cd98f00b20", 16) == digest_of("")
+    """The first 15 hexadecimal digits of MD5, as SQL's md5('acme/1') writes it."""
+    assert int("2ace2aa0387079f", 16) == digest_of("acme", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +119,16 @@ def test_what_comes_after_the_close_is_missed_and_counted() -> None:
 
     assert [] == windows.close(OVER)
     assert windows.missed == 1
+
+
+def test_an_attempt_whose_id_is_no_uuid_is_missed_and_counted() -> None:
+    """Sinks have it in quarantine: it is no part of a window, and no reason to watch no more."""
+    windows = HealthWindows()
+    windows.observe(msgspec.structs.replace(call(1), event_id="no UUID"), START)
+    windows.observe(call(2), START)
+
+    assert windows.missed == 1
+    assert [1] == [health.attempts for health in windows.close(OVER)]
 
 
 def test_open_windows_are_bounded() -> None:

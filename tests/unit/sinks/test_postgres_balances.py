@@ -109,10 +109,10 @@ def test_backoff_grows_to_its_cap_and_begins_anew() -> None:
 
 
 def test_totals_ignore_order_and_repetition() -> None:
-    """The digest is the sum of MD5 prefixes of distinct ids."""
-    pairs = [("a", 1), ("b", 2), ("a", 1)]
-    totals = totals_of(pairs)
-    assert totals == totals_of(reversed(pairs))
+    """The digest is the sum of MD5 prefixes of distinct events."""
+    events = [("t", "a", 1), ("t", "b", 2), ("t", "a", 1)]
+    totals = totals_of(events)
+    assert totals == totals_of(reversed(events))
     assert (totals.records, totals.amount_nano) == (2, 3)
-    assert digest_of("a") == int(hashlib.md5(b"a", usedforsecurity=False).hexdigest()[:15], 16)
-    assert math.log2(digest_of("a")) < 60
+    assert digest_of("t", "a") == int(hashlib.md5(b"t/a", usedforsecurity=False).hexdigest()[:15], 16)
+    assert math.log2(digest_of("t", "a")) < 60

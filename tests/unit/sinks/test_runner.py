@@ -126,7 +126,9 @@ def assert_all_there(log: MemoryLog, store: MemoryStore) -> None:
     for topic in TOPICS:
         records = [record for at, kept in log.records.items() if at.topic == topic.name for record in kept]
         decoded = [ENCODER.decode(topic.name, record.value or b"") for record in records]
-        expected = totals_of((fields["event_id"], fields.get("amount_nano") or 0) for fields in decoded)
+        expected = totals_of(
+            (fields["tenant_id"], fields["event_id"], fields.get("amount_nano") or 0) for fields in decoded
+        )
         assert store.totals(topic.name, {at: log.end(at) for at in log.records}) == expected
 
 
