@@ -31,13 +31,17 @@ USAGES: list[tuple[dict[str, Any], Usage | None]] = [
     ),
     ({"prompt_tokens": -5}, Usage()),
     ({"prompt_tokens": "five"}, None),
+    ({"prompt_tokens": 10_000_000, "completion_tokens": 10_000_000}, Usage(input_tokens=10**7, output_tokens=10**7)),
+    ({"prompt_tokens": 10_000_001}, None),
+    ({"prompt_tokens": 5, "completion_tokens": 2**64}, None),
+    ({"prompt_tokens": 5, "cache_read_input_tokens": 2**64}, Usage(input_tokens=5, cached_input_tokens=5)),
     ({}, None),
 ]
 
 
 @pytest.mark.parametrize(("given", "expected"), USAGES)
 def test_usage_is_read_under_every_name(given: dict[str, Any], expected: Usage | None) -> None:
-    """What can't be read counts as missing, so that it is estimated."""
+    """What can't be read, and what can't be, counts as missing, so that it is estimated."""
     assert expected == read_usage(json.dumps(given).encode())
 
 
