@@ -20,6 +20,8 @@ from schemas.limits import CALL_TOKENS_MAX
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _NULL = b"null"
 ID_CHARACTERS_MAX = 256
+#: What stands for a finish_reason that is no safe word: events keep no sentences of a provider's.
+OTHER = "other"
 #: What msgspec raises on bytes that are no JSON: of a text that is not UTF-8 it says so with Python's own error.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -103,13 +105,13 @@ class _EmbeddingsAnswer(msgspec.Struct):
 class Reading(msgspec.Struct):
     """What a whole answer, or one chunk of a stream, says."""
 
-    #: Provider's id of the answer.
+    #: Provider's id of the answer; None when it is missing or not printable.
     response_id: str | None = None
     #: Usage as reported; None when it is missing, can't be read or can't be.
     usage: Usage | None = None
     #: Whether it reports usage at all, be it such as counts as missing.
     reports_usage: bool = False
-    #: finish_reason of the first choice that has one.
+    #: finish_reason of the first choice that has one, as a safe word.
     finish_reason: str | None = None
     #: Choices that finished in it.
     finished: int = 0
@@ -220,12 +222,12 @@ def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
     reading = Reading(bare=not answer.choices)
     for choice in answer.choices or ():
         if choice.finish_reason:
-            reading.finish_reason = reading.finish_reason or choice.finish_reason
+            reading.finish_reason = reading.finish_reason or _safe(choice.finish_reason, OTHER)
             reading.finished += 1
     for text in texts:
         if text is not None:
             reading.written += text.size()
-    if isinstance(answer.id, str):
+    if isinstance(answer.id, str) and answer.id.isprintable():
         reading.response_id = answer.id[:ID_CHARACTERS_MAX]
     if answer.usage is not None:
         reading.usage, reading.reports_usage = _usage_of(answer.usage), True
@@ -239,9 +241,13 @@ def _error_word(error: Any) -> str:
     if isinstance(error, dict):
         for name in ("code", "type"):
             word = error.get(name)
-            if isinstance(word, str) and _SAFE_WORD.fullmatch(word):
+            if isinstance(word, str) and _safe(word, ""):
                 return word
     return "error"
+
+
+def _safe(word: str, otherwise: str) -> str:
+    return word if _SAFE_WORD.fullmatch(word) else otherwise
 
 
 def read_error(body: bytes) -> tuple[str | None, bool]:

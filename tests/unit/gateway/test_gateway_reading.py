@@ -58,6 +58,24 @@ def test_fields_of_unexpected_types_count_as_missing() -> None:
     assert (None, "stop") == (reading.usage, reading.finish_reason)
 
 
+@pytest.mark.parametrize("given", ["bob@example.com said so", "x" * 65, "a\x00b"], ids=["words", "long", "control"])
+def test_an_end_is_kept_as_a_safe_word_only(given: str) -> None:
+    """Whatever else a provider puts there, the choice has ended."""
+    end = data_of(chunk(finish=given)) or b""
+    readings = [read_chunk(end), read_chunk(end[:-1] + b',"usage":5}')]
+
+    assert [("other", 1)] * 2 == [(reading.finish_reason, reading.finished) for reading in readings]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("chatcmpl-1", "chatcmpl-1"), ("é" * 300, "é" * 256), ("a\x00b", None), ("a\nb", None), (5, None)],
+)
+def test_an_id_is_short_and_printable(given: object, kept: str | None) -> None:
+    """No store takes every character."""
+    assert kept == read_answer(Operation.CHAT_COMPLETIONS, chat_body(id=given)).response_id
+
+
 def test_content_as_a_list_is_no_garbage() -> None:
     """Some providers answer in parts."""
     choice = {"message": {"content": [{"type": "text", "text": "hi"}]}, "finish_reason": "stop"}
