@@ -82,7 +82,7 @@ class Gateway:
             status = await self._call(operation, scope, receive, send)
         except ClientGoneError:
             status = 499
-        except QuaestorError:
+        except Exception:  # also a bug: the caller gets an error of the API. One who has half an answer is cut off.
             log.exception("request_failed")
             await refuse(send, INTERNAL)
         finally:
