@@ -24,7 +24,7 @@ from api.gateway.parts import Parts
 from api.gateway.readiness import Readiness
 from api.gateway.wire import ClientGoneError, Receive, Scope, Send, answer, headers_of, read_body, refuse
 from processors.control import ControlState, VirtualKey
-from processors.routing import Routed, RouteRefusal, RouteRefusalCode, RouteRequest, models_for
+from processors.routing import Routed, RouteRefusal, RouteRefusalCode, RouteRequest, is_known, models_for
 from schemas.errors import QuaestorError
 from schemas.events import Event, Operation, RequestEvent, RoutingDecision
 from schemas.limits import CONCURRENT_REQUESTS_MAX
@@ -146,7 +146,7 @@ class Gateway:
         asked = RouteRequest(key=key, model=ask.model, operation=ask.operation, stream=ask.stream)
         routed = parts.router.decide(asked, state, context.started_at)
         if isinstance(routed, RouteRefusal):
-            return await self._refuse_route(send, context, ask.model, routed)
+            return await self._refuse_route(send, context, ask.model, routed, state)
         first, decided = await self._opening(context, ask, body, routed)
         exchange = Exchange(parts, context, ask, routed, state, first, decided, labels)
         await exchange.run(send, receive)
@@ -188,13 +188,15 @@ class Gateway:
             body_bytes=len(body),
         )
 
-    async def _refuse_route(self, send: Send, context: Context, model: str, refusal: RouteRefusal) -> int:
+    async def _refuse_route(
+        self, send: Send, context: Context, model: str, refusal: RouteRefusal, state: ControlState
+    ) -> int:
         """No candidate: say why, and record what was considered. A name that nobody knows may be anything: not kept."""
         status = REFUSAL_STATUS[refusal.code]
         problem = Problem(status, refusal.code.value, refusal.message, param="model")
         if status >= 500:  # noqa: PLR2004 - server errors, as HTTP says
             problem = errors.retry_later(refusal.code.value, refusal.message)
-        if refusal.code is RouteRefusalCode.MODEL_NOT_FOUND:
+        if not is_known(model, context.tenant_id, state):
             context = msgspec.structs.replace(context, model_requested=None)
             return await self._refuse(send, context, problem)
         now = self._parts.now()
