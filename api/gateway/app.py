@@ -121,15 +121,23 @@ class Gateway:
         return await self._route(send, receive, context, ask, body, key, labels, state)
 
     async def head_refused(self, method: bytes, path: str, headers: Sequence[Header]) -> None:
-        """A call whose head is over the limits was answered 431: record it where these headers name a key."""
-        operation, parts = CALLS.get(path), self._parts
+        """A call whose head is over the limits was answered 431: record it where these headers name a key.
+
+        Not while too much runs already.
+        """
+        operation, parts, meters = CALLS.get(path), self._parts, self._parts.meters
         if operation is None or method != b"POST" or parts.journal.closed() is not None:
             return
         key = authenticate(headers_of({"headers": headers}), parts.control.state)
-        if isinstance(key, VirtualKey):
+        if not isinstance(key, VirtualKey) or meters.in_flight >= CONCURRENT_REQUESTS_MAX:
+            return
+        meters.in_flight += 1
+        try:
             started_at = parts.now()
             context = self._context(key, parts.new_id(started_at), operation, started_at)
             await self._record_refusal(context, errors.HEADERS_TOO_LARGE)
+        finally:
+            meters.in_flight -= 1
 
     async def _route(
         self,
