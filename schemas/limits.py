@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 RESPONSE_BYTES_MAX = 32 * 1024 * 1024
 RESPONSE_HEAD_BYTES_MAX = 64 * 1024
 SSE_LINE_BYTES_MAX = 1024 * 1024
+# Input tokens, and output tokens, that one attempt is held and charged for at most (docs/decisions/0071).
+CALL_TOKENS_MAX = 10_000_000
 
 # Holds (protocols.md, "Holds").
 OVERLAY_SECONDS = 10

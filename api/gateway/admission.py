@@ -18,6 +18,7 @@ from processors.encodings import encoding_of
 from processors.estimation import Counted, tokens_estimated
 from processors.routing import Choice
 from schemas.events import UsageSource
+from schemas.limits import CALL_TOKENS_MAX
 from sinks.redis.holds import Closed, ClosedReason, Placed, Placement, Refused
 
 
@@ -88,7 +89,7 @@ class Admission:
         counted = await self._count(encoding)
         if counted is not None:
             tokens = tokens_estimated(self._ask.prompt_bytes, counted)
-            ended.usage = msgspec.structs.replace(ended.usage, input_tokens=tokens)
+            ended.usage = msgspec.structs.replace(ended.usage, input_tokens=min(tokens, CALL_TOKENS_MAX))
 
     async def _count(self, encoding: str) -> Counted | None:
         if encoding not in self._counted:

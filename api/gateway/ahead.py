@@ -57,7 +57,10 @@ class Ahead:
             self._remove(file)
 
     def write(self, group: Group) -> AheadFile:
-        """Keep a group; hand the file to `done` when it is recorded, else to `leave`. Raises SpoolUnwritableError."""
+        """Keep a group; hand the file to `done` when it is recorded, else to `leave`.
+
+        Raises SpoolUnwritableError, CodecError.
+        """
         frame = encode_group(group)
         try:
             file = self._opened()

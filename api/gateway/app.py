@@ -24,7 +24,7 @@ from api.gateway.parts import Parts
 from api.gateway.readiness import Readiness
 from api.gateway.wire import ClientGoneError, Receive, Scope, Send, answer, headers_of, read_body, refuse
 from processors.control import ControlState, VirtualKey
-from processors.routing import Routed, RouteRefusal, RouteRefusalCode, RouteRequest, models_for
+from processors.routing import Routed, RouteRefusal, RouteRefusalCode, RouteRequest, is_known, models_for
 from schemas.errors import QuaestorError
 from schemas.events import Event, Operation, RequestEvent, RoutingDecision
 from schemas.limits import CONCURRENT_REQUESTS_MAX
@@ -82,7 +82,7 @@ class Gateway:
             status = await self._call(operation, scope, receive, send)
         except ClientGoneError:
             status = 499
-        except QuaestorError:
+        except Exception:  # also a bug: the caller gets an error of the API. One who has half an answer is cut off.
             log.exception("request_failed")
             await refuse(send, INTERNAL)
         finally:
@@ -121,15 +121,23 @@ class Gateway:
         return await self._route(send, receive, context, ask, body, key, labels, state)
 
     async def head_refused(self, method: bytes, path: str, headers: Sequence[Header]) -> None:
-        """A call whose head is over the limits was answered 431: record it where these headers name a key."""
-        operation, parts = CALLS.get(path), self._parts
+        """A call whose head is over the limits was answered 431: record it where these headers name a key.
+
+        Not while too much runs already.
+        """
+        operation, parts, meters = CALLS.get(path), self._parts, self._parts.meters
         if operation is None or method != b"POST" or parts.journal.closed() is not None:
             return
         key = authenticate(headers_of({"headers": headers}), parts.control.state)
-        if isinstance(key, VirtualKey):
+        if not isinstance(key, VirtualKey) or meters.in_flight >= CONCURRENT_REQUESTS_MAX:
+            return
+        meters.in_flight += 1
+        try:
             started_at = parts.now()
             context = self._context(key, parts.new_id(started_at), operation, started_at)
             await self._record_refusal(context, errors.HEADERS_TOO_LARGE)
+        finally:
+            meters.in_flight -= 1
 
     async def _route(
         self,
@@ -146,7 +154,7 @@ class Gateway:
         asked = RouteRequest(key=key, model=ask.model, operation=ask.operation, stream=ask.stream)
         routed = parts.router.decide(asked, state, context.started_at)
         if isinstance(routed, RouteRefusal):
-            return await self._refuse_route(send, context, ask.model, routed)
+            return await self._refuse_route(send, context, ask.model, routed, state)
         first, decided = await self._opening(context, ask, body, routed)
         exchange = Exchange(parts, context, ask, routed, state, first, decided, labels)
         await exchange.run(send, receive)
@@ -188,13 +196,15 @@ class Gateway:
             body_bytes=len(body),
         )
 
-    async def _refuse_route(self, send: Send, context: Context, model: str, refusal: RouteRefusal) -> int:
+    async def _refuse_route(
+        self, send: Send, context: Context, model: str, refusal: RouteRefusal, state: ControlState
+    ) -> int:
         """No candidate: say why, and record what was considered. A name that nobody knows may be anything: not kept."""
         status = REFUSAL_STATUS[refusal.code]
         problem = Problem(status, refusal.code.value, refusal.message, param="model")
         if status >= 500:  # noqa: PLR2004 - server errors, as HTTP says
             problem = errors.retry_later(refusal.code.value, refusal.message)
-        if refusal.code is RouteRefusalCode.MODEL_NOT_FOUND:
+        if not is_known(model, context.tenant_id, state):
             context = msgspec.structs.replace(context, model_requested=None)
             return await self._refuse(send, context, problem)
         now = self._parts.now()

@@ -40,6 +40,7 @@ from processors.estimation import (
 from processors.pricing import hold_upper_bound_nano, price_usage, total_nano
 from processors.routing import Choice
 from schemas.events import BudgetEvent, Event, HoldLeg, Operation, RequestEvent, SubjectState, UsageSource
+from schemas.limits import CALL_TOKENS_MAX
 from schemas.money import COUNTED_REQUESTS
 from sinks.redis.holds import PlaceHold, Refused
 
@@ -142,7 +143,8 @@ class Attempt:
         target = Target(choice.provider.provider_id, choice.model, context.model_requested)
         self._limits, self._target = limits, target
         standing = limits.standing(target, now)
-        self._input_tokens = input_tokens_bound(body, choice.price.context_tokens, counted or NOTHING_COUNTED)
+        bound = input_tokens_bound(body, choice.price.context_tokens, counted or NOTHING_COUNTED)
+        self._input_tokens = min(bound, CALL_TOKENS_MAX)
         #: What it is held for; grows with a stream in steps.
         self.output = _output(context.operation, choice, bounds, standing)
         size = self._size(self.output)
@@ -344,9 +346,15 @@ def _output(operation: Operation, choice: Choice, bounds: OutputBounds, standing
     if operation is not Operation.CHAT_COMPLETIONS:
         return OutputHold(0, 0)
     if bounds.step is not None and price.visible_output and any(_counts_output(one) for one in standing):
-        return output_in_steps(bounds.step, bounds.choices, price.max_output_tokens)
+        return _within_limit(output_in_steps(bounds.step, bounds.choices, price.max_output_tokens))
     tokens = output_tokens_bound(bounds.asked, bounds.choices, price.max_output_tokens, bounds.default)
-    return OutputHold(tokens, tokens)
+    return _within_limit(OutputHold(tokens, tokens))
+
+
+def _within_limit(output: OutputHold) -> OutputHold:
+    """No attempt is charged for more than CALL_TOKENS_MAX, so none is held for more."""
+    tokens_max = CALL_TOKENS_MAX if output.tokens_max is None else min(output.tokens_max, CALL_TOKENS_MAX)
+    return output._replace(tokens=min(output.tokens, tokens_max), tokens_max=tokens_max)
 
 
 def _counts_output(standing: Standing) -> bool:

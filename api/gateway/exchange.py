@@ -32,7 +32,6 @@ from api.gateway.intake import Ask, Labels
 from api.gateway.outcomes import client_gone, failed_call, refused_call, whole_answer
 from api.gateway.parts import Parts
 from api.gateway.relay import Caller, Relay, error_event
-from api.gateway.spool import SpoolFullError
 from api.gateway.steps import Steps
 from api.gateway.wire import Receive, Send, answer, refuse
 from api.providers.errors import UpstreamError
@@ -362,9 +361,7 @@ class Exchange:
         stopping = isinstance(fault, asyncio.CancelledError)
         if not stopping:
             log.error("exchange_failed", request_id=self._context.request_id, exc_info=fault)
-        group = self._ending or self._last_words()
-        if group:
-            self._spool_now(group)
+        self._spool_now()
         if stopping:
             raise fault
         await self._refuse(send, INTERNAL)
@@ -386,8 +383,13 @@ class Exchange:
             end = refused(context, new_id(now), now, INTERNAL, causation_id=self._cause)
         return [*self._waiting, end]
 
-    def _spool_now(self, group: list[Event]) -> None:
+    def _spool_now(self) -> None:
+        """Keep the last group, or the events that close what is open. What this can't keep, the reaper will close."""
         try:
-            self._parts.journal.conclude_now(group)
-        except SpoolFullError as error:
+            group = self._ending or self._last_words()
+            if group:
+                self._parts.journal.conclude_now(group)
+        except QuaestorError as error:
             log.error("not_recorded", request_id=self._context.request_id, error=str(error))  # noqa: TRY400 - no trace
+        except Exception:  # a second bug: the caller is still to be answered
+            log.exception("not_recorded", request_id=self._context.request_id)

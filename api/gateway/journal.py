@@ -146,12 +146,13 @@ class Journal:
             file = self._write_ahead(events)
             try:
                 await self._record_or_spool(events, traceparent)
-            except BaseException:  # refused, cancelled, or no room: the log may have half of it, the file has it whole
-                if file is not None:
-                    self._ahead.leave(file)
+            except CodecError:  # an event fits no record: the log has nothing of the group, and never will
+                self._let_go(file, self._ahead.done)
                 raise
-            if file is not None:
-                self._ahead.done(file)
+            except BaseException:  # refused, cancelled, or no room: the log may have half of it, the file has it whole
+                self._let_go(file, self._ahead.leave)
+                raise
+            self._let_go(file, self._ahead.done)
             return
         await self._append(events)
 
@@ -165,6 +166,10 @@ class Journal:
         except SpoolUnwritableError as fault:
             self._note_unwritable(fault)
             return None
+
+    def _let_go(self, file: AheadFile | None, how: Callable[[AheadFile], None]) -> None:
+        if file is not None:
+            how(file)
 
     async def _append(self, events: Sequence[Event]) -> None:
         try:
@@ -186,7 +191,7 @@ class Journal:
             await self._append(events)
 
     def conclude_now(self, events: Sequence[Event]) -> None:
-        """`conclude` for a process that is being stopped: blocks for one fsync. Raises SpoolFullError."""
+        """`conclude` for a process that is being stopped: blocks for one fsync. Raises SpoolFullError, CodecError."""
         self._spool.append_now(events)
 
     async def _drain_always(self) -> None:
@@ -251,17 +256,17 @@ class Journal:
 
     async def _drain(self, groups: Iterator[list[Event]]) -> int:
         """Record every group in order, many at a time; ids make a repeated one harmless. What is too late stays out."""
-        events: list[Event] = []
+        batch: list[list[Event]] = []
         total = 0
         for group in groups:
             if self._comes_too_late(group):
                 self._keep_late(group)
                 continue
-            events.extend(group)
-            if len(events) >= DRAIN_EVENTS_MAX:
-                total += await self._drain_batch(events)
-                events = []
-        return total + (await self._drain_batch(events) if events else 0)
+            batch.append(group)
+            if sum(map(len, batch)) >= DRAIN_EVENTS_MAX:
+                total += await self._drain_batch(batch)
+                batch = []
+        return total + (await self._drain_batch(batch) if batch else 0)
 
     def _comes_too_late(self, group: Sequence[Event]) -> bool:
         """Whether it moves a hold that some fold may have forgotten: some would count it, and others would not."""
@@ -282,19 +287,30 @@ class Journal:
         except OSError as error:
             raise SpoolUnwritableError(error) from error
 
-    async def _drain_batch(self, events: list[Event]) -> int:
+    async def _drain_batch(self, groups: list[list[Event]]) -> int:
+        events = [event for group in groups for event in group]
         try:
             await self._recorder.record(events)
         except (RecordRefusedError, CodecError) as error:
             log.error("spool_refused", events=len(events), error=str(error))  # noqa: TRY400 - the trace says no more
-            await self._drain_singly(events)
+            for group in groups:
+                await self._drain_group(group)
         return len(events)
+
+    async def _drain_group(self, group: list[Event]) -> None:
+        """One group: whole or not at all, unless Kafka itself refuses a part of it when it may have the rest."""
+        try:
+            await self._recorder.record(group)
+        except CodecError:
+            keep_aside(self._directory, self._owner, group, REFUSED)
+        except RecordRefusedError:
+            await self._drain_singly(group)
 
     async def _drain_singly(self, events: list[Event]) -> None:
         for event in events:
             try:
                 await self._recorder.record([event])
-            except (RecordRefusedError, CodecError):
+            except RecordRefusedError:
                 keep_aside(self._directory, self._owner, [event], REFUSED)
 
 

@@ -28,7 +28,7 @@ from api.providers.errors import (
 )
 from api.providers.upstream import RETRY_AFTER, Answer
 from processors.estimation import tokens_estimated
-from processors.pricing import Usage
+from processors.pricing import Usage, checked_usage
 from schemas.events import AttemptOutcome, Operation, UsageSource
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
@@ -45,7 +45,8 @@ CLIENT_GONE = Problem(CLIENT_CLOSED_REQUEST, "client_disconnected", "The caller 
 
 def estimate(prompt_bytes: int, written: int = 0) -> Usage:
     """Usage when nobody reported one."""
-    return Usage(input_tokens=tokens_estimated(prompt_bytes), output_tokens=tokens_estimated(written))
+    usage = Usage(input_tokens=tokens_estimated(prompt_bytes), output_tokens=tokens_estimated(written))
+    return checked_usage(usage)[0]
 
 
 def failed_call(fault: UpstreamError, prompt_bytes: int, usage: Usage | None = None, written: int = 0) -> Ended:

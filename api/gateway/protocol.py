@@ -19,10 +19,9 @@ class GatewayProtocol(BoundedProtocol):
         return JSON_TYPE[1], REFUSALS[status].body()
 
     def head_refused(self) -> None:
-        """Have it recorded, unless too much runs already. A key that has not come yet has no tenant."""
+        """Have it recorded. A key that has not come yet has no tenant."""
         application = self.app
-        is_busy = self.limit_concurrency is not None and len(self.tasks) >= self.limit_concurrency
-        if is_busy or not isinstance(application, Gateway):
+        if not isinstance(application, Gateway):
             return
         path = self.url.partition(b"?")[0].decode("latin-1")
         task = self.loop.create_task(application.head_refused(self.parser.get_method(), path, self.headers))

@@ -245,8 +245,8 @@ class Relay:
             self._finish_reason = self._finish_reason or reading.finish_reason
             self._held.append(event)
             return False
-        if reading.bare and reading.usage is not None:
-            self._usage_event = event
+        if reading.bare and reading.reports_usage:
+            self._usage_event = None if reading.usage is None else event
             return False
         return True
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from schemas.errors import QuaestorError
+from schemas.errors import CodecError, QuaestorError
 from schemas.events import EVENT_TYPES, Event
 from schemas.limits import SPOOL_BYTES_MAX
 from schemas.topics import TOPIC_BY_TYPE
@@ -59,8 +59,11 @@ class SpoolUnwritableError(SpoolFullError):
 
 
 def encode_group(group: Group) -> bytes:
-    """A group as one frame."""
-    payload = msgspec.msgpack.encode([(TOPIC_BY_TYPE[type(event)].name, event) for event in group])
+    """A group as one frame; raises CodecError where a value is none that can be written."""
+    try:
+        payload = msgspec.msgpack.encode([(TOPIC_BY_TYPE[type(event)].name, event) for event in group])
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise CodecError(f"an event can't be spooled: {type(error).__name__}") from error
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
@@ -96,7 +99,7 @@ class Spool:
         return waiting + sum([file.size_bytes for file in self._rotated]) if self._rotated else waiting
 
     async def append(self, group: Group) -> None:
-        """Keep a group; returns when it is on disk. Raises SpoolFullError, SpoolUnwritableError.
+        """Keep a group; returns when it is on disk. Raises SpoolFullError, SpoolUnwritableError, CodecError.
 
         Groups that come while the disk is busy share the next sync.
         """

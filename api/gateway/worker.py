@@ -31,7 +31,6 @@ from api.gateway.vault_keys import open_vault
 from api.providers.openai import HttpUpstream
 from api.providers.tiktoken import TiktokenCounter
 from schemas.errors import CodecError, LogError
-from schemas.limits import CONCURRENT_REQUESTS_MAX
 from schemas.topics import ATTEMPTS, BUDGETS, COSTS, DECISIONS, REQUESTS
 from sinks.redis.store import RedisHoldStore
 from streams.codec import Codec, SchemaSource
@@ -254,6 +253,7 @@ def _configuration(gateway: Gateway, options: GatewayOptions) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(options.drain_seconds),
-        limit_concurrency=4 * CONCURRENT_REQUESTS_MAX,
+        # The gateway itself refuses what is too much, in its own shape; connections that ask for nothing are no load.
+        limit_concurrency=None,
         backlog=BACKLOG,
     )

@@ -13,12 +13,15 @@ from typing import Any
 import msgspec
 
 from api.providers.errors import UpstreamGarbageError
-from processors.pricing import Usage, checked_usage
+from processors.pricing import Usage, UsageFinding, checked_usage
 from schemas.events import Operation
+from schemas.limits import CALL_TOKENS_MAX
 
 _SAFE_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _NULL = b"null"
 ID_CHARACTERS_MAX = 256
+#: What stands for a finish_reason that is no safe word: events keep no sentences of a provider's.
+OTHER = "other"
 #: What msgspec raises on bytes that are no JSON: of a text that is not UTF-8 it says so with Python's own error.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -102,11 +105,13 @@ class _EmbeddingsAnswer(msgspec.Struct):
 class Reading(msgspec.Struct):
     """What a whole answer, or one chunk of a stream, says."""
 
-    #: Provider's id of the answer.
+    #: Provider's id of the answer; None when it is missing or not printable.
     response_id: str | None = None
-    #: Usage as reported; None when it is missing or can't be read.
+    #: Usage as reported; None when it is missing, can't be read or can't be.
     usage: Usage | None = None
-    #: finish_reason of the first choice that has one.
+    #: Whether it reports usage at all, be it such as counts as missing.
+    reports_usage: bool = False
+    #: finish_reason of the first choice that has one, as a safe word.
     finish_reason: str | None = None
     #: Choices that finished in it.
     finished: int = 0
@@ -119,13 +124,15 @@ class Reading(msgspec.Struct):
 
 
 _NO_DETAILS = _InputDetails()
+#: Stands for usage that can't be read: it counts as missing, too.
+_UNREADABLE_USAGE = _UsageBody(prompt_tokens=CALL_TOKENS_MAX + 1)
 _usage = msgspec.json.Decoder(_UsageBody)
 _chat = msgspec.json.Decoder(_ChatAnswer)
 _embeddings = msgspec.json.Decoder(_EmbeddingsAnswer)
 
 
 def read_usage(raw: bytes) -> Usage | None:
-    """Usage as reported, its parts made to fit their totals; None when there is none or it can't be read."""
+    """Usage as reported, its parts made to fit their totals; None when there is none, or none that can be."""
     if not raw or raw == _NULL:
         return None
     try:
@@ -134,7 +141,7 @@ def read_usage(raw: bytes) -> Usage | None:
         return None
 
 
-def _usage_of(body: _UsageBody) -> Usage:
+def _usage_of(body: _UsageBody) -> Usage | None:
     details = body.prompt_tokens_details or _NO_DETAILS
     output = body.completion_tokens_details
     usage = Usage(
@@ -146,7 +153,8 @@ def _usage_of(body: _UsageBody) -> Usage:
         output_tokens=body.completion_tokens or 0,
         reasoning_tokens=(output.reasoning_tokens or 0) if output else 0,
     )
-    return checked_usage(usage)[0]
+    checked, findings = checked_usage(usage)
+    return None if UsageFinding.BEYOND_LIMIT in findings else checked
 
 
 def _first(*counts: int | None) -> int:
@@ -194,10 +202,11 @@ def _decode_chat(data: bytes) -> _ChatAnswer:
     choices = None
     if bytes(fields.get("choices", b""))[:1] == b"[":
         choices = [_lenient_choice(choice) for choice in msgspec.json.decode(fields["choices"])]
+    raw = fields.get("usage", _NULL)
     try:
-        usage = _usage.decode(fields.get("usage", _NULL))
+        usage = None if bytes(raw) == _NULL else _usage.decode(raw)
     except _UNREADABLE:
-        usage = None
+        usage = _UNREADABLE_USAGE
     return _ChatAnswer(choices, None, usage, msgspec.json.decode(fields.get("error", _NULL)))
 
 
@@ -213,15 +222,15 @@ def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
     reading = Reading(bare=not answer.choices)
     for choice in answer.choices or ():
         if choice.finish_reason:
-            reading.finish_reason = reading.finish_reason or choice.finish_reason
+            reading.finish_reason = reading.finish_reason or _safe(choice.finish_reason, OTHER)
             reading.finished += 1
     for text in texts:
         if text is not None:
             reading.written += text.size()
-    if isinstance(answer.id, str):
+    if isinstance(answer.id, str) and answer.id.isprintable():
         reading.response_id = answer.id[:ID_CHARACTERS_MAX]
     if answer.usage is not None:
-        reading.usage = _usage_of(answer.usage)
+        reading.usage, reading.reports_usage = _usage_of(answer.usage), True
     if answer.error is not None:
         reading.error = _error_word(answer.error)
     return reading
@@ -232,9 +241,13 @@ def _error_word(error: Any) -> str:
     if isinstance(error, dict):
         for name in ("code", "type"):
             word = error.get(name)
-            if isinstance(word, str) and _SAFE_WORD.fullmatch(word):
+            if isinstance(word, str) and _safe(word, ""):
                 return word
     return "error"
+
+
+def _safe(word: str, otherwise: str) -> str:
+    return word if _SAFE_WORD.fullmatch(word) else otherwise
 
 
 def read_error(body: bytes) -> tuple[str | None, bool]:

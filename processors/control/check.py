@@ -26,11 +26,12 @@ from processors.control.kept import LegalHold, held_by
 from processors.pricing.prices import Price, PriceBook
 from schemas.errors import ConfigurationError
 from schemas.ids import is_name
-from schemas.limits import LIMIT_UNITS_MAX, TEXT_CHARACTERS_MAX
+from schemas.limits import ATTEMPTS_MAX, CALL_TOKENS_MAX, LIMIT_UNITS_MAX, TEXT_CHARACTERS_MAX
 from schemas.money import (
     COUNTED_REQUESTS,
     COUNTED_TOKENS,
     NANO_PER_UNIT,
+    PICO_PER_NANO,
     PICO_PER_UNIT,
     format_with_unit,
 )
@@ -56,6 +57,8 @@ URL_CHARACTERS_MAX = 1_024
 TIMEOUT_SECONDS_MAX = 300.0
 #: A hundred units of currency for one token: no price is near it.
 RATE_PICO_MAX = 100 * PICO_PER_UNIT
+# What all attempts of a request cost is an Avro long, whatever providers report.
+assert ATTEMPTS_MAX * 2 * CALL_TOKENS_MAX * RATE_PICO_MAX // PICO_PER_NANO < 2**63
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::(?P<port>\d{1,5}))?(?P<path>/[^\s?#]*)?"

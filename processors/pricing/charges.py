@@ -9,6 +9,7 @@ import msgspec
 
 from processors.pricing.prices import Price, Rates
 from schemas.events import Meter
+from schemas.limits import CALL_TOKENS_MAX
 from schemas.money import PICO_PER_NANO, charge_nano
 
 #: Half a nano-unit for each of three input lines, rounded up; and for each of two output lines.
@@ -35,6 +36,8 @@ class UsageFinding(StrEnum):
     """What was wrong with a reported usage; the caller logs it and counts it."""
 
     NEGATIVE = "NEGATIVE"
+    #: More than one call can use: a mistake, whoever reports it.
+    BEYOND_LIMIT = "BEYOND_LIMIT"
     INPUT_PARTS_EXCEED_TOTAL = "INPUT_PARTS_EXCEED_TOTAL"
     REASONING_EXCEEDS_OUTPUT = "REASONING_EXCEEDS_OUTPUT"
 
@@ -56,13 +59,16 @@ def checked_usage(usage: Usage) -> tuple[Usage, tuple[UsageFinding, ...]]:
     """The usage with its parts within their totals, and what had to be changed.
 
     A total stands as reported; parts that exceed it are cut, the cheaper part (cached) first, so that the dearest
-    reading that agrees with the total is charged. Negative numbers count as zero.
+    reading that agrees with the total is charged. Negative numbers count as zero, totals above CALL_TOKENS_MAX as that.
     """
     findings = []
     fields = msgspec.structs.astuple(usage)
     if min(fields) < 0:
         findings.append(UsageFinding.NEGATIVE)
     total_in, cached, write, total_out, reasoning = (max(0, count) for count in fields)
+    if max(total_in, total_out) > CALL_TOKENS_MAX:
+        findings.append(UsageFinding.BEYOND_LIMIT)
+        total_in, total_out = min(total_in, CALL_TOKENS_MAX), min(total_out, CALL_TOKENS_MAX)
     if cached + write > total_in:
         findings.append(UsageFinding.INPUT_PARTS_EXCEED_TOTAL)
         write = min(write, total_in)

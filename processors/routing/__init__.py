@@ -11,6 +11,7 @@ from processors.routing.router import (
     RouteRefusalCode,
     RouteRequest,
     RuledOut,
+    is_known,
     models_for,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "Routed",
     "Router",
     "RuledOut",
+    "is_known",
     "models_for",
 ]

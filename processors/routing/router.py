@@ -218,6 +218,23 @@ def _refusal(model: str, candidates: tuple[Candidate, ...]) -> RouteRefusal:
     return RouteRefusal(code=RouteRefusalCode.NO_CANDIDATE, message=message, candidates=candidates)
 
 
+def is_known(name: str, tenant_id: str, state: ControlState) -> bool:
+    """Whether a route, a price book or a provider's list has this name of a model, or its part behind `provider/`.
+
+    A provider without a list takes any name, so a name that is merely routed there may be anything a caller wrote.
+    """
+    if state.route(tenant_id, name) is not None or _is_somebodys(name, state):
+        return True
+    provider_id, _, model = name.partition("/")
+    return provider_id in state.providers and _is_somebodys(model, state)
+
+
+def _is_somebodys(model: str, state: ControlState) -> bool:
+    if any(model in provider.models for provider in state.providers.values()):
+        return True
+    return any((provider_id, model) in state.prices for provider_id in state.books)
+
+
 def models_for(key: VirtualKey, state: ControlState, router: Router, now_micros: int) -> tuple[str, ...]:
     """Every name this key may ask for: exactly those aliases, models and provider/model forms that would be routed."""
     names = {alias for tenant_id, alias in state.routes if tenant_id in {key.tenant_id, SYSTEM_TENANT}}

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api.gateway.worker import _configuration, _Server, listening_socket
 from schemas.events import Operation, RequestEvent, RequestKind
-from schemas.limits import HEADER_BYTES_MAX, HEADER_COUNT_MAX
+from schemas.limits import CONCURRENT_REQUESTS_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX
 from tests.support.gateway_world import KEY, REVOKED_KEY, World
 
 AUTHORIZED = b"authorization: Bearer " + KEY.encode() + b"\r\n"
@@ -22,26 +23,35 @@ CALL = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
 
 
 @asynccontextmanager
-async def serving(world: World) -> AsyncIterator[int]:
-    """The gateway of a world behind a socket, as a worker serves it; the port."""
+async def serving(world: World, idle: int = 0) -> AsyncIterator[int]:
+    """The gateway of a world behind a socket, as a worker serves it; `idle` connections ask for nothing. The port."""
     listener = listening_socket("127.0.0.1", 0)
     server = _Server(_configuration(world.gateway, world.options))
+    others: set[Any] = {object() for _ in range(idle)}
+    server.server_state.connections.update(others)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     async with asyncio.timeout(30):
         yield listener.getsockname()[1]
+        server.server_state.connections.difference_update(others)
         server.should_exit = True
         # Ends when everything that the requests left to do is done.
         await task
+
+
+async def exchanged(port: int, request: bytes) -> bytes:
+    """What is answered to these bytes, up to the end of the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer
 
 
 async def sent(tmp_path: Path, head: bytes) -> tuple[bytes, World]:
     """The status answered to these bytes, and what is in the log when the server has ended."""
     async with World(tmp_path) as world:
         async with serving(world) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(head)
-            answer = await reader.read()
-            writer.close()
+            answer = await exchanged(port, head)
         return answer[9:12], world
 
 
@@ -93,15 +103,37 @@ async def test_a_revoked_key_is_known(tmp_path: Path) -> None:
     assert "key_c" == world.one(RequestEvent).key_id
 
 
+async def test_a_head_is_not_recorded_while_too_much_runs(tmp_path: Path) -> None:
+    """It takes part in what one gateway does at once, as a call does."""
+    world = World(tmp_path)
+    async with world, serving(world) as port:
+        world.parts.meters.in_flight = CONCURRENT_REQUESTS_MAX
+        busy = await exchanged(port, CALL + AUTHORIZED + MANY + b"\r\n")
+        while_busy = world.kinds()
+        world.parts.meters.in_flight = 0
+        calm = await exchanged(port, CALL + AUTHORIZED + MANY + b"\r\n")
+
+    assert [b"431", b"431"] == [busy[9:12], calm[9:12]]
+    assert ([], ["requests REFUSED"], 0) == (while_busy, world.kinds(), world.parts.meters.in_flight)
+
+
+async def test_open_connections_are_no_load(tmp_path: Path) -> None:
+    """However many ask for nothing; what is too much is refused in OpenAI's shape."""
+    async with World(tmp_path) as world, serving(world, idle=100_000) as port:
+        healthy = await exchanged(port, b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        world.parts.meters.in_flight = CONCURRENT_REQUESTS_MAX
+        busy = await exchanged(port, CALL + AUTHORIZED + b"content-length: 0\r\nconnection: close\r\n\r\n")
+
+    assert (b"200", b"503") == (healthy[9:12], busy[9:12])
+    assert b'"code":"overloaded"' in busy
+
+
 async def test_without_kafka_it_is_answered_only(tmp_path: Path) -> None:
     """As every other refusal then: the spool is for what runs."""
     world = World(tmp_path)
     world.take_log_away()
     async with serving(world) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(CALL + AUTHORIZED + MANY + b"\r\n")
-        answer = await reader.read()
-        writer.close()
+        answer = await exchanged(port, CALL + AUTHORIZED + MANY + b"\r\n")
 
     assert answer.startswith(b"HTTP/1.1 431")
     assert ([], 0) == (world.kinds(), world.journal.spooled_bytes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from api.gateway.spool import Spool
+from api.gateway.spool import REFUSED, Spool, read_groups
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
-from schemas.errors import LogUnavailableError, RecordRefusedError
+from schemas.errors import CodecError, LogUnavailableError, RecordRefusedError
 from schemas.events import BudgetKind, Event, RequestEvent, RequestKind
 from tests.support.events import budget, leg
 from tests.support.gateway_answers import chat_answer, whole_stream
@@ -210,6 +210,48 @@ async def test_a_record_that_kafka_refuses_does_not_block_the_spool(tmp_path: Pa
     async with world:
         assert ["good"] == [event.event_id for event in world.events("budgets")]
     assert 1 == len(list(world.options.spool_directory.glob("*.refused")))
+
+
+async def test_a_group_with_an_event_that_fits_no_record_is_put_aside_whole(tmp_path: Path) -> None:
+    """Half of it in the log would be a story without its end; what stands before and behind it is drained."""
+    world = World(tmp_path)
+    record = world.journal._recorder.record
+
+    async def encode(events: list[Event], traceparent: bytes | None = None) -> None:
+        if any(event.event_id == "misfit" for event in events):
+            raise CodecError
+        await record(events, traceparent)
+
+    world.journal._recorder.record = encode  # type: ignore[method-assign,assignment]  # what the codec would do
+    dead = Spool(world.options.spool_directory, "gateway-dead")
+    for group in (["first"], ["beside", "misfit"], ["last"]):
+        await dead.append([budget(BudgetKind.RELEASED, "h", event_id, leg("l", 5)) for event_id in group])
+    dead.close()
+    async with world:
+        assert ["first", "last"] == [event.event_id for event in world.events("budgets")]
+    (aside,) = world.options.spool_directory.glob(f"*{REFUSED}")
+    assert [["beside", "misfit"]] == [[event.event_id for event in group] for group in read_groups(aside)]
+
+
+async def test_an_end_that_fits_no_record_stops_nobody_else(tmp_path: Path) -> None:
+    """Its caller gets no answer and the reaper ends it; the next call finds the gateway open."""
+    async with World(tmp_path) as world:
+        record = world.journal._recorder.record
+
+        async def encode(events: list[Event], traceparent: bytes | None = None) -> None:
+            if any(isinstance(event, RequestEvent) and event.kind is RequestKind.COMPLETED for event in events):
+                raise CodecError
+            await record(events, traceparent)
+
+        world.journal._recorder.record = encode  # type: ignore[method-assign,assignment]  # what the codec would do
+        first = await world.call()
+        begun = world.kinds()
+        world.journal._recorder.record = record  # type: ignore[method-assign]
+        second = await world.call()
+
+    assert (500, "not_recorded", 200) == (first.status, first.error["code"], second.status)
+    assert ["budgets PLACED", "decisions", "requests RECEIVED"] == begun
+    assert sorted([*begun, *COMPLETE]) == world.kinds()
 
 
 async def test_a_request_cancelled_in_its_call_is_closed(tmp_path: Path) -> None:

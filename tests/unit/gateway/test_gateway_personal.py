@@ -8,12 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from api.gateway.subjects import KEPT_SECONDS, TENANT_ITSELF, Subjects
+from processors.control import ControlState, Provider
 from processors.subjects.sealing import Sealer
-from schemas.events import RequestEvent, RequestKind, SubjectState
+from schemas.events import RequestEvent, RequestKind, RoutingDecision, SubjectState
 from sinks.postgres.key_encryption import WrappedKey
 from sinks.postgres.vault_rows import MemoryRows
-from tests.support.gateway_world import TENANT, AwayRows, World, chat, memory_vault, nobody
+from tests.support.gateway_world import (
+    KEY,
+    OTHER_KEY,
+    TENANT,
+    AwayRows,
+    World,
+    chat,
+    control_state,
+    memory_vault,
+    nobody,
+)
 
 CANARY = "bob@example.com"
 
@@ -227,3 +240,33 @@ async def test_a_key_that_was_asked_for_again_leaves_after_others() -> None:
     subjects.forget()
 
     assert [(TENANT, "first")] == list(subjects._seals)
+
+
+def without_lists() -> ControlState:
+    """Both providers take any name, as one that was added without models does."""
+    names = ("one", "two")
+    return control_state(providers={name: Provider(provider_id=name, base_url="http://a.test") for name in names})
+
+
+@pytest.mark.parametrize(
+    ("key", "code"), [(KEY, "model_without_price"), (OTHER_KEY, "model_not_allowed")], ids=["no price", "not allowed"]
+)
+async def test_a_model_that_nobody_set_is_told_and_not_kept(tmp_path: Path, key: str, code: str) -> None:
+    """Any text may stand behind a provider's name: the answer repeats it, no event does."""
+    async with World(tmp_path, state=without_lists()) as world:
+        response = await world.call(body=chat(model=f"one/{CANARY}"), key=key)
+        everything = b"".join(record.value or b"" for records in world.log.records.values() for record in records)
+
+    assert (code, True) == (response.error["code"], CANARY in response.error["message"])
+    assert (None, code) == ((refused := world.one(RequestEvent)).model_requested, refused.error_code)
+    assert CANARY.encode() not in everything
+
+
+@pytest.mark.parametrize("model", ["one/two-big", "one/one-big"], ids=["another's", "its own"])
+async def test_a_model_that_somebody_set_is_kept(tmp_path: Path, model: str) -> None:
+    """Whoever looks for the calls that found no price, or were not allowed, sees which model they named."""
+    async with World(tmp_path, state=without_lists()) as world:
+        await world.call(body=chat(model=model), key=OTHER_KEY)
+
+    kept = [world.one(RequestEvent).model_requested, world.one(RoutingDecision).model_requested]
+    assert [model, model] == kept

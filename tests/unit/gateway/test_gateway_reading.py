@@ -31,13 +31,17 @@ USAGES: list[tuple[dict[str, Any], Usage | None]] = [
     ),
     ({"prompt_tokens": -5}, Usage()),
     ({"prompt_tokens": "five"}, None),
+    ({"prompt_tokens": 10_000_000, "completion_tokens": 10_000_000}, Usage(input_tokens=10**7, output_tokens=10**7)),
+    ({"prompt_tokens": 10_000_001}, None),
+    ({"prompt_tokens": 5, "completion_tokens": 2**64}, None),
+    ({"prompt_tokens": 5, "cache_read_input_tokens": 2**64}, Usage(input_tokens=5, cached_input_tokens=5)),
     ({}, None),
 ]
 
 
 @pytest.mark.parametrize(("given", "expected"), USAGES)
 def test_usage_is_read_under_every_name(given: dict[str, Any], expected: Usage | None) -> None:
-    """What can't be read counts as missing, so that it is estimated."""
+    """What can't be read, and what can't be, counts as missing, so that it is estimated."""
     assert expected == read_usage(json.dumps(given).encode())
 
 
@@ -52,6 +56,24 @@ def test_fields_of_unexpected_types_count_as_missing() -> None:
     reading = read_answer(Operation.CHAT_COMPLETIONS, chat_body(usage={"prompt_tokens": "many"}))
 
     assert (None, "stop") == (reading.usage, reading.finish_reason)
+
+
+@pytest.mark.parametrize("given", ["bob@example.com said so", "x" * 65, "a\x00b"], ids=["words", "long", "control"])
+def test_an_end_is_kept_as_a_safe_word_only(given: str) -> None:
+    """Whatever else a provider puts there, the choice has ended."""
+    end = data_of(chunk(finish=given)) or b""
+    readings = [read_chunk(end), read_chunk(end[:-1] + b',"usage":5}')]
+
+    assert [("other", 1)] * 2 == [(reading.finish_reason, reading.finished) for reading in readings]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("chatcmpl-1", "chatcmpl-1"), ("é" * 300, "é" * 256), ("a\x00b", None), ("a\nb", None), (5, None)],
+)
+def test_an_id_is_short_and_printable(given: object, kept: str | None) -> None:
+    """No store takes every character."""
+    assert kept == read_answer(Operation.CHAT_COMPLETIONS, chat_body(id=given)).response_id
 
 
 def test_content_as_a_list_is_no_garbage() -> None:

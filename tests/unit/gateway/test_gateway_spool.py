@@ -20,7 +20,8 @@ from api.gateway.spool import (
     read_groups,
     waiting_bytes,
 )
-from schemas.events import BudgetEvent, BudgetKind
+from schemas.errors import CodecError
+from schemas.events import BudgetEvent, BudgetKind, HoldLeg
 from tests.support.events import budget, leg
 
 GROUPS = [[budget(BudgetKind.PLACED, f"h{at}", f"e{at}", leg("l", at))] for at in range(3)]
@@ -41,6 +42,13 @@ def test_a_frame_gives_back_its_group() -> None:
     frame = encode_group(GROUPS[1])
 
     assert GROUPS[1] == decode_payload(frame[FRAME.size :])
+
+
+@pytest.mark.parametrize("held", [leg("l", 2**64), leg("\ud800", 5)], ids=["number", "text"])
+def test_a_value_that_can_not_be_written_is_a_fault_of_the_event(held: HoldLeg) -> None:
+    """Of the tree that callers know."""
+    with pytest.raises(CodecError):
+        encode_group([budget(BudgetKind.PLACED, "h", "e", held)])
 
 
 async def test_groups_come_back_in_order(tmp_path: Path) -> None:

@@ -110,6 +110,12 @@ def test_a_line_is_rounded_once_half_to_even() -> None:
         ),
         (Usage(input_tokens=-5, output_tokens=3), Usage(output_tokens=3), (UsageFinding.NEGATIVE,)),
         (Usage(input_tokens=5, cached_input_tokens=5), Usage(input_tokens=5, cached_input_tokens=5), ()),
+        (
+            Usage(input_tokens=2**64, output_tokens=10_000_001),
+            Usage(input_tokens=10_000_000, output_tokens=10_000_000),
+            (UsageFinding.BEYOND_LIMIT,),
+        ),
+        (Usage(input_tokens=10_000_000), Usage(input_tokens=10_000_000), ()),
     ],
 )
 def test_impossible_usage_is_cut_and_reported(

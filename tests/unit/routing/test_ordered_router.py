@@ -7,7 +7,15 @@ import pytest
 
 from processors.control import ControlState, Provider, Route, RouteCandidate, VirtualKey
 from processors.pricing import Price, Rates, make_book
-from processors.routing import OrderedRouter, Routed, RouteRefusal, RouteRefusalCode, RouteRequest, models_for
+from processors.routing import (
+    OrderedRouter,
+    Routed,
+    RouteRefusal,
+    RouteRefusalCode,
+    RouteRequest,
+    is_known,
+    models_for,
+)
 from schemas.events import Operation
 
 KEY = VirtualKey(key_id="key_1", tenant_id="acme", team_id="t", project_id="p", key_hash="aa")
@@ -164,3 +172,22 @@ def test_listed_models_of_a_free_key() -> None:
     expected = {"fast", "ghost", "small", "large", "mapped", "pass/small", "pass/large", "pass/both", "map/both"}
 
     assert expected | {"map/mapped"} == set(models_for(KEY, state(), OrderedRouter(), 0))
+
+
+@pytest.mark.parametrize("name", ["fast", "mapped", "own-small", "map/unpriced", "map/large", "pass/small", "small"])
+def test_names_that_somebody_set_are_known(name: str) -> None:
+    """By a route, a list, or a price, alone or behind a provider."""
+    assert is_known(name, "other", state())
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "pass/nothing", "pass/", "/small", "nobody/small", "pass/fast"])
+def test_names_that_nobody_set_are_not_known(name: str) -> None:
+    """Though a provider without a list would be asked for them."""
+    assert not is_known(name, "other", state())
+
+
+def test_another_tenants_alias_is_not_known() -> None:
+    """It is theirs."""
+    mine = msgspec.structs.replace(state(), routes={("acme", "own"): route("own", ("pass", "small"), tenant_id="acme")})
+
+    assert [True, False] == [is_known("own", tenant_id, mine) for tenant_id in ("acme", "other")]
