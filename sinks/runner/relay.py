@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -13,12 +14,14 @@ import structlog
 from schemas.errors import CodecError, LogError, RecordRefusedError, StoreUnavailableError
 from schemas.events import Event, QuarantinedRecord
 from sinks.runner.backoff import Backoff
-from sinks.runner.seam import QuarantineStore
+from sinks.runner.seam import QuarantineStore, Unreadable
 
 log = structlog.get_logger()
 
-RECORDS_MAX = 200
+EVENTS_MAX = 200
 IDLE_SECONDS = 1.0
+#: What can't be published is tried again after so long: an operator or a new release may have mended it.
+AGAIN_SECONDS = 600.0
 
 
 class Records(Protocol):
@@ -35,38 +38,62 @@ async def relay_quarantine(store: QuarantineStore, recorder: Records, stop: asyn
     the bytes are the kept ones.
     """
     backoff = Backoff(random)
+    relay = Relay(store, recorder)
     while not stop.is_set():
         try:
-            published = await relay_once(store, recorder)
+            found = await relay.once()
             backoff.reset()
-            delay_seconds = 0.0 if published == RECORDS_MAX else IDLE_SECONDS
+            delay_seconds = 0.0 if found == EVENTS_MAX else IDLE_SECONDS
         except (StoreUnavailableError, LogError, CodecError) as error:
             delay_seconds = backoff.next_seconds()
             log.warning("quarantine_relay_waits", error=str(error))
         await _pause(stop, delay_seconds)
 
 
-async def relay_once(store: QuarantineStore, recorder: Records) -> int:
-    """Publish one chunk and mark it; returns how many. Raises StoreUnavailableError, LogError."""
-    records = await store.unpublished(RECORDS_MAX)
-    if records:
-        await _publish(recorder, records)
-        await store.mark_published([record.event_id for record in records])
-    return len(records)
+class Relay:
+    """Publishes chunk by chunk. What can't be is said, passed over so that the rest goes on, and tried again later."""
 
+    def __init__(self, store: QuarantineStore, recorder: Records, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is passed over."""
+        self._store, self._recorder, self._clock = store, recorder, clock
+        self._passed_over: set[str] = set()
+        self._again_at = 0.0
 
-async def _publish(recorder: Records, records: Sequence[Event]) -> None:
-    """All at once, or one by one when one is too large: that one goes without its bytes, which stay in the outbox."""
-    try:
-        await recorder.record(records)
-    except RecordRefusedError:
-        if len(records) == 1:
-            if not isinstance(records[0], QuarantinedRecord):
-                raise
-            await recorder.record([msgspec.structs.replace(records[0], value_bytes=None, headers={})])
-            return
-        for record in records:
-            await _publish(recorder, [record])
+    async def once(self) -> int:
+        """Publish one chunk and mark it; returns how many were dealt with. Raises StoreUnavailableError, LogError."""
+        if self._clock() >= self._again_at:
+            self._passed_over.clear()
+        found = await self._store.unpublished(EVENTS_MAX, self._passed_over)
+        events = []
+        for each in found:
+            if isinstance(each, Unreadable):
+                self._pass_over(each.event_id, each.why)
+            else:
+                events.append(each)
+        if events:
+            await self._publish(events)
+            await self._store.mark_published([event.event_id for event in events])
+        return len(found)
+
+    def _pass_over(self, event_id: str, why: str) -> None:
+        """Leave an event where it is kept, unpublished."""
+        if not self._passed_over:
+            self._again_at = self._clock() + AGAIN_SECONDS
+        self._passed_over.add(event_id)
+        log.error("quarantine_event_not_published", event_id=event_id, why=why, again_in_seconds=AGAIN_SECONDS)
+
+    async def _publish(self, events: Sequence[Event]) -> None:
+        """All at once, or one by one when one is too large: that goes without its bytes, which stay in the outbox."""
+        try:
+            await self._recorder.record(events)
+        except RecordRefusedError:
+            if len(events) == 1:
+                if not isinstance(events[0], QuarantinedRecord):
+                    raise
+                await self._recorder.record([msgspec.structs.replace(events[0], value_bytes=None, headers={})])
+                return
+            for event in events:
+                await self._publish([event])
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

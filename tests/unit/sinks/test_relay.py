@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
+
+import structlog
 
 from schemas.errors import LogUnavailableError, RecordRefusedError
 from schemas.events import Event, QuarantinedRecord, QuarantineReason
 from sinks.fake import MemoryQuarantine
-from sinks.runner.relay import relay_once, relay_quarantine
+from sinks.runner.relay import AGAIN_SECONDS, Relay, relay_quarantine
 from sinks.runner.screen import Screen
+from sinks.runner.seam import Unreadable
 from streams.log import LogRecord
 from tests.support.stories import TOPIC_ID, codec
 
@@ -47,15 +50,61 @@ async def test_what_is_kept_is_published_once() -> None:
     """A second round finds nothing to do."""
     store, topic = MemoryQuarantine(), Topic()
     await store.put([poison(1), poison(2), poison(1)])
-    assert (await relay_once(store, topic), await relay_once(store, topic)) == (2, 0)
+    relay = Relay(store, topic)
+    assert (await relay.once(), await relay.once()) == (2, 0)
     assert topic.taken == [poison(1), poison(2)]
+
+
+class Damaged(MemoryQuarantine):
+    """One of its rows can't be read, until it is mended."""
+
+    def __init__(self, event_id: str) -> None:
+        """By its id."""
+        super().__init__()
+        self.damaged = event_id
+
+    async def unpublished(self, events_max: int, without: Collection[str] = ()) -> list[Event | Unreadable]:
+        """As the seam says."""
+        found = await super().unpublished(events_max, without)
+        return [
+            Unreadable(self.damaged, "is not JSON") if getattr(each, "event_id", "") == self.damaged else each
+            for each in found
+        ]
+
+
+async def test_an_event_that_cannot_be_read_holds_nothing_up() -> None:
+    """It is said and left where it is; the others go, and later ones too."""
+    store, topic = Damaged(poison(1).event_id), Topic()
+    relay = Relay(store, topic)
+    await store.put([poison(1), poison(2)])
+    with structlog.testing.capture_logs() as said:
+        await relay.once()
+        await store.put([poison(3)])
+        await relay.once()
+    assert topic.taken == [poison(2), poison(3)]
+    assert [(line["log_level"], line["event_id"], line["why"]) for line in said] == [
+        ("error", poison(1).event_id, "is not JSON")
+    ]
+
+
+async def test_what_was_passed_over_is_tried_again_later() -> None:
+    """A new release may read it."""
+    store, topic, now = Damaged(poison(1).event_id), Topic(), [0.0]
+    relay = Relay(store, topic, lambda: now[0])
+    await store.put([poison(1)])
+    await relay.once()
+    store.damaged, now[0] = "", AGAIN_SECONDS - 1
+    assert await relay.once() == 0
+    now[0] = AGAIN_SECONDS
+    await relay.once()
+    assert topic.taken == [poison(1)]
 
 
 async def test_a_record_too_large_for_the_topic_goes_without_its_bytes() -> None:
     """Its bytes stay in the outbox; its neighbours go as they are."""
     store, topic = MemoryQuarantine(), Topic()
     await store.put([poison(1), poison(2, BYTES_MAX + 1), poison(3)])
-    await relay_once(store, topic)
+    await Relay(store, topic).once()
     assert [(record.source_offset, record.value_bytes) for record in topic.taken] == [
         (1, b"xxxxx"),
         (2, None),
