@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from random import Random
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from schemas.errors import CodecError, LogError, RecordRefusedError, StoreUnavailableError
+from schemas.errors import (
+    CodecError,
+    LogError,
+    QuaestorError,
+    RecordRefusedError,
+    SchemaUnknownError,
+    StoreUnavailableError,
+)
 from schemas.events import Event, QuarantinedRecord
 from sinks.runner.backoff import Backoff
 from sinks.runner.seam import QuarantineStore, Unreadable
@@ -60,7 +68,10 @@ class Relay:
         self._again_at = 0.0
 
     async def once(self) -> int:
-        """Publish one chunk and mark it; returns how many were dealt with. Raises StoreUnavailableError, LogError."""
+        """Publish one chunk and mark what went; returns how many were dealt with.
+
+        Raises StoreUnavailableError, LogError, and SchemaUnknownError while our own schemas are not registered.
+        """
         if self._clock() >= self._again_at:
             self._passed_over.clear()
         found = await self._store.unpublished(EVENTS_MAX, self._passed_over)
@@ -72,7 +83,6 @@ class Relay:
                 events.append(each)
         if events:
             await self._publish(events)
-            await self._store.mark_published([event.event_id for event in events])
         return len(found)
 
     def _pass_over(self, event_id: str, why: str) -> None:
@@ -83,17 +93,47 @@ class Relay:
         log.error("quarantine_event_not_published", event_id=event_id, why=why, again_in_seconds=AGAIN_SECONDS)
 
     async def _publish(self, events: Sequence[Event]) -> None:
-        """All at once, or one by one when one is too large: that goes without its bytes, which stay in the outbox."""
+        """All at once, or each by itself when one of them is not taken."""
+        if await self._refusal(events) is None:
+            await self._store.mark_published([event.event_id for event in events])
+            return
+        for event in events:
+            await self._publish_one(event)
+
+    async def _publish_one(self, event: Event) -> None:
+        """As whole as it is taken; marked at once, so that it does not go again with a neighbour that must wait."""
+        why = ""
+        for form in forms_of(event):
+            refusal = await self._refusal([form])
+            if refusal is None:
+                await self._store.mark_published([event.event_id])
+                return
+            why = str(refusal)
+        self._pass_over(event.event_id, why)
+
+    async def _refusal(self, events: Sequence[Event]) -> QuaestorError | None:
+        """Why these can't be published as they are; None when they are. Raises what is away."""
         try:
             await self._recorder.record(events)
-        except RecordRefusedError:
-            if len(events) == 1:
-                if not isinstance(events[0], QuarantinedRecord):
-                    raise
-                await self._recorder.record([msgspec.structs.replace(events[0], value_bytes=None, headers={})])
-                return
-            for event in events:
-                await self._publish([event])
+        except SchemaUnknownError:
+            raise  # about the registry, not about the event
+        except (RecordRefusedError, CodecError) as error:
+            return error
+        return None
+
+
+def forms_of(event: Event) -> Iterator[Event]:
+    """An event as it is kept, and what is told of it where that is too large: without its bytes, then without its key.
+
+    An order_key goes as its hash, so that what waits for the same is still known as such. All of it stays in the
+    outbox, and the record at its offset.
+    """
+    yield event
+    if isinstance(event, QuarantinedRecord):
+        small = msgspec.structs.replace(event, value_bytes=None, headers={})
+        yield small
+        order_key = None if event.order_key is None else f"sha256:{sha256(event.order_key.encode()).hexdigest()}"
+        yield msgspec.structs.replace(small, key_bytes=None, order_key=order_key)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

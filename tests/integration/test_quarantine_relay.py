@@ -151,3 +151,14 @@ async def test_a_header_whose_name_is_no_text_holds_nothing_up(world: World) -> 
     (event,) = await world.told(1)
 
     assert (event["value_bytes"], event["headers"]) == (b"garbage", {})
+
+
+async def test_a_record_with_a_long_key_holds_nothing_up(world: World) -> None:
+    """It is told without its key, with a hash of what waits for it; what comes later is told as well."""
+    world.poison(LONG_KEY, [])
+    world.poison(b"acme/one", [])
+
+    events = {len(event["key_bytes"] or b""): event for event in await world.told(2)}
+
+    assert events.keys() == {0, len(b"acme/one")}
+    assert events[0]["order_key"].startswith("sha256:")
