@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from processors.quarantine.events import follow_up, resumed, tried_again
 from processors.quarantine.order import Waiting, may_go
 from schemas.events import Alert, Event, QuarantinedRecord, QuarantineKind
 from sinks.dead_letters import UNRESOLVED, DeadLetter, PausedPartition, Selection, State
-from sinks.runner.seam import Calls, Failed, Standing
+from sinks.runner.seam import Calls, Failed, Standing, Unreadable
 from streams.log import Partition
 
 
@@ -85,10 +85,11 @@ class MemoryQuarantine:
             if row.waiting().follows and (head is None or head.state not in UNRESOLVED):
                 row.requested = True
 
-    async def unpublished(self, records_max: int) -> list[Event]:
-        """As the seam says."""
-        everything: dict[str, Event] = {**self.kept, **self.events}
-        return [event for key, event in everything.items() if key not in self.published][:records_max]
+    async def unpublished(self, events_max: int, without: Collection[str] = ()) -> list[Event | Unreadable]:
+        """As the seam says; what is kept as it came can always be read."""
+        everything: dict[str, Event | Unreadable] = {**self.kept, **self.events}
+        passed = self.published.union(without)
+        return [event for key, event in everything.items() if key not in passed][:events_max]
 
     async def mark_published(self, event_ids: Sequence[str]) -> None:
         """As the seam says."""

@@ -6,6 +6,11 @@ from __future__ import annotations
 #: What tells an unresolved record; the partial index says the same.
 OPEN = "state IN ('QUARANTINED', 'PARKED')"
 OF_PARTITION = "sink = $1 AND source_topic = $2 AND source_partition = $3"
+#: What the first event of a record is read from, or made of where its body can't be read.
+FIRST = (
+    "event_id::text, sink, source_topic, source_topic_id, source_partition, source_offset, reason, detail, fingerprint,"
+    " tenant_id, attempts, first_seen_at, record_millis, key_bytes, order_key, behind_event_id::text, body"
+)
 WAITING = (
     "event_id::text, source_offset, order_key, key_bytes, record_millis, state, behind_event_id IS NOT NULL AS follows"
 )
@@ -34,17 +39,17 @@ WHERE event_id = ANY($1::uuid[])
     )
 """
 UNPUBLISHED = """
-SELECT topic, body
+SELECT event_id::text, topic, body
 FROM (
-    (SELECT 'quaestor.quarantine' AS topic, body, kept_at
+    (SELECT event_id, 'quaestor.quarantine' AS topic, body, kept_at
     FROM quaestor.quarantine_outbox
-    WHERE published_at IS NULL
+    WHERE published_at IS NULL AND event_id <> ALL($2::uuid[])
     ORDER BY kept_at
     LIMIT $1)
     UNION ALL
-    (SELECT topic, body, kept_at
+    (SELECT event_id, topic, body, kept_at
     FROM quaestor.quarantine_event
-    WHERE published_at IS NULL
+    WHERE published_at IS NULL AND event_id <> ALL($2::uuid[])
     ORDER BY kept_at
     LIMIT $1)
 ) AS kept
@@ -100,7 +105,7 @@ SELECT topic, partition, true FROM quaestor.partition_pause WHERE projection = $
 # Redriving. Rows are taken and settled by one owner at a time: the lock is the partition's.
 LOCK_PARTITION = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '/' || $2 || '/' || $3::integer::text, 0))"
 PINNED = f"""
-SELECT body FROM quaestor.quarantine_outbox WHERE {OF_PARTITION} AND cut IS NOT NULL ORDER BY source_offset
+SELECT {FIRST} FROM quaestor.quarantine_outbox WHERE {OF_PARTITION} AND cut IS NOT NULL ORDER BY source_offset
 """
 CANDIDATES = f"""
 SELECT {WAITING}, requested_at IS NOT NULL AS requested
@@ -112,9 +117,7 @@ NOTHING_GOES = f"""
 UPDATE quaestor.quarantine_outbox SET requested_at = NULL, requested_by = NULL
 WHERE {OF_PARTITION} AND requested_at IS NOT NULL AND source_offset < $4
 """
-IN_CUT = (
-    f"SELECT event_id::text, attempts, body FROM quaestor.quarantine_outbox WHERE {OF_PARTITION} AND cut IS NOT NULL"
-)
+IN_CUT = f"SELECT {FIRST} FROM quaestor.quarantine_outbox WHERE {OF_PARTITION} AND cut IS NOT NULL"
 REDRIVEN = """
 UPDATE quaestor.quarantine_outbox
 SET state = 'REDRIVEN', attempts = attempts + 1, settled_at = now(), settled_by = $2
@@ -168,24 +171,26 @@ WHERE ($1::uuid[] IS NULL OR event_id = ANY($1))
 ORDER BY kept_at, source_topic, source_partition, source_offset
 LIMIT $9
 """
-SHOW = f"SELECT {LETTER}, body FROM quaestor.quarantine_outbox WHERE event_id = $1"
+SHOW = f"""
+SELECT {LETTER}, source_topic_id, record_millis, key_bytes, body FROM quaestor.quarantine_outbox WHERE event_id = $1
+"""
 REQUEST = """
 UPDATE quaestor.quarantine_outbox
 SET requested_at = now(), requested_by = $2
 WHERE event_id = ANY($1::uuid[]) AND state = ANY($3::text[])
 """
 #: A record that is being redriven is nobody's to decide on: cut says so.
-PARK = """
+PARK = f"""
 UPDATE quaestor.quarantine_outbox
 SET state = 'PARKED', note = $2
 WHERE event_id = ANY($1::uuid[]) AND state = 'QUARANTINED' AND cut IS NULL
-RETURNING event_id::text, body
+RETURNING {FIRST}
 """
-DISCARD = """
+DISCARD = f"""
 UPDATE quaestor.quarantine_outbox
 SET state = 'DISCARDED', note = $2, settled_at = now(), settled_by = $3, requested_at = NULL, requested_by = NULL
 WHERE event_id = ANY($1::uuid[]) AND state IN ('QUARANTINED', 'PARKED') AND cut IS NULL
-RETURNING event_id::text, body
+RETURNING {FIRST}
 """
 PAUSES = """
 SELECT projection, topic, partition, paused_offset, reason, paused_at

@@ -10,7 +10,8 @@ from processors.quarantine.events import follow_up, resumed
 from schemas.events import QuarantinedRecord, QuarantineKind
 from sinks.dead_letters import UNRESOLVED, DeadLetter, DeadLetters, PausedPartition, Selection
 from sinks.postgres import dead_letter_queries as queries
-from sinks.postgres.quarantine import Pooled, first_event, tell
+from sinks.postgres.kept_events import first_event
+from sinks.postgres.quarantine import Pooled, tell
 from streams.log import Partition
 
 
@@ -38,7 +39,7 @@ class PostgresDeadLetters(Pooled, DeadLetters):
         """As the seam says."""
         async with self._transaction() as connection:
             row = await connection.fetchrow(queries.SHOW, event_id)
-        return None if row is None else (_letter(row), first_event(row["body"]))
+        return None if row is None else (_letter(row), first_event(row))
 
     async def request(self, event_ids: Sequence[str], actor: str, *, again: bool = False) -> int:
         """As the seam says."""
@@ -80,7 +81,7 @@ class PostgresDeadLetters(Pooled, DeadLetters):
 
 async def _tell(connection: Any, rows: Sequence[Any], kind: QuarantineKind, actor: str, note: str) -> None:
     now_micros = time.time_ns() // 1_000
-    firsts = [first_event(row["body"]) for row in rows]
+    firsts = [first_event(row) for row in rows]
     await tell(connection, [follow_up(first, kind, actor, now_micros, str(now_micros), note) for first in firsts])
 
 

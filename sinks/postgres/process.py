@@ -10,6 +10,7 @@ from random import SystemRandom
 from sinks.postgres.quarantine import PostgresQuarantine
 from sinks.postgres.sink import PostgresSink
 from sinks.postgres.tables import PROJECTION
+from sinks.runner.beside import run_beside
 from sinks.runner.process import drive
 from sinks.runner.relay import relay_quarantine
 from streams.codec import Codec
@@ -36,7 +37,8 @@ async def run(
     relay = asyncio.create_task(relay_quarantine(outbox, recorder, stop, SystemRandom()))
     try:
         sink = PostgresSink(dsn, owner())
-        await drive(sink, bootstrap, registry_url, monitor, stop, outbox, membership, yield_behind_seconds)
+        driven = drive(sink, bootstrap, registry_url, monitor, stop, outbox, membership, yield_behind_seconds)
+        await run_beside(driven, [relay], monitor, stop)
         await relay
     finally:
         relay.cancel()

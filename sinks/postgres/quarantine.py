@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -13,11 +13,12 @@ import msgspec
 
 from processors.quarantine.events import tried_again
 from processors.quarantine.order import Waiting, may_go
-from schemas.events import EVENT_TYPES, Alert, Event, QuarantinedRecord, QuarantineKind
+from schemas.events import Alert, Event, QuarantinedRecord, QuarantineKind
 from schemas.topics import topic_of
 from sinks.postgres import dead_letter_queries as queries
 from sinks.postgres.connect import APP_ROLE, create_pool, passing_errors
-from sinks.runner.seam import Calls, Failed, QuarantineStore, Standing
+from sinks.postgres.kept_events import event_or_reason, first_event
+from sinks.runner.seam import Calls, Failed, QuarantineStore, Standing, Unreadable
 from streams.log import Partition
 
 CONNECTIONS_MAX = 2
@@ -41,11 +42,6 @@ async def tell(connection: Any, events: Sequence[Event]) -> None:
     """Keep events for their topics within the caller's transaction."""
     rows = [(event.event_id, topic_of(event).name, msgspec.json.encode(event)) for event in events]
     await connection.executemany(queries.TELL, rows)
-
-
-def first_event(body: bytes) -> QuarantinedRecord:
-    """The first event of a record, as it was kept."""
-    return msgspec.json.decode(body, type=QuarantinedRecord)
 
 
 def _row(record: QuarantinedRecord) -> tuple[Any, ...]:
@@ -102,11 +98,11 @@ class PostgresQuarantine(Pooled, QuarantineStore):
         async with self._transaction() as connection:
             await keep(connection, records)
 
-    async def unpublished(self, records_max: int) -> list[Event]:
+    async def unpublished(self, events_max: int, without: Collection[str] = ()) -> list[Event | Unreadable]:
         """As the seam says."""
         async with self._transaction() as connection:
-            rows = await connection.fetch(queries.UNPUBLISHED, records_max)
-        return [msgspec.json.decode(row["body"], type=EVENT_TYPES[row["topic"]]) for row in rows]
+            rows = await connection.fetch(queries.UNPUBLISHED, events_max, list(without))
+        return [event_or_reason(row) for row in rows]
 
     async def mark_published(self, event_ids: Sequence[str]) -> None:
         """As the seam says."""
@@ -169,7 +165,7 @@ class PostgresQuarantine(Pooled, QuarantineStore):
                     return []
                 await connection.execute(queries.PIN, [each.event_id for each in going], uuid4())
                 pinned = await connection.fetch(queries.PINNED, projection, *partition)
-        return [first_event(row["body"]) for row in pinned]
+        return [first_event(row) for row in pinned]
 
     async def settle(
         self, projection: str, partition: Partition, redriven: Sequence[str], failed: Sequence[Failed]
@@ -181,7 +177,7 @@ class PostgresQuarantine(Pooled, QuarantineStore):
             cut = {row["event_id"]: row for row in await connection.fetch(queries.IN_CUT, projection, *partition)}
             applied = [event_id for event_id in redriven if event_id in cut]
             events = [
-                tried_again(_first(cut[each]), QuarantineKind.REDRIVEN, cut[each]["attempts"] + 1, now_micros)
+                tried_again(first_event(cut[each]), QuarantineKind.REDRIVEN, cut[each]["attempts"] + 1, now_micros)
                 for each in applied
             ]
             await connection.execute(queries.REDRIVEN, applied, f"sink/{projection}")
@@ -190,14 +186,10 @@ class PostgresQuarantine(Pooled, QuarantineStore):
                     row = cut[each.event_id]
                     await connection.execute(queries.FAILED, *each)
                     attempts = row["attempts"] + 1
-                    events.append(tried_again(_first(row), QuarantineKind.FAILED, attempts, now_micros, *each[1:]))
+                    events.append(tried_again(first_event(row), QuarantineKind.FAILED, attempts, now_micros, *each[1:]))
             await connection.execute(queries.UNPIN, projection, *partition)
             await connection.execute(queries.FREE_FOLLOWERS, applied, f"sink/{projection}")
             await tell(connection, events)
-
-
-def _first(row: Any) -> QuarantinedRecord:
-    return first_event(row["body"])
 
 
 def _waiting(row: Any) -> Waiting:

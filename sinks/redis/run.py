@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
@@ -12,6 +12,7 @@ import structlog
 
 from schemas import limits
 from schemas.errors import LogUnavailableError
+from schemas.ids import is_name
 from schemas.topics import CONTROL
 from sinks.projections import redis_group
 from sinks.redis.apart import Aparts, Folder
@@ -23,6 +24,7 @@ from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
 from sinks.redis.snapshots import SnapshotStore
 from sinks.redis.snapshotter import Snapshotter
+from sinks.runner.beside import run_beside
 from sinks.runner.process import prepare_process
 from sinks.runner.progress import MonitorProgress
 from sinks.runner.runner import run_sink
@@ -109,23 +111,24 @@ async def run_on(
     ends_of = end_offsets(make_reader)
     if folder is not None:
         sink.aparts = Aparts(folder, ends_of, quarantine, sink.projection, apart_records_min)
-    keeping = None
+    beside, keeping = [following], None
     if snapshots is not None:
         sink.recall = Recall(snapshots, end_offset(ends_of), quarantine, sink.projection)
         snapshotter = Snapshotter(
             snapshots, sink.recall, make_reader, codec, sink.projection, tombstone_seconds=tombstone_seconds
         )
         keeping = asyncio.create_task(_keep(snapshotter, sink, monitor, snapshot_seconds), name="snapshots")
+        beside.append(keeping)
+    driven = run_sink(sink, reader, codec, MonitorProgress(monitor, sink.projection), stop, random, quarantine)
     try:
-        await run_sink(sink, reader, codec, MonitorProgress(monitor, sink.projection), stop, random, quarantine)
+        await run_beside(driven, beside, monitor, stop)
     finally:
         ended.set()
         if folder is not None:
             await folder.close()
         if keeping is not None:
             keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-        await asyncio.gather(following, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         executor.shutdown(wait=False)
 
 
@@ -166,6 +169,15 @@ def _assigned(reader: LogReader, ended: threading.Event) -> bool:
     return bool(partitions)
 
 
+def tenants_of(keys: Iterable[bytes | None]) -> set[str]:
+    """The tenants whom records of control concern: the key is <tenant>/<entity>, and a name has no slash.
+
+    A key that is none of ours names nobody: anybody may have written it.
+    """
+    names = {key.split(b"/", 1)[0].decode("utf-8", "replace") for key in keys if key}
+    return {name for name in names if is_name(name)}
+
+
 def _follow_once(reader: LogReader, known: set[str], name: Callable[[set[str]], None], ended: threading.Event) -> None:
     try:
         records = reader.consume(limits.CONSUME_BATCH_RECORDS, FOLLOW_SECONDS)
@@ -173,8 +185,7 @@ def _follow_once(reader: LogReader, known: set[str], name: Callable[[set[str]], 
         log.info("control_away", detail=str(error))
         ended.wait(RETRY_SECONDS)
         return
-    # The key is <tenant>/<entity>; a tenant's name has no slash.
-    found = {record.key.split(b"/", 1)[0].decode() for record in records if record.key} - known
+    found = tenants_of(record.key for record in records) - known
     if found:
         known |= found
         name(found)

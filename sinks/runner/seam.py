@@ -8,7 +8,7 @@ tests/contract/test_sink_contract.py holds what every sink must pass.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -258,6 +258,13 @@ class Calls(NamedTuple):
     resumed: tuple[Partition, ...] = ()
 
 
+class Unreadable(NamedTuple):
+    """A kept event that this release can't read, and why, without its content."""
+
+    event_id: str
+    why: str
+
+
 class QuarantineStore(Protocol):
     """Where records that were set aside wait until someone redrives or discards them, and are told to the log.
 
@@ -267,8 +274,8 @@ class QuarantineStore(Protocol):
     async def put(self, records: Sequence[QuarantinedRecord]) -> None:
         """Keep these durably; an id already kept is left as it was."""
 
-    async def unpublished(self, records_max: int) -> list[Event]:
-        """Kept events not yet known to be on their topic, oldest first."""
+    async def unpublished(self, events_max: int, without: Collection[str] = ()) -> list[Event | Unreadable]:
+        """Kept events not yet known to be on their topic, oldest first, but for those of these ids."""
 
     async def mark_published(self, event_ids: Sequence[str]) -> None:
         """These are on their topic now."""
