@@ -161,12 +161,16 @@ class ClickHouseSink(Sink):
             raise StoreUnavailableError("the cursors keep moving under this batch")
 
     async def redrive(self, span: Span) -> None:
-        """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets."""
+        """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets.
+
+        Whether an earlier try died between a record's row and its rollup nobody knows, so their hours are compared.
+        """
         _refuse(Batch([span], 0))
         guard = self._guard(f"redriving {span.partition}", self._now_seconds())
         repeated = await self._plans.late(self.projection, _draft(span), self._epochs.get(span.partition, 0))
         wanted = [record for record in span.records if record.offset not in repeated]
         await redrive_rows(self._clickhouse, self.projection, span, wanted, guard)
+        await self._rollups.mend_records(span.partition.topic, wanted)
 
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: ClickHouse does not lose what it acknowledged without saying so."""

@@ -8,6 +8,7 @@ from typing import Any
 from sinks.clickhouse.client import Guard
 from sinks.clickhouse.plans import Piece
 from sinks.clickhouse.sink import TRUSTED_AGE_SECONDS
+from sinks.runner.seam import Decoded
 from tests.support.simulation_loop import VirtualLoop, Wire
 
 
@@ -85,4 +86,7 @@ class OneStep:
     """What the sink needs of sinks.clickhouse.rollups.Rollups: here rows and their view's sums are one step."""
 
     async def mend(self, _topic: str, _pieces: Sequence[Piece]) -> None:
+        """Nothing can differ."""
+
+    async def mend_records(self, _topic: str, _records: Sequence[Decoded]) -> None:
         """Nothing can differ."""
