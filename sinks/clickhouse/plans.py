@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from schemas.errors import FencedError, GapError
 from streams.log import Partition
 
+#: Ends the token of a plan of which rows may be there under another one.
+COUNTED = ":counted"
+
 
 class Known(NamedTuple):
     """One event of a span, as the id index keeps it."""
@@ -39,6 +42,8 @@ class Draft:
     events: Sequence[Known]
     #: Offsets that are quarantined, in order.
     poison: Sequence[int] = ()
+    #: Whether ClickHouse may have rows of it under another token: they are counted before anything is inserted.
+    is_counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class Plan:
     pieces: tuple[Piece, ...]
     #: Time since it was planned, by the store's clock, seconds.
     age_seconds: float
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether rows of it may be there under another token."""
+        return self.token.endswith(COUNTED)
 
     @property
     def topic(self) -> str:
@@ -163,11 +173,11 @@ class PlanStore(Protocol):
         """
 
 
-def token_of(projection: str, pieces: Sequence[Piece]) -> str:
-    """The deduplication token of an insert: projection, topic and exactly its ranges."""
+def token_of(projection: str, pieces: Sequence[Piece], *, is_counted: bool = False) -> str:
+    """The deduplication token of an insert: projection, topic and exactly its ranges, and whether it is counted."""
     first = pieces[0]
     ranges = "+".join(f"{each.partition.number}:{each.first_offset}-{each.next_offset}" for each in pieces)
-    return f"{projection}:{first.topic_id}:{first.partition.topic}:{ranges}"
+    return f"{projection}:{first.topic_id}:{first.partition.topic}:{ranges}{COUNTED if is_counted else ''}"
 
 
 def misplaced(
@@ -194,4 +204,8 @@ def plans_of(projection: str, drafts: Sequence[Draft], repeated: Mapping[Partiti
         by_topic.setdefault(draft.partition.topic, []).append(
             Piece(draft.partition, draft.topic_id, draft.first_offset, draft.next_offset, excluded)
         )
-    return tuple(Plan(token_of(projection, pieces), tuple(pieces), 0.0) for pieces in by_topic.values())
+    counted = {draft.partition.topic for draft in drafts if draft.is_counted}
+    return tuple(
+        Plan(token_of(projection, pieces, is_counted=topic in counted), tuple(pieces), 0.0)
+        for topic, pieces in by_topic.items()
+    )

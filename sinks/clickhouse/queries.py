@@ -12,6 +12,8 @@ from sinks.clickhouse.tables import Column, FactTable
 if TYPE_CHECKING:
     from sinks.clickhouse.rollups import Rollup
 
+OFFSET_MAX = 2**63 - 1
+
 
 def count_range(database: str, table: str) -> str:
     """Rows of one topic's incarnation and partition within a range of offsets, but for some."""
@@ -29,6 +31,17 @@ def present(database: str, table: str) -> str:
 SELECT DISTINCT _off
 FROM {database}.{table}
 WHERE _topic_id = {{topic_id:String}} AND _part = {{part:Int32}} AND _off IN {{offsets:Array(Int64)}}
+"""
+
+
+def behind(database: str, table: str) -> str:
+    """The last offset of each partition of one topic's incarnation that has rows from an offset of its own on."""
+    return f"""
+SELECT _part, max(_off)
+FROM {database}.{table}
+WHERE _topic_id = {{topic_id:String}} AND _off >= arrayMin({{firsts:Array(Int64)}})
+    AND _off >= transform(_part, {{parts:Array(Int32)}}, {{firsts:Array(Int64)}}, toInt64({OFFSET_MAX}))
+GROUP BY _part
 """
 
 

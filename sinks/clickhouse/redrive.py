@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from schemas.errors import StoreUnavailableError
 from sinks.clickhouse import queries
 from sinks.clickhouse.client import ClickHouse, Guard, unguarded
 from sinks.clickhouse.tables import TABLES, FactTable
@@ -22,14 +23,23 @@ OFFSETS_MAX = 1_000
 async def redrive_rows(
     clickhouse: ClickHouse, projection: str, span: Span, records: Sequence[Decoded], guard: Guard = unguarded
 ) -> None:
-    """Insert those of the records that have no row, unless `guard` stops it; raises StoreUnavailableError."""
+    """Insert those of the records that have no row, unless `guard` stops it.
+
+    Raises StoreUnavailableError; also while the server drops them for a token that it noted without their rows.
+    """
     table = TABLES[span.partition.topic]
-    present = await _present(clickhouse, table, span, [record.offset for record in records])
-    missing = [record for record in records if record.offset not in present]
+    missing = await _missing(clickhouse, table, span, records)
     if missing:
         columns = table.columns_of([(span.partition.number, span.topic_id, missing)])
         token = _token(projection, span, missing)
         await clickhouse.insert(table.name, table.column_names, table.column_types, columns, token, guard)
+        if await _missing(clickhouse, table, span, missing):
+            raise StoreUnavailableError(f"ClickHouse drops records of {span.partition} that are inserted by offset")
+
+
+async def _missing(clickhouse: ClickHouse, table: FactTable, span: Span, records: Sequence[Decoded]) -> list[Decoded]:
+    present = await _present(clickhouse, table, span, [record.offset for record in records])
+    return [record for record in records if record.offset not in present]
 
 
 async def _present(clickhouse: ClickHouse, table: FactTable, span: Span, offsets: Sequence[int]) -> set[int]:

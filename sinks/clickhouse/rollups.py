@@ -24,6 +24,7 @@ from sinks.clickhouse.client import STATEMENT_SECONDS, ClickHouse
 from sinks.clickhouse.plans import Piece
 from sinks.clickhouse.tables import TABLES
 from sinks.retention import RETAINED_TOPICS
+from sinks.runner.seam import Decoded
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ CALM_SECONDS = STATEMENT_SECONDS + 1.0
 TRIES_MAX = 4
 #: Hours that are made anew in one go; their names travel in an address.
 BUCKETS_MAX = 500
+MICROS_PER_SECOND = 1_000_000
+SECONDS_PER_HOUR = 3_600
 #: No month is cut before it is over for so long (migration 0133 of Postgres).
 CUT_AFTER = timedelta(days=30)
 
@@ -101,12 +104,14 @@ class Rollups:
         Raises StoreUnavailableError; when an hour keeps differing too.
         """
         rollup = ROLLUPS.get(topic)
-        if rollup is None:
-            return
-        async with self._mending:
-            buckets = self._whole(rollup, await self._buckets(rollup, pieces))
-            for first in range(0, len(buckets), BUCKETS_MAX):
-                await self._mend(rollup, buckets[first : first + BUCKETS_MAX])
+        if rollup is not None:
+            await self._mend_whole(rollup, await self._buckets(rollup, pieces))
+
+    async def mend_records(self, topic: str, records: Sequence[Decoded]) -> None:
+        """The same for records that may lie far from each other."""
+        rollup = ROLLUPS.get(topic)
+        if rollup is not None:
+            await self._mend_whole(rollup, sorted({_bucket(record.fields) for record in records}))
 
     async def mend_all(self, since: int) -> dict[str, int]:
         """Every hour of every rollup; how many were made anew, by the rollup's name.
@@ -115,13 +120,19 @@ class Rollups:
         """
         found = {}
         for rollup in ROLLUPS.values():
-            begin = since // 1_000_000 if rollup.topic in RETAINED_TOPICS else 0
+            begin = since // MICROS_PER_SECOND if rollup.topic in RETAINED_TOPICS else 0
             async with self._mending:
                 wrong = await self._differing_since(rollup, begin)
                 for first in range(0, len(wrong), BUCKETS_MAX):
                     await self._mend(rollup, wrong[first : first + BUCKETS_MAX])
             found[rollup.name] = len(wrong)
         return found
+
+    async def _mend_whole(self, rollup: Rollup, buckets: Sequence[Bucket]) -> None:
+        async with self._mending:
+            buckets = self._whole(rollup, buckets)
+            for first in range(0, len(buckets), BUCKETS_MAX):
+                await self._mend(rollup, buckets[first : first + BUCKETS_MAX])
 
     async def _mend(self, rollup: Rollup, buckets: Sequence[Bucket]) -> None:
         wrong = await self._surely_differing(rollup, buckets)
@@ -187,6 +198,11 @@ class Rollups:
 
 def _named(buckets: Sequence[Bucket]) -> dict[str, Any]:
     return {"tenants": [tenant for tenant, _ in buckets], "hours": [hour for _, hour in buckets]}
+
+
+def _bucket(fields: Mapping[str, Any]) -> Bucket:
+    seconds = fields["occurred_at"] // MICROS_PER_SECOND
+    return fields["tenant_id"], seconds - seconds % SECONDS_PER_HOUR
 
 
 def _buckets(rows: Sequence[tuple[Any, ...]]) -> list[Bucket]:

@@ -32,6 +32,7 @@ from sinks.clickhouse.known import KnownRows
 from sinks.clickhouse.native import NativeWriter, Pieces
 from sinks.clickhouse.plans import Draft, Known, Misplaced, Piece, Plan, PlanStore, plans_of
 from sinks.clickhouse.ranges import RangeReader
+from sinks.clickhouse.reached import Reached, behind
 from sinks.clickhouse.redrive import redrive_rows
 from sinks.clickhouse.rollups import Rollups
 from sinks.clickhouse.tables import TABLES
@@ -107,6 +108,7 @@ class ClickHouseSink(Sink):
         self._rollups = Rollups(clickhouse)
         self._now_seconds = now_seconds
         self._epochs: dict[Partition, int] = {}
+        self._reached = Reached()
         #: What the next batch most likely has, and of what it was made; set by the consuming thread, as a whole.
         self._prepared: tuple[list[tuple[Span, int, Sequence[Decoded]]], AtHand] = ([], AtHand())
 
@@ -133,6 +135,7 @@ class ClickHouseSink(Sink):
             await self._plans.settle(self.projection, left_open, epochs)
         for plan in left_open:
             cursors |= {each.partition: each.next_offset for each in plan.pieces if each.partition in epochs}
+        self._reached.note(cursors | await behind(self._clickhouse, cursors, topic_ids))
         self._epochs |= epochs
         return cursors
 
@@ -147,7 +150,8 @@ class ClickHouseSink(Sink):
             with steps.step("rows"):
                 at_hand = replace(self._ready(spans), asked_at=self._now_seconds())
             with steps.step("plan"):
-                planned = await self._plans.plan(self.projection, at_hand.drafts, self._epochs)
+                drafts = self._reached.marked(at_hand.drafts)
+                planned = await self._plans.plan(self.projection, drafts, self._epochs)
             if isinstance(planned, Misplaced):
                 spans = _trimmed(spans, planned.held)
                 continue
@@ -161,18 +165,23 @@ class ClickHouseSink(Sink):
             raise StoreUnavailableError("the cursors keep moving under this batch")
 
     async def redrive(self, span: Span) -> None:
-        """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets."""
+        """As the seam says: what has a row stays; the rest is one insert, whose token names exactly its offsets.
+
+        Whether an earlier try died between a record's row and its rollup nobody knows, so their hours are compared.
+        """
         _refuse(Batch([span], 0))
         guard = self._guard(f"redriving {span.partition}", self._now_seconds())
         repeated = await self._plans.late(self.projection, _draft(span), self._epochs.get(span.partition, 0))
         wanted = [record for record in span.records if record.offset not in repeated]
         await redrive_rows(self._clickhouse, self.projection, span, wanted, guard)
+        await self._rollups.mend_records(span.partition.topic, wanted)
 
     async def heartbeat(self, end_offsets: Mapping[Partition, int]) -> None:
         """Nothing to look after: ClickHouse does not lose what it acknowledged without saying so."""
 
     async def release(self, partitions: Sequence[Partition]) -> None:
         """As the seam says."""
+        self._reached.forget(partitions)
         for partition in partitions:
             self._epochs.pop(partition, None)
 
@@ -221,6 +230,8 @@ class ClickHouseSink(Sink):
 
     async def _insert_all(self, plans: Sequence[Plan], at_hand: AtHand, *, repeated: bool) -> None:
         """Insert plans beside each other, `repeated` when they may have been before; raises as `write` does."""
+        for plan in plans:
+            self._reached.sends(plan)
         inserts = (self._insert_once(plan, at_hand, repeated=repeated) for plan in plans)
         outcomes = await asyncio.gather(*inserts, return_exceptions=True)
         for plan, outcome in zip(plans, outcomes, strict=True):
@@ -231,9 +242,10 @@ class ClickHouseSink(Sink):
                 raise outcome
 
     async def _insert_once(self, plan: Plan, at_hand: AtHand, *, repeated: bool) -> None:
-        if plan.age_seconds < TRUSTED_AGE_SECONDS or not await self._is_begun(plan):
+        is_trusted = plan.age_seconds < TRUSTED_AGE_SECONDS and not plan.is_counted
+        if is_trusted or not await self._is_begun(plan):
             await self._insert(plan, at_hand)
-        if repeated:
+        if repeated or plan.is_counted:
             await self._keep_whole(plan, at_hand)
 
     async def _keep_whole(self, plan: Plan, at_hand: AtHand) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Literal
 
@@ -94,6 +94,7 @@ class Reading:
         """Send the reader where partitions must be read from; one that can't be moved yet is moved in a later step."""
         if self._given:
             self._reader.resume([partition for partition in self._given if partition in self._applied])
+            self._reader.pause([partition for partition in self._given if partition in self._stuck])
             self._given.clear()
         if self._tending.silent:
             self._reader.pause(list(self._tending.silent))
@@ -111,6 +112,18 @@ class Reading:
                 self._trouble("log", str(error))
             else:
                 self._seeks.clear()
+
+    def _at_end(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Where the reader keeps partitions of which nothing is read, since they can't be claimed: nothing is there.
+
+        Their store does not say where it stands. The group's last hint does, well enough to tell how far behind it is.
+        Raises LogUnavailableError.
+        """
+        if not partitions:
+            return {}
+        begins = self._reader.begin_offsets(partitions, METADATA_SECONDS)
+        self._stuck |= begins | self._reader.committed(partitions, METADATA_SECONDS)
+        return self._reader.end_offsets(partitions, METADATA_SECONDS)
 
     def _hold(self, until: Callable[[], bool]) -> None:
         """Keep our place in the group without fetching until a condition holds or we stop."""

@@ -197,12 +197,7 @@ class _Runner(Reading):
         for partition, cursor in outcome.seek.items():
             self._seek(partition, cursor)
         self._stand_aside({each: self._applied[each] for each in outcome.fenced if each in self._applied})
-        self._stuck |= {each: self._applied[each] for each in outcome.broken if each in self._applied}
-        for partition, why in outcome.broken.items():
-            self._give_up(partition)
-            self._broken[partition] = why
-        if outcome.broken:
-            self._progress.broken(self._broken)
+        self._break(outcome.broken)
         for partition, why in outcome.paused.items():
             self._stand_still(partition, why)
 
@@ -216,6 +211,15 @@ class _Runner(Reading):
         if self._applied.pop(partition, None) is not None:
             self._assembler.drop([partition])
             self._reader.pause([partition])
+
+    def _break(self, broken: Mapping[Partition, str]) -> None:
+        """Keep these but take nothing of them: two things disagree, and a person must look."""
+        self._stuck |= {each: self._applied[each] for each in broken if each in self._applied}
+        for partition, why in broken.items():
+            self._give_up(partition)
+            self._broken[partition] = why
+        if broken:
+            self._progress.broken(self._broken)
 
     def _stand_aside(self, cursors: Mapping[Partition, int]) -> None:
         """Another owner has these; in a while it is seen whose they are."""
@@ -282,25 +286,29 @@ class _Runner(Reading):
             self._stand_aside(asked)
             return
         cursors = self._claim(list(asked))
+        self._stuck |= {each: cursor for each, cursor in asked.items() if each not in cursors}
         self._seeks.update({each: cursor for each, cursor in cursors.items() if each in self._applied})
 
     def _claim(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Own these from where the store stands; repeats while the store is away, gives up when we stop."""
+        """Own these from where the store stands; repeats while the store is away, gives up when we stop.
+
+        Answers without those that two things disagree about: they are stopped.
+        """
         topics = list(dict.fromkeys(partition.topic for partition in partitions))
         self._topic_ids = {**self._topic_ids, **self._ids_of(topics)}
-        claiming = self._writer.retrying(lambda: self._sink.claim(partitions, self._topic_ids))
-        cursors = dict(self._call(claiming, None))
+        cursors, broken = self._call(self._writer.claim(partitions, self._topic_ids), None)
         standings = self._call(self._writer.stand(cursors), None)
-        self._tending.forget(list(cursors))
+        self._tending.forget(partitions)
+        for partition in partitions:
+            for known in (self._reclaim, self._stuck, self._broken):
+                known.pop(partition, None)
         for partition, cursor in cursors.items():
             self._assembler.own(partition, self._topic_ids[partition.topic], cursor)
             self._applied[partition] = cursor
-            self._reclaim.pop(partition, None)
-            self._stuck.pop(partition, None)
-            self._broken.pop(partition, None)
             paused = standings[partition].paused
             if paused is not None:
                 self._stand_still(partition, paused)
+        self._break(broken)
         log.info("partitions_claimed", sink=self._sink.projection, partitions=len(cursors))
         return cursors
 
@@ -317,7 +325,8 @@ class _Runner(Reading):
     def _on_assign(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         # A partition given up earlier was paused, and a reader may remember that.
         self._given.update(partitions)
-        return self._claim(partitions) if partitions else {}
+        cursors = self._claim(partitions) if partitions else {}
+        return cursors | self._at_end([each for each in partitions if each not in cursors])
 
     def _on_revoke(self, partitions: Sequence[Partition]) -> None:
         """Drain first, fence second: what is under way ends, then the partitions leave."""

@@ -178,8 +178,10 @@ class Sink(Protocol):
         """Take ownership: fence every earlier owner of these partitions and answer where the store stands (0 when new).
 
         `topic_ids` has the UUID of each partition's topic. Raises StoreUnavailableError (called again), and
-        IntegrityError when the cursor belongs to another incarnation of the topic. May be called for partitions already
-        owned. Work an earlier owner has under way either commits before this returns, and is in the answer, or fails.
+        IntegrityError when the cursor belongs to another incarnation of the topic, or what an earlier owner left can't
+        be completed: a person must look. With several partitions, the runner claims them one by one then, to learn
+        which one stops; the others must be had that way. May be called for partitions already owned. Work an earlier
+        owner has under way either commits before this returns, and is in the answer, or fails.
         """
 
     async def write(self, batch: Batch) -> None:

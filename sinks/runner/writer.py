@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -111,6 +111,28 @@ class Writer:
                 # The store went back: what was set aside there before this process came is set aside again.
                 await self.stand(outcome.seek)
         return outcome
+
+    async def claim(
+        self, partitions: Sequence[Partition], topic_ids: Mapping[str, str]
+    ) -> tuple[dict[Partition, int], dict[Partition, str]]:
+        """Claim these: where the store stands, and, of those that two things disagree about, why. Repeats as `stand`.
+
+        Where a claim of all of them fails, one by one: a fault goes with its partition, whoever is given that next.
+        """
+        try:
+            return dict(await self.retrying(lambda: self._sink.claim(partitions, topic_ids))), {}
+        except IntegrityError as error:
+            why = str(error)
+        if len(partitions) == 1:
+            log.error("claim_refused", sink=self._sink.projection, partition=str(partitions[0]), error=why)
+            return {}, {partitions[0]: why}
+        cursors: dict[Partition, int] = {}
+        broken: dict[Partition, str] = {}
+        for partition in partitions:
+            stands, stops = await self.claim([partition], topic_ids)
+            cursors |= stands
+            broken |= stops
+        return cursors, broken
 
     async def stand(self, cursors: Mapping[Partition, int]) -> dict[Partition, Standing]:
         """Learn what is set aside in partitions just claimed; answers it. Repeats while the store is away."""

@@ -29,6 +29,7 @@ from tests.contract.test_sink_contract import (  # noqa: F401 - collected here u
     test_everything_written_is_there,
     test_one_fenced_partition_keeps_the_whole_batch_out,
     test_the_same_id_with_other_bytes_stops,
+    test_what_can_not_be_claimed_keeps_no_other_partition_from_it,
 )
 from tests.support.clickhouse_sink import RememberedRanges, RememberingSink
 from tests.support.databases import ClickHouseDatabases, postgres_databases

@@ -219,6 +219,27 @@ async def test_a_recreated_topic_is_refused(harness: Harness) -> None:
     await sink.close()
 
 
+async def test_what_can_not_be_claimed_keeps_no_other_partition_from_it(harness: Harness) -> None:
+    """Claimed one by one, the partitions that nothing disagrees about are had, and written to."""
+    sink, successor = harness.sink("one"), harness.sink("two")
+    first, second = batches(harness, STORIES)[:2]
+    await claim(sink, first)
+    await sink.write(first)
+    ids = {span.partition.topic: TOPIC_ID for span in first.spans} | {first.spans[0].partition.topic: "another"}
+    sound = [span for span in second.spans if ids[span.partition.topic] == TOPIC_ID]
+    await successor.open()
+    with pytest.raises(IntegrityError):
+        await successor.claim([span.partition for span in first.spans], ids)
+    cursors = {}
+    for span in sound:
+        cursors |= await successor.claim([span.partition], ids)
+    await successor.heartbeat(dict.fromkeys(cursors, 0))
+    await successor.write(Batch(sound, 1))
+    assert cursors == {span.partition: span.first_offset for span in sound}
+    await sink.close()
+    await successor.close()
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 8, 13, 21, 34])
 async def test_a_write_cancelled_anywhere_is_whole_or_absent(harness: Harness, steps: int) -> None:
     """Cancelled at any await, the batch is applied whole or not at all, and the cursor says which."""

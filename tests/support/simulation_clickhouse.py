@@ -8,6 +8,7 @@ from typing import Any
 from sinks.clickhouse.client import Guard
 from sinks.clickhouse.plans import Piece
 from sinks.clickhouse.sink import TRUSTED_AGE_SECONDS
+from sinks.runner.seam import Decoded
 from tests.support.simulation_loop import VirtualLoop, Wire
 
 
@@ -33,13 +34,22 @@ class ClickHouseServer:
         self.rows += rows
         self.rollup = [self.rollup[0] + len(rows), self.rollup[1] + sum(row[3] for row in rows)]
 
-    def query(self, parameters: Mapping[str, Any]) -> list[tuple[int]]:
-        """Which of some offsets have rows, or how many rows a range has."""
+    def query(self, parameters: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        """Which of some offsets have rows, how many rows a range has, or the last rows from some offsets on."""
+        if "parts" in parameters:
+            return self._behind(dict(zip(parameters["parts"], parameters["firsts"], strict=True)))
         excluded = parameters.get("excluded", ())
         offsets = [row[1] for row in self.rows if row[0] == parameters["part"] and row[1] not in excluded]
         if "offsets" in parameters:
             return [(offset,) for offset in offsets if offset in parameters["offsets"]]
         return [(sum(1 for offset in offsets if parameters["first"] <= offset < parameters["after"]),)]
+
+    def _behind(self, firsts: Mapping[int, int]) -> list[tuple[int, ...]]:
+        last: dict[int, int] = {}
+        for part, offset, *_ in self.rows:
+            if offset >= firsts.get(part, offset + 1):
+                last[part] = max(offset, last.get(part, 0))
+        return list(last.items())
 
     def forget(self) -> None:
         """Tokens older than what the sink trusts leave the window."""
@@ -75,9 +85,10 @@ class ClickHouseConnection:
         guard()
         await self._wire.call(self._process, "insert", lambda: self._server.insert(names, columns, token))
 
-    async def query(self, _sql: str, parameters: Mapping[str, Any]) -> list[tuple[int]]:
-        """The queries of the sink look for rows of one partition."""
-        found: list[tuple[int]] = await self._wire.call(self._process, "query", lambda: self._server.query(parameters))
+    async def query(self, _sql: str, parameters: Mapping[str, Any]) -> list[tuple[int, ...]]:
+        """The queries of the sink look for rows of partitions."""
+        found: list[tuple[int, ...]]
+        found = await self._wire.call(self._process, "query", lambda: self._server.query(parameters))
         return found
 
 
@@ -85,4 +96,7 @@ class OneStep:
     """What the sink needs of sinks.clickhouse.rollups.Rollups: here rows and their view's sums are one step."""
 
     async def mend(self, _topic: str, _pieces: Sequence[Piece]) -> None:
+        """Nothing can differ."""
+
+    async def mend_records(self, _topic: str, _records: Sequence[Decoded]) -> None:
         """Nothing can differ."""
