@@ -16,6 +16,9 @@ from schemas.limits import BODY_DROPPED_BYTES_MAX, HEADER_BYTES_MAX, HEADER_COUN
 #: From the first byte of a request (or the connection) to the first byte of its body; also from an answer that comes
 #: before the end of its request to that end.
 HEADER_SECONDS_MAX = 15.0
+#: Of an answer that the caller is slow to take, so much must leave within so long.
+TAKEN_BYTES_MIN = 64 * 1024
+TAKEN_SECONDS = 30.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -33,6 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
     #: Whether the head is whole and the request is not.
     _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
+    _taken_timer: asyncio.TimerHandle | None = None
     #: Of the body that comes after its answer.
     _dropped_bytes = 0
     _refused = False
@@ -45,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -105,6 +110,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body and self._is_answered():
             self._start_timer()
 
+    def pause_writing(self) -> None:
+        """Enough waits to be sent: the application waits too, but not for a caller who takes nothing."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It was taken."""
+        self._stop_watching()
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """The bytes are no HTTP."""
         self._refuse(HTTPStatus.BAD_REQUEST)
@@ -132,6 +147,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _watch(self) -> None:
+        unsent_bytes = self.transport.get_write_buffer_size()
+        self._taken_timer = self.loop.call_later(TAKEN_SECONDS, self._look, unsent_bytes)
+
+    def _look(self, before_bytes: int) -> None:
+        """Whether enough was taken since: to close would wait for the rest to be."""
+        if before_bytes - self.transport.get_write_buffer_size() < TAKEN_BYTES_MIN:
+            self.transport.abort()
+        else:
+            self._watch()
+
+    def _stop_watching(self) -> None:
+        if self._taken_timer is not None:
+            self._taken_timer.cancel()
+            self._taken_timer = None
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer in the server's shape and hang up."""
