@@ -9,12 +9,21 @@ neither Kafka nor the spool took whole stands here alone: its file is left, for 
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.gateway.spool import AHEAD, SUFFIX, Group, SpoolUnwritableError, encode_group, make_folder, write_whole
+from api.gateway.spool import (
+    AHEAD,
+    SUFFIX,
+    Group,
+    SpoolUnwritableError,
+    encode_group,
+    make_folder,
+    make_locked,
+    write_whole,
+)
 
 FILE_BYTES_MAX = 1024 * 1024
 
@@ -36,10 +45,10 @@ class Ahead:
 
     def __init__(self, directory: Path, owner: str, bytes_max: int = FILE_BYTES_MAX) -> None:
         """`owner` names the process, uniquely among those that live; a file is left behind at `bytes_max`."""
-        self._directory, self._owner, self._bytes_max = directory, owner, bytes_max
+        self._directory, self._bytes_max = directory, bytes_max
         self._current: AheadFile | None = None
         self._left: list[AheadFile] = []
-        self._serial = 0
+        self._paths = (directory / f"{owner}{AHEAD}{serial:06d}{SUFFIX}" for serial in itertools.count(1))
 
     @property
     def has_left(self) -> bool:
@@ -104,11 +113,7 @@ class Ahead:
     def _opened(self) -> AheadFile:
         if self._current is None or self._current.size_bytes >= self._bytes_max:
             make_folder(self._directory)
-            self._serial += 1
-            path = self._directory / f"{self._owner}{AHEAD}{self._serial:06d}{SUFFIX}"
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._current = AheadFile(path, descriptor)
+            self._current = AheadFile(*make_locked(self._paths))
         return self._current
 
     def _remove(self, file: AheadFile) -> None:

@@ -234,7 +234,8 @@ class Exchange:
         caller = self._caller
         headers = self._headers(attempt)
         if caller is None:
-            caller = self._caller = Caller(send, receive)
+            until = asyncio.get_running_loop().time() + self._deadline - time.monotonic()
+            caller = self._caller = Caller(send, receive, until)
         steps = Steps(self._parts, attempt, self._traceparent) if attempt.output.grows else None
         relay = Relay(reply, caller, headers, self._ask.prompt_bytes, self._ask.choices, steps)
         try:

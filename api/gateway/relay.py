@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -52,13 +53,21 @@ class StoppedError(Exception):
 
 
 class Caller:
-    """The caller of a stream: knows when it hangs up, and whether it was sent anything."""
+    """The caller of a stream: knows when it hangs up, and whether it was sent anything.
 
-    __slots__ = ("_on_gone", "_send", "_watch", "begun", "first_at", "gone")
+    Whoever has not taken what it is being sent by the request's deadline counts as one who hung up.
+    """
 
-    def __init__(self, send: Send, receive: Receive) -> None:
-        """Watch for the end of the connection from now on."""
-        self._send = send
+    __slots__ = ("_is_late", "_on_gone", "_send", "_taking", "_timer", "_until", "_watch", "begun", "first_at", "gone")
+
+    def __init__(self, send: Send, receive: Receive, until: float) -> None:
+        """Watch for the end of the connection from now on; `until` is the deadline, by the loop's clock."""
+        self._send, self._until = send, until
+        self._is_late = False
+        #: The wait for the caller to take what is being sent.
+        self._taking: asyncio.Timeout | None = None
+        # One timer for all that is sent: one for each piece would cost more than to send it.
+        self._timer = asyncio.get_running_loop().call_at(until, self._too_late)
         self._on_gone: Callable[[], None] | None = None
         self.begun = self.gone = False
         #: time.monotonic_ns() of the first content forwarded; 0 before.
@@ -68,6 +77,9 @@ class Caller:
     async def _wait(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._is_gone()
+
+    def _is_gone(self) -> None:
         self.gone = True
         if self._on_gone is not None:
             self._on_gone()
@@ -80,11 +92,31 @@ class Caller:
         """Send content, after the head of the answer when it is the first."""
         if not self.begun:
             self.begun, self.first_at = True, time.monotonic_ns()
-            await self._send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *headers]})
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            head = {"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *headers]}
+            self.begun = await self._give(head)
+        await self._give({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _give(self, message: dict[str, Any]) -> bool:
+        """Send to whoever is still there; False when it was not taken by the deadline, and so not sent."""
+        if self.gone:
+            return True
+        try:
+            async with asyncio.timeout_at(self._until if self._is_late else None) as self._taking:
+                await self._send(message)
+        except TimeoutError:
+            self._is_gone()
+            return False
+        finally:
+            self._taking = None
+        return True
+
+    def _too_late(self) -> None:
+        self._is_late = True
+        if self._taking is not None:
+            self._taking.reschedule(self._until)
 
     async def end(self, headers: list[Header], data: bytes) -> None:
-        """Send the last bytes and end the answer."""
+        """Send the last bytes and end the answer; the connection bounds how long they may take."""
         self._on_gone = None
         if not self.begun:
             self.begun = True
@@ -94,6 +126,7 @@ class Caller:
     def leave(self) -> None:
         """Stop watching."""
         self._on_gone = None
+        self._timer.cancel()
         if not self._watch.done():
             self._watch.cancel()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import itertools
 import os
 import struct
 import zlib
@@ -85,10 +86,10 @@ class Spool:
 
     def __init__(self, directory: Path, owner: str, bytes_max: int = SPOOL_BYTES_MAX) -> None:
         """`owner` names the process, uniquely among those that live."""
-        self._directory, self._owner, self._bytes_max = directory, owner, bytes_max
+        self._directory, self._bytes_max = directory, bytes_max
         self._current: _File | None = None
         self._rotated: list[_File] = []
-        self._serial = 0
+        self._paths = (directory / f"{owner}-{serial:06d}{SUFFIX}" for serial in itertools.count(1))
         self._unsynced: asyncio.Future[None] | None = None
 
     @property
@@ -162,12 +163,9 @@ class Spool:
     def _opened(self) -> _File:
         if self._current is None:
             make_folder(self._directory)
-            self._serial += 1
-            path = self._directory / f"{self._owner}-{self._serial:06d}{SUFFIX}"
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = _File(*make_locked(self._paths))
             _sync_directory(self._directory)
-            self._current = _File(path, descriptor)
+            self._current = file
         return self._current
 
 
@@ -177,6 +175,32 @@ def make_folder(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # "File exists" would tell a person the opposite
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+
+
+def make_locked(paths: Iterator[Path]) -> tuple[Path, int]:
+    """Make and lock a file under the first of these names that can be ours alone; raises OSError.
+
+    A process that looks for files without an owner may claim one between the two: what we wrote then would go with it.
+    """
+    while True:
+        path = next(paths)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        try:
+            if _is_ours(path, descriptor):
+                return path, descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_ours(path: Path, descriptor: int) -> bool:
+    """Lock a file; whether nobody else has claimed it, or drained it and taken it away."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def write_whole(descriptor: int, frame: bytes, size_bytes: int) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schemas.events import Event
 from tests.support.commands import QUAESTOR, Commands
+from tests.support.gateway_stack import events_of
 
 ROOT = Path(__file__).parents[2]
 UP_TIMEOUT_SECONDS = 300
@@ -25,6 +27,8 @@ class Product:
     data: Path
     #: The admin token, as the first `up` showed it.
     token: str = ""
+    #: Settings of its own, as variables of the environment.
+    variables: dict[str, str] = field(default_factory=dict)
     _commands: Commands = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +49,8 @@ class Product:
     def environment(self) -> dict[str, str]:
         """What commands run with: this data directory, free ports."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("QUAESTOR_")}
-        return clean | {"QUAESTOR_DATA": str(self.data), "QUAESTOR_PORTS": "auto", "QUAESTOR_SPOOL_GRACE_SECONDS": "5"}
+        usual = {"QUAESTOR_DATA": str(self.data), "QUAESTOR_PORTS": "auto", "QUAESTOR_SPOOL_GRACE_SECONDS": "5"}
+        return clean | usual | self.variables
 
     def run(
         self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT_SECONDS, stderr: bool = False
@@ -80,6 +85,10 @@ class Product:
     def setting(self, name: str) -> str:
         """A setting of the running stack, for example gateway_url."""
         return str(json.loads((self.data / "endpoints.json").read_text(encoding="utf-8"))["settings"][name])
+
+    def events(self, *topics: str) -> list[Event]:
+        """What its log has of these topics now."""
+        return events_of(self.setting("kafka_bootstrap"), self.setting("registry_url"), *topics)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `status` says of each process."""

@@ -1,18 +1,17 @@
-"""Heads over the limits, over a socket: refused while they are read, and recorded where a key was read by then."""
+"""Heads and trailers over the limits, over a socket: refused as they come, recorded where a key had come."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api.gateway.worker import _configuration, _Server, listening_socket
+from api import protocol
 from schemas.events import Operation, RequestEvent, RequestKind
 from schemas.limits import CONCURRENT_REQUESTS_MAX, HEADER_BYTES_MAX, HEADER_COUNT_MAX
+from tests.support.gateway_socket import serving
 from tests.support.gateway_world import KEY, REVOKED_KEY, World
 
 AUTHORIZED = b"authorization: Bearer " + KEY.encode() + b"\r\n"
@@ -20,22 +19,6 @@ LARGE = b"x-large: " + b"x" * HEADER_BYTES_MAX + b"\r\n"
 MANY = b"".join(b"h%d: x\r\n" % number for number in range(HEADER_COUNT_MAX))
 pytestmark = pytest.mark.stack
 CALL = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
-
-
-@asynccontextmanager
-async def serving(world: World, idle: int = 0) -> AsyncIterator[int]:
-    """The gateway of a world behind a socket, as a worker serves it; `idle` connections ask for nothing. The port."""
-    listener = listening_socket("127.0.0.1", 0)
-    server = _Server(_configuration(world.gateway, world.options))
-    others: set[Any] = {object() for _ in range(idle)}
-    server.server_state.connections.update(others)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    async with asyncio.timeout(30):
-        yield listener.getsockname()[1]
-        server.server_state.connections.difference_update(others)
-        server.should_exit = True
-        # Ends when everything that the requests left to do is done.
-        await task
 
 
 async def exchanged(port: int, request: bytes) -> bytes:
@@ -137,3 +120,87 @@ async def test_without_kafka_it_is_answered_only(tmp_path: Path) -> None:
 
     assert answer.startswith(b"HTTP/1.1 431")
     assert ([], 0) == (world.kinds(), world.journal.spooled_bytes)
+
+
+CHUNKED = CALL + b"transfer-encoding: chunked\r\n"
+#: A body of one byte, of which trailers are all that is missing.
+BODY = b"1\r\nx\r\n0\r\n"
+STRANGER = CHUNKED + b"\r\n" + BODY
+KNOWN = CHUNKED + AUTHORIZED + b"\r\n" + BODY
+#: More than everything between two ends of a connection can hold.
+ENDLESS_BYTES = 64 * 1024 * 1024
+
+
+async def bytes_taken(port: int, begin: bytes, more: bytes, *, answered: bool) -> int:
+    """How much is taken after these bytes (and their answer) until the connection is cut off."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(begin)
+    if answered:
+        await reader.readuntil(b"\r\n\r\n")
+    taken, piece = 0, more * (64 * 1024 // len(more))
+    with contextlib.suppress(ConnectionError):
+        while taken < ENDLESS_BYTES:
+            writer.write(piece)
+            await writer.drain()
+            taken += len(piece)
+    writer.close()
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "answered"),
+    [
+        (STRANGER, b"a: b\r\n", True),
+        (STRANGER, b"a", True),
+        (STRANGER.removesuffix(b"0\r\n") + b"1;", b"a", True),
+        (KNOWN, b"a: b\r\n", False),
+    ],
+    ids=["trailers", "one trailer", "what stands beside a chunk's length", "trailers before the answer"],
+)
+async def test_trailers_have_the_limit_of_heads(tmp_path: Path, begin: bytes, more: bytes, *, answered: bool) -> None:
+    """Nothing of a request can be sent without end, least of all by somebody whom nobody knows."""
+    async with World(tmp_path) as world, serving(world) as port:
+        taken = await bytes_taken(port, begin, more, answered=answered)
+
+    assert taken < ENDLESS_BYTES
+
+
+@pytest.mark.parametrize("begin", [STRANGER, STRANGER + b"\r\n"], ids=["in its trailers", "when it was whole"])
+async def test_a_request_that_was_answered_first_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    """Also where its body had begun before it was answered; what comes behind the answer keeps nothing open."""
+    monkeypatch.setattr(protocol, "HEADER_SECONDS_MAX", 0.2)
+    async with World(tmp_path) as world, serving(world) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(STRANGER)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"a: b\r\n" + begin.removeprefix(STRANGER))
+        rest = await reader.read()
+        writer.close()
+
+    assert (b"401", b"") == (answer[9:12], rest.partition(b"}}")[2])
+
+
+async def test_a_connection_outlives_a_request_that_was_answered_first(tmp_path: Path) -> None:
+    """Its trailers come behind the answer, then the next request."""
+    async with World(tmp_path) as world, serving(world) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(STRANGER)
+        await reader.readuntil(b"}}")
+        writer.write(b"a: b\r\n\r\nGET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_trailer_is_no_header(tmp_path: Path) -> None:
+    """A key behind the body is none, though all of it came at once: who stands before us has not seen it."""
+    async with World(tmp_path) as world, serving(world) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(STRANGER + AUTHORIZED + b"\r\n")
+        answer = await reader.readuntil(b"}}")
+        writer.close()
+
+    assert b"missing_api_key" in answer

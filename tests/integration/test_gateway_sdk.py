@@ -36,15 +36,17 @@ def client(stack: GatewayStack, tenant: str, **fields: str) -> OpenAI:
     text = stack.key(tenant, **fields)
     one = stack.sdk(text)
 
-    def known() -> bool:
-        try:
-            one.models.list()
-        except openai.AuthenticationError:
-            return False
-        return True
-
-    wait_for(known, EFFECTIVE_SECONDS_MAX, lambda: stack.log_of("gateway"))
+    wait_for(lambda: _is_known(one), EFFECTIVE_SECONDS_MAX, lambda: stack.log_of("gateway"))
     return one
+
+
+def _is_known(one: OpenAI) -> bool:
+    """Whether the gateway takes its key."""
+    try:
+        one.models.list()
+    except openai.AuthenticationError:
+        return False
+    return True
 
 
 def ask(one: OpenAI, model: str = "default", **fields: Any) -> Any:
@@ -295,6 +297,20 @@ def test_a_taken_port_is_said_in_one_line(sibling: GatewayStack) -> None:
 
     assert 1 == code
     assert "QUAESTOR_GATEWAY_PORT" in sibling.log_of("gateway").splitlines()[-1]
+
+
+def test_a_key_is_in_force_in_every_gateway_until_it_is_revoked(sibling: GatewayStack, stack: GatewayStack) -> None:
+    """Made and revoked once: each process follows the log by itself, also the one that nobody has asked yet."""
+    sibling.start_gateway()
+    text = stack.key("everywhere")
+    ones = [stack.sdk(text), sibling.sdk(text)]
+
+    wait_for(lambda: all(map(_is_known, ones)), EFFECTIVE_SECONDS_MAX, lambda: sibling.log_of("gateway"))
+    with stack.control() as session:
+        key_id = next(key.key_id for key in session.refresh().keys.values() if key.tenant_id == "everywhere")
+        session.change(lambda state, origin: revoke_key(state, key_id, origin))
+
+    wait_for(lambda: not any(map(_is_known, ones)), EFFECTIVE_SECONDS_MAX, lambda: sibling.log_of("gateway"))
 
 
 def test_workers_share_the_port_and_are_replaced(sibling: GatewayStack, stack: GatewayStack) -> None:

@@ -214,12 +214,14 @@ class GatewayStack:
 
     def events(self, *topics: str) -> list[Event]:
         """Every event of these topics now."""
-        codec = Codec(RegistrySchemas(self.settings.registry_url))
-        reader = KafkaReader(self.settings.kafka_bootstrap, "test")
-        try:
-            return _read(reader, codec, [f"quaestor.{topic}" for topic in topics])
-        finally:
-            reader.close()
+        return events_of(self.settings.kafka_bootstrap, self.settings.registry_url, *topics)
+
+
+def events_of(kafka_bootstrap: str, registry_url: str, *topics: str) -> list[Event]:
+    """Every event of these topics now."""
+    codec = Codec(RegistrySchemas(registry_url))
+    with contextlib.closing(KafkaReader(kafka_bootstrap, "test")) as reader:
+        return _read(reader, codec, [f"quaestor.{topic}" for topic in topics])
 
 
 def _held(state: TenantState) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from api.gateway.ahead import Ahead
 from api.gateway.spool import (
     FRAME,
     REFUSED,
+    Claim,
     Spool,
     SpoolFullError,
     claims,
@@ -130,6 +134,36 @@ async def test_only_one_process_claims_a_file(tmp_path: Path) -> None:
 
     assert (1, 0, 1) == (len(first), len(second), len(third))
     third[0].release()
+
+
+@pytest.mark.parametrize("end", [Claim.release, Claim.discard], ids=["held", "drained and gone"])
+@pytest.mark.parametrize(("kind", "keep"), [(Spool, Spool.append_now), (Ahead, Ahead.write)], ids=["spool", "ahead"])
+def test_a_file_claimed_as_it_is_made_is_left_for_another(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Spool | Ahead],
+    keep: Callable[..., object],
+    end: Callable[[Claim], None],
+) -> None:
+    """Whoever looks for files without an owner may come between: the group is kept where it will be found."""
+    flock = fcntl.flock
+    claimed: list[Claim] = []
+
+    def claimed_before(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        claimed.extend(claims(tmp_path))
+        if end is Claim.discard:
+            claimed[0].discard()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", claimed_before)
+    made = kind(tmp_path, "gateway-1")
+    keep(made, GROUPS[0])
+    made.close()
+    if end is Claim.release:
+        claimed[0].release()
+
+    assert [GROUPS[0]] == [group for claim in claims(tmp_path) for group in claim.groups()]
 
 
 async def test_a_full_spool_refuses(tmp_path: Path) -> None:
