@@ -24,6 +24,7 @@ from sinks.redis.holds import (
 )
 
 MILLIS_PER_SECOND = 1_000
+REFUSAL_MILLIS = limits.REFUSAL_SECONDS * MILLIS_PER_SECOND
 Body = tuple[tuple[Counter, int], ...]
 RESOLUTIONS = frozenset({BudgetKind.COMMITTED, BudgetKind.RELEASED, BudgetKind.EXPIRED})
 
@@ -176,7 +177,7 @@ class MemoryHoldStore:
 
     def _decide(self, slot: _Slot, ask: PlaceHold) -> Placement:
         now = self._now_millis()
-        if uuid7_millis(ask.hold_id) < now - self._tombstone_millis:
+        if uuid7_millis(ask.hold_id) < now - REFUSAL_MILLIS:
             return Closed(ClosedReason.TOO_OLD)
         body = _body(ask.legs)
         for leg, limit_nano in zip(ask.legs, ask.limits_nano, strict=True):

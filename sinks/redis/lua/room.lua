@@ -1,5 +1,5 @@
 -- Whether there is room under a tenant's limits: what place.lua and extend.lua have in common; stands before each.
--- KEYS: state, holds, overlay, done (of the hold's hour)
+-- KEYS: state, holds, overlay, done (of the hold's hour), and what place.lua alone uses
 -- ARGV: generation, hold id, overlay milliseconds, tombstone milliseconds, number of legs, then per leg: counter, amount,
 --       limit. Amounts are texts of nano-units; a number is only ever compared: hard limits stay below 2^53 and soft
 --       ones are 2^62, so a sum of non-negative doubles that leaves the exact range is above every hard limit, and above a
