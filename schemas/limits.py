@@ -37,9 +37,14 @@ SPOOL_GRACE_SECONDS = 60
 HOLD_TOMBSTONE_SECONDS = 24 * 3600
 # So much earlier than folds forget a hold its end must be in the log: clocks differ, and batches are on their way.
 HOLD_MARGIN_SECONDS = 3600
+# A refused hold id: nobody asks for an attempt again after so long.
+REFUSAL_SECONDS = 600
 BUDGET_LAG_SECONDS_MAX = 5
 LIMIT_UNITS_MAX = 9_000_000
 LEGS_MAX = 32
+# Of the memory that Redis may use: from where on a warning is given, and where admission ends. The rest is for the log.
+REDIS_WARNING_PER_CENT = 80
+REDIS_FULL_PER_CENT = 95
 # Streams whose hold grows: output tokens of one step, per choice; of them, those that no text shows (its begin and end
 # marks); and how long a stream that used up its hold waits for the next step.
 STREAM_STEP_TOKENS = 1_024

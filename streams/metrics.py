@@ -36,6 +36,8 @@ GaugeName = Literal[
     "quaestor_spool_bytes",  # bytes waiting in the spool
     "quaestor_spool_unwritable",  # gateway workers whose spool folder can't be written
     "quaestor_admission_open",  # 1 when holds may be placed on a budgets partition
+    "quaestor_redis_memory_used_bytes",  # memory that Redis uses
+    "quaestor_redis_memory_ceiling_bytes",  # memory that it may use
     "quaestor_partitions_paused",  # partitions that stand still because too much of them was poison
     "quaestor_partitions_owned",  # partitions this process works on
     "quaestor_audit_unwitnessed_seconds",  # how long a signed checkpoint waits for its witnesses
@@ -100,6 +102,10 @@ GAUGES: dict[GaugeName, Metric] = {
     "quaestor_spool_bytes": Metric("Bytes waiting in the spool."),
     "quaestor_spool_unwritable": Metric("Gateway workers whose spool folder can't be written; new requests get 503."),
     "quaestor_admission_open": Metric("1 when holds may be placed on a budgets partition, else 0.", ("partition",)),
+    "quaestor_redis_memory_used_bytes": Metric(
+        "Memory that Redis uses; from 95 % of its ceiling on no call under a limit is admitted."
+    ),
+    "quaestor_redis_memory_ceiling_bytes": Metric("Memory that Redis may use (maxmemory); 0 when it has no bound."),
     "quaestor_partitions_paused": Metric("Partitions that stand still because too much of them was poison."),
     "quaestor_partitions_owned": Metric("Partitions this process works on."),
     "quaestor_audit_unwitnessed_seconds": Metric(

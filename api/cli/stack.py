@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from api.cli.stack_view import StackView, endpoint_rows, next_steps, rebuild_table, state_text
+from api.cli.stack_view import StackView, endpoint_rows, memory_text, next_steps, rebuild_table, state_text
 from api.cli.terminal import DataOption, JsonOption, fail, print_json, table, terminal
 from api.gateway.spool import aside_files, waiting_bytes
 from api.settings import Settings, load_settings
@@ -205,6 +205,8 @@ def _show_status(found: Status) -> None:
     for process in found.processes:
         if process.get("rebuilds"):
             terminal().print(rebuild_table(process["rebuilds"]))
+        if process.get("redis_memory"):
+            terminal().print(memory_text(process["redis_memory"]))
         for word, style in (("paused", "yellow"), ("broken", "bold red"), ("set_aside", "yellow")):
             for where, why in process.get(word, {}).items():
                 terminal().print(

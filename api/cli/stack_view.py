@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.embedded.endpoints import Endpoints, without_credentials
+from schemas.limits import REDIS_FULL_PER_CENT, REDIS_WARNING_PER_CENT
 
 #: Which setting says where a part is.
 ADDRESSES: Mapping[str, str] = {
@@ -143,6 +144,19 @@ def rebuild_table(rebuilds: Sequence[Mapping[str, Any]]) -> Table:
         why = Text(f"{each['source']}: {each['detail']}", style="dim", overflow="ellipsis", no_wrap=True)
         grid.add_row(Text(f"rebuilding budgets/{each['partition']}", style="yellow"), bar, share, way, why)
     return grid
+
+
+def memory_text(memory: Mapping[str, int]) -> Text:
+    """What Redis uses of what it may use; from a warning on, what to do."""
+    used, ceiling, share = (memory[name] for name in ("used_bytes", "ceiling_bytes", "per_cent"))
+    if not ceiling:
+        return Text(f"redis uses {used / MEGABYTE:.0f} MB, without a bound", "dim")
+    words = f"redis uses {used / MEGABYTE:.0f} of {ceiling / MEGABYTE:.0f} MB ({share} %)"
+    if share >= REDIS_FULL_PER_CENT:
+        return Text(f"{words}: no call under a limit is admitted; give it more maxmemory", "bold red")
+    if share >= REDIS_WARNING_PER_CENT:
+        return Text(f"{words}: at {REDIS_FULL_PER_CENT} % admission ends; give it more maxmemory", "yellow")
+    return Text(words, "dim")
 
 
 def endpoint_rows(found: Endpoints) -> list[dict[str, Any]]:

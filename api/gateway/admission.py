@@ -6,6 +6,10 @@ notices; where it is not, a tokenizer may say that less is enough. Counting is l
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
+
 import msgspec
 
 from api.gateway.attempt import Attempt, NoRoom, RequestLimits, output_bounds
@@ -17,9 +21,13 @@ from api.gateway.parts import Parts
 from processors.encodings import encoding_of
 from processors.estimation import Counted, tokens_estimated
 from processors.routing import Choice
-from schemas.events import UsageSource
+from schemas.events import BudgetEvent, BudgetKind, Event, UsageSource
 from schemas.limits import CALL_TOKENS_MAX
 from sinks.redis.holds import Closed, ClosedReason, Placed, Placement, Refused
+
+#: Waits before a place that own ends may have made room for is asked for again; the sink applies most within 250 ms.
+FREED_WAITS_SECONDS = (0.05, 0.1, 0.15, 0.2)
+ENDS = frozenset({BudgetKind.COMMITTED, BudgetKind.RELEASED})
 
 
 class Admission:
@@ -58,6 +66,18 @@ class Admission:
             return attempt, Placed("")
         return attempt, placement
 
+    async def place_freed(self, number: int, choice: Choice, deadline: float) -> tuple[Attempt, Placement] | Problem:
+        """`place`, asked for until the sink has applied what frees room, for half a second at most.
+
+        Each time with a hold id of its own: a refused one stays refused. `deadline` is of time.monotonic().
+        """
+        for seconds in FREED_WAITS_SECONDS:
+            await asyncio.sleep(max(0.0, min(seconds, deadline - time.monotonic())))
+            found = await self.place(number, choice, self._parts.now())
+            if isinstance(found, Problem) or not isinstance(found[1], Refused):
+                break
+        return found
+
     def _lets_through(self, attempt: Attempt, closed: Closed, now: int) -> bool:
         """Whether the attempt goes ahead though its budgets can't be checked."""
         if closed.reason is ClosedReason.TOO_OLD:
@@ -95,6 +115,15 @@ class Admission:
         if encoding not in self._counted:
             self._counted[encoding] = await self._parts.counting.count(encoding, self._ask)
         return self._counted[encoding]
+
+
+def frees(waiting: Sequence[Event], found: tuple[Attempt, Placement] | Problem) -> bool:
+    """Whether an end that waits to be recorded frees some of the limit that refused."""
+    if isinstance(found, Problem) or not isinstance(found[1], Refused):
+        return False
+    limit_id = found[1].limit_id
+    ends = [event for event in waiting if isinstance(event, BudgetEvent) and event.kind in ENDS]
+    return any(leg.limit_id == limit_id for event in ends for leg in event.legs)
 
 
 def _fits(attempt: Attempt, refused: Refused) -> bool:

@@ -14,7 +14,7 @@ from processors.budgets import refusal_reason
 from processors.control import Threshold
 from schemas.events import HoldLeg
 from schemas.money import UNIT_NAMES, format_amount, format_with_unit, unit_name
-from sinks.redis.holds import Conflict, Refused
+from sinks.redis.holds import ClosedReason, Conflict, Refused
 
 Header = tuple[bytes, bytes]
 
@@ -107,6 +107,8 @@ def spool_unwritable(reason: str) -> Problem:
 
 def admission_closed(reason: str) -> Problem:
     """503: holds can't be placed now."""
+    if reason == ClosedReason.FULL:
+        return retry_later(reason, "Redis is nearly full: no call under a limit is admitted until it has room again.")
     return retry_later(reason, f"Budgets can't be checked now ({reason}).")
 
 

@@ -3,8 +3,8 @@
     place the hold -> record [RECEIVED, DECISION, PLACED] -> confirm the hold -> call the provider
     -> record [ATTEMPT, COST..., COMMITTED, COMPLETED] -> answer
 
-The events of a failed attempt go with the next attempt's PLACED, or with FAILED. Whatever ends this task early (a bug,
-a cancelled task at shutdown), an open hold is settled on the way out.
+The events of a failed attempt go with the next attempt's PLACED, or with FAILED; earlier where that finds no room
+(docs/decisions/0175). Whatever ends this task early (a bug, a shutdown), an open hold is settled on the way out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from api.gateway.admission import Admission
+from api.gateway.admission import Admission, frees
 from api.gateway.attempt import Attempt, RequestLimits
 from api.gateway.errors import (
     INTERNAL,
@@ -135,6 +135,9 @@ class Exchange:
         parts, now = self._parts, self._parts.now()
         try:
             found = await self._admission.place(number, choice, now)
+            if frees(self._waiting, found) and await self._record(self._waiting):
+                self._waiting = []
+                found = await self._admission.place_freed(number, choice, self._deadline)
         except ConfigurationError as error:
             log.error("limit_unusable", tenant_id=self._context.tenant_id, error=str(error))  # noqa: TRY400 - no trace
             return retry_later("limit_unusable", "A budget limit can't be checked; the gateway's log says why.")
@@ -311,13 +314,16 @@ class Exchange:
     async def _conclude(self) -> bool:
         """Record what waits, in Kafka or the spool; False when neither takes it: the reaper will close it then."""
         self._ending, self._waiting = self._waiting, []
+        recorded = await self._record(self._ending)
+        self._ending = []
+        return recorded
+
+    async def _record(self, group: list[Event]) -> bool:
         try:
-            await self._parts.journal.conclude(self._ending, self._traceparent)
+            await self._parts.journal.conclude(group, self._traceparent)
         except (LogError, QuaestorError) as error:
             log.error("not_recorded", request_id=self._context.request_id, error=str(error))  # noqa: TRY400 - no trace
-            self._ending = []
             return False
-        self._ending = []
         return True
 
     async def _fail(self, send: Send, problem: Problem, last: Ended | None) -> None:

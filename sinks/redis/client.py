@@ -16,6 +16,7 @@ from redis.asyncio.connection import parse_url
 
 from schemas.errors import ConfigurationError, StoreUnavailableError
 from sinks.redis.connection import Argument, PipelinedConnection, ReplyError, text
+from sinks.redis.fullness import Fullness, fullness_of
 from sinks.redis.scripts import Script, script
 
 log = structlog.get_logger(__name__)
@@ -90,6 +91,10 @@ class RedisClient:
     async def run(self, name: str, keys: tuple[str, ...], *arguments: Argument) -> Any:
         """`evaluate` by the script's name."""
         return await self.evaluate(script(name), keys, arguments)
+
+    async def fullness(self) -> Fullness:
+        """How full the server is; raises StoreUnavailableError."""
+        return fullness_of(_section(await self.call("INFO", "memory")))
 
     def _require(self) -> PipelinedConnection:
         if self._connection is None:
@@ -170,9 +175,12 @@ class RedisClient:
 
 async def _facts(connection: PipelinedConnection, section: str) -> dict[str, str]:
     """A section of INFO; a server that is still loading its data refuses, which counts as away."""
-    lines = text(await connection.call(("INFO", section))).splitlines()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = _section(await connection.call(("INFO", section)))
     persistence = text(await connection.call(("INFO", "persistence")))
     if "\nloading:1" in persistence:
         raise StoreUnavailableError("Redis is loading its data")
     return facts
+
+
+def _section(reply: Any) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in text(reply).splitlines() if ":" in line)

@@ -19,13 +19,15 @@ class ClosedReason(StrEnum):
     UNREACHABLE = "redis_unreachable"
     #: The live state is being rebuilt after a loss, a restart or a failover.
     REBUILDING = "budgets_rebuilding"
+    #: Redis is near the memory that it may use, or there: what is left is for what the log has yet to bring.
+    FULL = "redis_full"
     #: No live state for this tenant yet: the sink has not opened it.
     UNKNOWN_TENANT = "budgets_not_open"
     #: The live state is further behind the log than BUDGET_LAG_SECONDS_MAX.
     LAGGING = "budgets_lagging"
     #: The state was placed under another generation than the one known here.
     GENERATION = "budgets_generation_changed"
-    #: The hold id is older than the memory of resolved holds, so it can't be decided again.
+    #: Nobody knows the hold id, and it is older than what is remembered of refused ones: it can't be decided again.
     TOO_OLD = "hold_id_too_old"
 
 

@@ -11,6 +11,8 @@ from schemas.events import HoldLeg
 from sinks.projections import version_of
 
 MINUTES_CACHED_MAX = 4_096
+#: The first digits of a uuid7 that all ids of 65.5 seconds share.
+REFUSED_DIGITS = 8
 PROJECTION = "redis@v1"
 
 
@@ -25,14 +27,20 @@ class SlotKeys(NamedTuple):
     #: (milliseconds) and body; <hold id>+ to what a hold is extended by that the log has not confirmed, as status e
     #: without a time; sums =<counter>; ! when it was swept last.
     overlay: str
-    #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired, f refused.
+    #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired.
     done: str
+    #: Prefix of the hashes of refused holds, one per minute or so of their ids: digest, leg, what it had left.
+    refused: str
 
     def done_of(self, hold_id: str) -> str:
         """The key that remembers how this hold ended."""
         # Asked twice per request, and a minute of uuid7s is of one hour, nearly always.
         hours = hours_of_minute(hold_id[:MINUTE_DIGITS]) if hold_id[14:15] == "7" else ()
         return f"{self.done}{hours[0] if len(hours) == 1 else hour_of(hold_id)}"
+
+    def refused_of(self, hold_id: str) -> str:
+        """The key that remembers that this hold was refused, for the minutes in which anybody may ask again."""
+        return f"{self.refused}{hold_id[:REFUSED_DIGITS]}"
 
 
 class Names:
@@ -50,7 +58,7 @@ class Names:
     def slot(self, tenant_id: str) -> SlotKeys:
         """The keys of a tenant."""
         prefix = f"{self.budgets}:{{{tenant_id}}}:"
-        return SlotKeys(prefix + "state", prefix + "holds", prefix + "overlay", prefix + "done:")
+        return SlotKeys(*(prefix + name for name in ("state", "holds", "overlay", "done:", "refused:")))
 
     def gate(self, partition: int) -> str:
         """The gate of a partition.

@@ -24,6 +24,7 @@ from sinks.redis.holds import (
 )
 
 MILLIS_PER_SECOND = 1_000
+REFUSAL_MILLIS = limits.REFUSAL_SECONDS * MILLIS_PER_SECOND
 Body = tuple[tuple[Counter, int], ...]
 RESOLUTIONS = frozenset({BudgetKind.COMMITTED, BudgetKind.RELEASED, BudgetKind.EXPIRED})
 
@@ -167,16 +168,16 @@ class MemoryHoldStore:
     def _sweep(self, slot: _Slot) -> None:
         now = self._now_millis()
         for hold_id, entry in list(slot.overlay.items()):
-            if entry.status is _Status.PINNED or entry.until_millis > now:
-                continue
-            if entry.status is _Status.OPEN:
+            # An end further off than any that is given now is of before a step back of the clock.
+            is_over = not now < entry.until_millis <= now + self._overlay_millis
+            if entry.status is _Status.OPEN and is_over:
                 entry.status, entry.until_millis = _Status.DROPPED, now + self._tombstone_millis
-            else:
+            elif entry.status is _Status.DROPPED and entry.until_millis <= now:
                 del slot.overlay[hold_id]
 
     def _decide(self, slot: _Slot, ask: PlaceHold) -> Placement:
         now = self._now_millis()
-        if uuid7_millis(ask.hold_id) < now - self._tombstone_millis:
+        if uuid7_millis(ask.hold_id) < now - REFUSAL_MILLIS:
             return Closed(ClosedReason.TOO_OLD)
         body = _body(ask.legs)
         for leg, limit_nano in zip(ask.legs, ask.limits_nano, strict=True):

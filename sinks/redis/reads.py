@@ -10,6 +10,7 @@ from schemas.errors import StoreUnavailableError
 from schemas.topics import BUDGETS, HEALTH
 from sinks.redis.client import RedisClient
 from sinks.redis.connection import text, texts
+from sinks.redis.fullness import Fullness
 from sinks.redis.hours import RedisHours
 from sinks.redis.keys import PROJECTION, Names
 from sinks.redis.posted import PostedSums
@@ -84,6 +85,10 @@ class RedisReads:
     async def close(self) -> None:
         """Let go of the connection."""
         await self._client.close()
+
+    async def fullness(self) -> Fullness:
+        """How full the server is."""
+        return await self._client.fullness()
 
     async def tenant_state(self, tenant_id: str) -> TenantState:
         """The tenant's applied state, its cursor and its overlay, atomically."""

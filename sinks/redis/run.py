@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from random import Random
 
 import structlog
@@ -17,9 +18,11 @@ from schemas.topics import CONTROL
 from sinks.projections import redis_group
 from sinks.redis.apart import Aparts, Folder
 from sinks.redis.durable import DurableRedisSink
+from sinks.redis.fullness import watch_fullness
 from sinks.redis.keeping import end_offset, end_offsets, keep_snapshots, tell_rebuilds
 from sinks.redis.keys import PROJECTION
 from sinks.redis.processes import ProcessFolder
+from sinks.redis.reads import RedisReads
 from sinks.redis.recall import Recall
 from sinks.redis.sink import RedisSink
 from sinks.redis.snapshots import SnapshotStore
@@ -66,20 +69,35 @@ async def run(
     """
     prepare_process()
     sink = _sink(redis_url, tombstone_seconds, waitaof_replicas, projection)
-    await run_on(
-        sink,
-        reader=KafkaGroupReader(bootstrap, redis_group(projection), f"sink-{sink.projection}", membership),
-        make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
-        codec=Codec(RegistrySchemas(registry_url)),
-        monitor=monitor,
-        stop=stop,
-        random=random,
-        quarantine=quarantine,
-        folder=ProcessFolder(bootstrap, registry_url, sink.projection, processes_max, limits.REBUILD_ENTRIES_MAX),
-        snapshots=snapshots,
-        snapshot_seconds=snapshot_seconds,
-        tombstone_seconds=tombstone_seconds,
-    )
+    async with _watched(redis_url, monitor):
+        await run_on(
+            sink,
+            reader=KafkaGroupReader(bootstrap, redis_group(projection), f"sink-{sink.projection}", membership),
+            make_reader=lambda: KafkaReader(bootstrap, "quaestor-sink-redis-beside"),
+            codec=Codec(RegistrySchemas(registry_url)),
+            monitor=monitor,
+            stop=stop,
+            random=random,
+            quarantine=quarantine,
+            folder=ProcessFolder(bootstrap, registry_url, sink.projection, processes_max, limits.REBUILD_ENTRIES_MAX),
+            snapshots=snapshots,
+            snapshot_seconds=snapshot_seconds,
+            tombstone_seconds=tombstone_seconds,
+        )
+
+
+@asynccontextmanager
+async def _watched(redis_url: str, monitor: Monitor) -> AsyncIterator[None]:
+    """While it lasts, the monitor is told how full Redis is."""
+    reads = RedisReads(redis_url)
+    await reads.connect()
+    watching = asyncio.create_task(watch_fullness(reads.fullness, monitor), name="redis-fullness")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await reads.close()
 
 
 async def run_on(

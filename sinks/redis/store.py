@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import NamedTuple
 
 from schemas import limits
 from schemas.errors import StoreUnavailableError
+from schemas.ids import uuid7_millis
 from schemas.topics import BUDGETS
 from sinks.redis.client import RedisClient
-from sinks.redis.connection import texts
+from sinks.redis.connection import ReplyError, texts
+from sinks.redis.fullness import Fullness
 from sinks.redis.holds import (
     Closed,
     ClosedReason,
@@ -29,6 +32,8 @@ from streams.partitioner import partition_of
 GATE_SECONDS = 0.2
 TENANTS_CACHED_MAX = 10_000
 MILLIS_PER_SECOND = 1_000
+NANOS_PER_MILLI = 1_000_000
+REFUSAL_MILLIS = limits.REFUSAL_SECONDS * MILLIS_PER_SECOND
 
 _CLOSED = {
     b"tenant": ClosedReason.UNKNOWN_TENANT,
@@ -86,6 +91,7 @@ class RedisHoldStore:
         self._tombstone_millis = str(tombstone_seconds * MILLIS_PER_SECOND)
         self._lag_seconds_max = lag_seconds_max
         self._gates: list[Gate | None] = [None] * partitions
+        self._fullness = Fullness(0, 0)
         self._tenants: dict[str, _Tenant] = {}
         self._place = script("place")
         self._confirm = script("confirm")
@@ -106,7 +112,8 @@ class RedisHoldStore:
         await self._client.close()
 
     async def refresh(self) -> None:
-        """Read every gate now; raises StoreUnavailableError."""
+        """Read every gate now, and how full the server is; raises StoreUnavailableError."""
+        self._fullness = await self._client.fullness()
         reads = [self._client.run("gate_read", (gate_key(number),)) for number in range(len(self._gates))]
         answers = await asyncio.gather(*reads)
         now = asyncio.get_running_loop().time()
@@ -121,6 +128,8 @@ class RedisHoldStore:
         run_id = self._client.run_id
         if gate is None or not run_id:
             return ClosedReason.UNREACHABLE
+        if self._fullness.is_full:
+            return ClosedReason.FULL
         if not gate.is_open or not gate.generation.startswith(run_id):
             return ClosedReason.REBUILDING
         if gate.age_seconds + asyncio.get_running_loop().time() - gate.read_at > self._lag_seconds_max:
@@ -131,7 +140,8 @@ class RedisHoldStore:
         """Add the hold iff every leg fits."""
         if not ask.legs:
             return Placed("")
-        answer = await self._asked(self._place, ask)
+        age_millis = time.time_ns() // NANOS_PER_MILLI - uuid7_millis(ask.hold_id)
+        answer = await self._asked(self._place, ask, str(REFUSAL_MILLIS), str(age_millis))
         return answer if isinstance(answer, Closed) else _placement(ask, *answer)
 
     async def extend(self, ask: PlaceHold) -> Extension:
@@ -157,8 +167,10 @@ class RedisHoldStore:
             return Confirmation.UNREACHABLE
         return _CONFIRMATIONS[answer]
 
-    async def _asked(self, program: Script, ask: PlaceHold, *, again: bool = True) -> tuple[str, list[bytes]] | Closed:
-        """The generation asked under and what the script answers, where that is not Closed."""
+    async def _asked(
+        self, program: Script, ask: PlaceHold, *more: str, again: bool = True
+    ) -> tuple[str, list[bytes]] | Closed:
+        """The generation asked under and what the script answers, where that is not Closed; `more` stands last."""
         reason = self.closed_reason(ask.tenant_id)
         if reason is not None:
             return Closed(reason)
@@ -174,9 +186,9 @@ class RedisHoldStore:
         ]
         for leg, limit_nano in zip(ask.legs, ask.limits_nano, strict=True):
             arguments += (counter_text(leg), str(leg.amount_nano), str(limit_nano))
-        keys = (*known.slot, known.keys.done_of(ask.hold_id))
+        keys = (*known.slot, known.keys.done_of(ask.hold_id), known.keys.refused_of(ask.hold_id))
         try:
-            answer = await self._client.evaluate(program, keys, tuple(arguments))
+            answer = await self._client.evaluate(program, keys, (*arguments, *more))
             if answer[0] != b"C":
                 return generation, answer
             closed = Closed(_CLOSED[answer[1]])
@@ -184,9 +196,10 @@ class RedisHoldStore:
                 return closed
             # The gate known here is old; the new one may be open already.
             await self.refresh()
-        except StoreUnavailableError:
-            return Closed(ClosedReason.UNREACHABLE)
-        return await self._asked(program, ask, again=False)
+        except StoreUnavailableError as error:
+            is_full = isinstance(error, ReplyError) and str(error).startswith("OOM")
+            return Closed(ClosedReason.FULL if is_full else ClosedReason.UNREACHABLE)
+        return await self._asked(program, ask, *more, again=False)
 
     def _learn(self, tenant_id: str) -> _Tenant:
         if len(self._tenants) >= TENANTS_CACHED_MAX:

@@ -130,6 +130,13 @@ async def test_an_unpinned_hold_falls_away_and_gives_its_room_back(world: World)
     assert isinstance(await world.store.place(ask(world.hold(2), LIMIT, LIMIT)), Placed)
 
 
+async def test_a_clock_that_was_stepped_back_keeps_no_hold(world: World) -> None:
+    """What a dead gateway placed by the clock of before does not refuse others until that time comes again."""
+    await placed(world, world.hold(1), LIMIT)
+    await world.step_clock_back()
+    assert isinstance(await world.store.place(ask(world.hold(2), LIMIT, LIMIT)), Placed)
+
+
 @pytest.mark.parametrize("applied", [False, True])
 async def test_a_hold_that_fell_away_is_never_confirmed(world: World, applied: bool) -> None:
     """Its room may have been given away, also when its PLACED has been applied since (the tombstone)."""

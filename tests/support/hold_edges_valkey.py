@@ -40,10 +40,10 @@ def program(name: str, text: str) -> Script:
     return Script(name, text.encode(), hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-COPY = program("copy", "for at = 1, 4 do redis.call('COPY', KEYS[at], KEYS[at + 4]) end")
+COPY = program("copy", "for at = 1, 5 do redis.call('COPY', KEYS[at], KEYS[at + 5]) end")
 READ = program(
     "read",
-    "local found = {} for at = 1, 4 do found[at] = redis.call('HGETALL', KEYS[at]) end "
+    "local found = {} for at = 1, 5 do found[at] = redis.call('HGETALL', KEYS[at]) end "
     "if ARGV[1] == '1' then redis.call('UNLINK', unpack(KEYS)) end return found",
 )
 #: The time of holds passes, pinned or not.
@@ -77,6 +77,7 @@ class Hashes(NamedTuple):
     holds: Mapping[str, str]
     overlay: Mapping[str, str]
     done: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 class Server:
@@ -126,7 +127,8 @@ class Slot:
         """Nothing is there yet."""
         self._server, self._tenant_id = server, tenant_id
         keys = slot_keys(tenant_id)
-        self.keys = (*keys[:3], keys.done_of(server.names.holds[0]))
+        hold = server.names.holds[0]
+        self.keys = (*keys[:3], keys.done_of(hold), keys.refused_of(hold))
 
     async def begin_first(self) -> None:
         """Open, of the first generation, with nothing applied."""
@@ -190,7 +192,7 @@ class Slot:
         await self._age([self._server.names.holds[number]])
         probe = PlaceHold(self._tenant_id, self._server.probe, (leg(1, self._server.names.limits[0]),), (0,))
         await self._server.gateways[store.generation].place(probe)
-        await self._server.client.call("HDEL", self.keys[3], probe.hold_id)
+        await self._server.client.call("HDEL", self.keys[4], probe.hold_id)
         return DONE
 
     async def _admit(self, store: Store) -> Answer:
@@ -258,9 +260,8 @@ def _view(names: Names, slot: Hashes) -> View:
     entries = {name: value for name, value in slot.overlay.items() if name[0] not in "=!"}
     waiting = {name: value.partition(" ") for name, value in entries.items() if not name.endswith("+")}
     growth = {name[:-1]: value.partition(" ")[2] for name, value in entries.items() if name.endswith("+")}
-    refused = {hold: value for hold, value in slot.done.items() if value[0] == "f"}
     holds = {number_of(hold): Hold("open", _amount(body)) for hold, body in slot.holds.items()}
-    ended = {number_of(hold): _ended(names, hold, end) for hold, end in slot.done.items() if hold not in refused}
+    ended = {number_of(hold): _ended(names, hold, end) for hold, end in slot.done.items()}
     assert not holds.keys() & ended.keys()
     return View(
         int(slot.state["generation"].rpartition(":")[2]),
@@ -274,7 +275,7 @@ def _view(names: Names, slot: Hashes) -> View:
             Waiting(number_of(name), STATUSES[head[0]], _amount(body)) for name, (head, _, body) in waiting.items()
         ),
         frozenset((number_of(name), _amount(body)) for name, body in growth.items()),
-        frozenset(_refusal(names, hold, value) for hold, value in refused.items()),
+        frozenset(_refusal(names, hold, value) for hold, value in slot.refused.items()),
     )
 
 
@@ -294,8 +295,8 @@ def _ended(names: Names, hold: str, end: str) -> Hold:
 
 
 def _refusal(names: Names, hold: str, answer: str) -> Refusal:
-    head, leg_number, left = answer.split()
-    return Refusal(names.holds.index(hold), _taken(names, hold, head[1:]), int(leg_number) - 1, int(left))
+    digest, leg_number, left = answer.split()
+    return Refusal(names.holds.index(hold), _taken(names, hold, digest), int(leg_number) - 1, int(left))
 
 
 async def differing(url: str, graph: Graph, broken: Script | None = None) -> list[str]:

@@ -146,6 +146,7 @@ class MemoryGround:
     async def pass_overlay_time(self) -> None:
         """As the protocol says."""
         self._millis += OVERLAY_MILLIS
+        self.now_micros += OVERLAY_MILLIS * MICROS_PER_MILLI
 
     def _claim(self, tenant_id: str) -> None:
         """A slot that is gone is begun anew, closed, as far as it was kept."""

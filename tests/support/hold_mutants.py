@@ -31,7 +31,7 @@ RARE_SCRIPTS = {
     "closed confirms": ("confirm", " or slot[2] ~= '1'", ""),
     "closed places": ("place", "if applied[2] ~= '1' then return {'C', 'rebuilding'} end", ""),
     "another generation places": ("place", "if applied[1] ~= generation then return {'C', 'generation'} end", ""),
-    "refusals are forgotten": ("place", "if leg then return {'R', leg, left} end", ""),
+    "refusals are forgotten": ("place", "  return {'R', leg, left}\nend\n\n", "end\n\n"),
     "another body is as good": ("place", "if known == body then return {'P'} end", "if known then return {'P'} end"),
     "what waits does not count": ("place", " + (tonumber(waiting[leg + 2]) or 0)", ""),
     "the same again adds": ("extend", "- tonumber(amount) - waits", "- tonumber(amount)"),

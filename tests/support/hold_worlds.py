@@ -21,6 +21,7 @@ from streams.partitioner import partition_of
 from tests.budget_world import TENANT, fields_of, hold_id
 
 MILLIS = 1_000
+HOUR_MILLIS = 3_600_000
 
 
 class World(Protocol):
@@ -39,6 +40,9 @@ class World(Protocol):
 
     async def pass_overlay_time(self) -> None:
         """Let the overlay's time to live pass."""
+
+    async def step_clock_back(self) -> None:
+        """Set the store's clock an hour back, just after it swept."""
 
     def hold(self, number: int) -> str:
         """An id made now."""
@@ -76,6 +80,10 @@ class MemoryWorld:
         """As the protocol says."""
         self._clock_millis += 11_000
 
+    async def step_clock_back(self) -> None:
+        """As the protocol says."""
+        self._clock_millis -= HOUR_MILLIS
+
     def hold(self, number: int) -> str:
         """As the protocol says."""
         return hold_id(number, self._clock_millis * MILLIS)
@@ -90,7 +98,7 @@ class RedisWorld:
 
     def __init__(self, url: str) -> None:
         """Connect nothing yet."""
-        self._url = url
+        self.url = url
         self._client = RedisClient(url)
         self._slots = Slots(self._client)
         self._offset = 0
@@ -98,7 +106,7 @@ class RedisWorld:
         self.store: HoldStore = self._make(10_000)
 
     def _make(self, overlay_milliseconds: int) -> RedisHoldStore:
-        store = RedisHoldStore(self._url, overlay_milliseconds=overlay_milliseconds)
+        store = RedisHoldStore(self.url, overlay_milliseconds=overlay_milliseconds)
         self._stores.append(store)
         return store
 
@@ -140,6 +148,10 @@ class RedisWorld:
         await self._begin(is_open=is_open)
         word = "1" if is_open else "0"
         await self._slots.claim(TENANT, self._owner, generation=self._owner.generation, open_word=word)
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """The gateway looks at the gates, and at how full the server is."""
         for store in self._stores:
             await store.refresh()
 
@@ -152,13 +164,22 @@ class RedisWorld:
                 await self._client.call("HSET", keys.overlay, name, f"o1 {value.partition(' ')[2]}")
         await self._client.call("HDEL", keys.overlay, "!")
 
+    async def step_clock_back(self) -> None:
+        """Date what the server wrote forward, as if it had been written by the clock of before."""
+        keys, later = slot_keys(TENANT), time.time_ns() // 1_000_000 + HOUR_MILLIS
+        names = texts(await self._client.call("HGETALL", keys.overlay))
+        for name, value in zip(names[::2], names[1::2], strict=True):
+            if value[0] == "o":
+                await self._client.call("HSET", keys.overlay, name, f"o{later + 10_000} {value.partition(' ')[2]}")
+        await self._client.call("HSET", keys.overlay, "!", str(later))
+
     def hold(self, number: int) -> str:
         """As the protocol says."""
         return hold_id(number, time.time_ns() // 1_000)
 
     async def unconfirmed(self) -> frozenset[str]:
         """As the protocol says; what is there adds up."""
-        reads = RedisReads(self._url)
+        reads = RedisReads(self.url)
         await reads.open()
         try:
             state = await reads.tenant_state(TENANT)

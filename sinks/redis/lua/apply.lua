@@ -131,8 +131,7 @@ local function leave_growth(hold, raised)
 end
 
 local function seen(hold, done)
-  local ended = done.now[hold]
-  return open_holds.now[hold] or (ended and string.sub(ended, 1, 1) ~= 'f')
+  return open_holds.now[hold] or done.now[hold]
 end
 
 local function place(hold, legs, done)

@@ -12,6 +12,5 @@ if entry then
   return 'K'
 end
 if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return 'K' end
-local done = redis.call('HGET', KEYS[4], ARGV[2])
-if done and string.sub(done, 1, 1) ~= 'f' then return 'R' end
+if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then return 'R' end
 return 'U'

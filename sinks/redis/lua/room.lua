@@ -1,5 +1,5 @@
 -- Whether there is room under a tenant's limits: what place.lua and extend.lua have in common; stands before each.
--- KEYS: state, holds, overlay, done (of the hold's hour)
+-- KEYS: state, holds, overlay, done (of the hold's hour), and what place.lua alone uses
 -- ARGV: generation, hold id, overlay milliseconds, tombstone milliseconds, number of legs, then per leg: counter, amount,
 --       limit. Amounts are texts of nano-units; a number is only ever compared: hard limits stay below 2^53 and soft
 --       ones are 2^62, so a sum of non-negative doubles that leaves the exact range is above every hard limit, and above a
@@ -32,13 +32,16 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Entries that were not pinned in time fall away and leave a tombstone, so that a late confirm refuses; a tombstone goes
 -- when nobody can ask any more. Only a sweep drops, and until then the entry counts, so a confirm that is late but
--- earlier than the sweep is safe. Swept when room is missing, and now and then so that nothing piles up.
+-- earlier than the sweep is safe. Swept when room is missing, and now and then so that nothing piles up. What was swept
+-- or would end later than anything placed now is of before a step back of the clock, and waits for no time to come again.
 local function sweep()
-  if now - (tonumber(waiting[2]) or 0) < SWEEP_MILLIS then return end
+  local since = now - (tonumber(waiting[2]) or 0)
+  if since >= 0 and since < SWEEP_MILLIS then return end
   local entries = redis.call('HGETALL', overlay)
   for at = 1, #entries, 2 do
     local old, status, till, its = entries[at], string.match(entries[at + 1], '^([od])(%d+) (.*)$')
-    if status and tonumber(till) <= now then
+    local ends = tonumber(till)
+    if status and (ends <= now or (status == 'o' and ends > now + tonumber(ARGV[3]))) then
       if status == 'o' then
         for counter, amount in string.gmatch(its, '(%S+) (%d+)') do
           if amount ~= '0' and redis.call('HINCRBY', overlay, '=' .. counter, '-' .. amount) == 0 then

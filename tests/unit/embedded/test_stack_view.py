@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from api.cli.stack_view import StackView, endpoint_rows, rebuild_table
+from api.cli.stack_view import StackView, endpoint_rows, memory_text, rebuild_table
 from infra.embedded.endpoints import Endpoints, ProcessEntry, without_credentials
 from infra.embedded.process import Spawner
 from infra.embedded.servers import PostgresServer, ServerContext
@@ -129,3 +130,15 @@ def test_a_rebuild_says_how_far_it_is() -> None:
 def test_a_rebuild_without_a_barrier_has_no_share() -> None:
     """Nobody knows yet how far it has to go."""
     assert "%" not in shown(barrier=None, per_cent=0)
+
+
+@pytest.mark.parametrize(
+    ("used", "words"),
+    [(10, "redis uses 10 of 100 MB (10 %)"), (80, "at 95 % admission ends"), (95, "no call under a limit is admitted")],
+)
+def test_the_memory_of_redis_says_what_to_do(used: int, words: str) -> None:
+    """Nothing while there is enough."""
+    told = {"used_bytes": used * 1_000_000, "ceiling_bytes": 100_000_000, "per_cent": used}
+
+    assert words in memory_text(told).plain
+    assert ("give it more maxmemory" in memory_text(told).plain) == (used >= 80)

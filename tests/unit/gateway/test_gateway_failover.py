@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,7 +15,7 @@ from api.providers.memory import MemoryAnswer
 from processors.control import Provider
 from schemas.events import BudgetEvent, BudgetKind, ProviderAttempt, RequestEvent, RequestKind
 from tests.support.gateway_answers import JSON, chat_answer, error_answer
-from tests.support.gateway_world import Response, World, control_state, limit
+from tests.support.gateway_world import TENANT, Response, World, control_state, limit
 
 Maker = Callable[[], MemoryAnswer | UpstreamError]
 
@@ -31,6 +33,27 @@ FAILURES: list[tuple[str, Maker, int, str]] = [
     ("no choices", lambda: MemoryAnswer(200, [b"{}"], JSON), 502, "provider_invalid_response"),
 ]
 IDS = [name for name, *_ in FAILURES]
+
+
+@asynccontextmanager
+async def applying(world: World) -> AsyncIterator[None]:
+    """The sink's part: what is recorded of holds is applied soon after."""
+
+    async def apply() -> None:
+        applied = 0
+        while True:
+            budgets = [event for event in world.events("budgets") if isinstance(event, BudgetEvent)]
+            for event in budgets[applied:]:
+                world.holds.apply(TENANT, event)
+            applied = len(budgets)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(apply())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize(("_name", "fail", "status", "code"), FAILURES, ids=IDS)
@@ -162,8 +185,20 @@ async def test_a_missing_secret_fails_over(tmp_path: Path) -> None:
     assert (200, ["http://two.test/chat/completions"]) == (response.status, [call.url for call in world.upstream.calls])
 
 
-async def test_a_budget_too_small_for_the_second_attempt_refuses_it(tmp_path: Path) -> None:
-    """The first hold still stands when the second is asked for: there is room for one only."""
+async def test_room_for_one_attempt_is_enough_for_a_failover(tmp_path: Path) -> None:
+    """What the first attempt held is free once the sink has applied its end: it does not refuse the second."""
+    answers = [error_answer(500), chat_answer()]
+    state = control_state(limits=(limit(400_000),))
+    async with World(tmp_path, lambda _: answers.pop(0), state=state) as world, applying(world):
+        response = await world.call()
+        budgets = [event.kind for event in world.events("budgets") if isinstance(event, BudgetEvent)]
+
+    assert 200 == response.status
+    assert [BudgetKind.PLACED, BudgetKind.RELEASED, BudgetKind.PLACED, BudgetKind.COMMITTED] == budgets[:4]
+
+
+async def test_what_is_freed_but_not_applied_in_time_refuses_the_next_attempt(tmp_path: Path) -> None:
+    """There is room for one only, and no sink: the caller is told within a moment."""
     async with World(tmp_path, lambda _: error_answer(500), state=control_state(limits=(limit(400_000),))) as world:
         response = await world.call()
         kinds = world.kinds()
