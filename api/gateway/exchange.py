@@ -234,11 +234,10 @@ class Exchange:
     async def _call_stream(
         self, attempt: Attempt, reply: Answer, began_at: int, send: Send, receive: Receive
     ) -> Ended | None:
-        caller = self._caller
-        headers = self._headers(attempt)
+        caller, headers = self._caller, self._headers(attempt)
         if caller is None:
-            until = asyncio.get_running_loop().time() + self._deadline - time.monotonic()
-            caller = self._caller = Caller(send, receive, until)
+            left_seconds = self._deadline - time.monotonic()
+            caller = self._caller = Caller(send, receive, asyncio.get_running_loop().time() + left_seconds)
         steps = Steps(self._parts, attempt, self._traceparent) if attempt.output.grows else None
         relay = Relay(reply, caller, headers, self._ask.prompt_bytes, self._ask.choices, steps)
         try:
@@ -393,8 +392,7 @@ class Exchange:
     def _spool_now(self) -> None:
         """Keep the last group, or the events that close what is open. What this can't keep, the reaper will close."""
         try:
-            group = self._ending or self._last_words()
-            if group:
+            if group := self._ending or self._last_words():
                 self._parts.journal.conclude_now(group)
         except QuaestorError as error:
             log.error("not_recorded", request_id=self._context.request_id, error=str(error))  # noqa: TRY400 - no trace

@@ -91,8 +91,8 @@ class LogScan:
     def _row(self, record: LogRecord) -> LogRow:
         topic_id = self._topic_ids[record.topic]
         screened = self._screen.screen(record, topic_id, 0)
-        is_event = isinstance(screened, Decoded) and _is_named(screened.fields)
-        return LogRow(record, topic_id, screened.fields if is_event else None)
+        fields = screened.fields if isinstance(screened, Decoded) and _is_named(screened.fields) else None
+        return LogRow(record, topic_id, fields)
 
 
 def _is_named(fields: Mapping[str, Any]) -> bool:
