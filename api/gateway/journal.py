@@ -73,13 +73,14 @@ class Journal:
         owner: str = "gateway",
         schemas_known: Callable[[], bool] = lambda: True,
         tombstone_seconds: int = limits.HOLD_TOMBSTONE_SECONDS,
+        now_micros: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         """`directory` is the spool's; files of dead processes are claimed there.
 
         Nothing is encoded before `schemas_known`: asking the registry would block the loop. Folds remember holds for
         `tombstone_seconds`.
         """
-        self._tombstone_seconds = tombstone_seconds
+        self._tombstone_seconds, self._now_micros = tombstone_seconds, now_micros
         self._recorder, self._spool, self._directory = recorder, spool, directory
         self._schemas_known = schemas_known
         self._ahead = Ahead(directory, owner)
@@ -208,8 +209,8 @@ class Journal:
                         await self._drain_own()
             except LogUnavailableError:
                 self._failed_at = time.monotonic()
-            except SpoolUnwritableError as fault:  # where a group is to be put aside
-                self._note_unwritable(fault)
+            except SpoolUnwritableError:
+                pass  # noted where a group was to be put aside; it is tried again
             except OSError as error:
                 log.error("spool_unreadable", error=error.strerror)  # noqa: TRY400 - the trace says no more
             await asyncio.sleep(DRAIN_SECONDS)
@@ -270,7 +271,7 @@ class Journal:
 
     def _comes_too_late(self, group: Sequence[Event]) -> bool:
         """Whether it moves a hold that some fold may have forgotten: some would count it, and others would not."""
-        now = time.time_ns() // 1_000
+        now = self._now_micros()
         return any(
             comes_too_late(event.hold_id, now, self._tombstone_seconds)
             for event in group
@@ -285,7 +286,9 @@ class Journal:
             make_folder(self._directory)
             keep_aside(self._directory, self._owner, group, LATE)
         except OSError as error:
-            raise SpoolUnwritableError(error) from error
+            fault = SpoolUnwritableError(error)
+            self._note_unwritable(fault)
+            raise fault from error
 
     async def _drain_batch(self, groups: list[list[Event]]) -> int:
         events = [event for group in groups for event in group]

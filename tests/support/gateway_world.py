@@ -201,7 +201,12 @@ class World:
         recorder = Recorder(self.log.publisher(), self.codec)
         remembered = self.options.hold_tombstone_seconds
         self.journal = Journal(
-            recorder, self.spool, self.options.spool_directory, self.health, tombstone_seconds=remembered
+            recorder,
+            self.spool,
+            self.options.spool_directory,
+            self.health,
+            tombstone_seconds=remembered,
+            now_micros=self._now_micros,
         )
         self.tokens = MemoryTokenCounter()
         self.parts = Parts(
@@ -230,6 +235,10 @@ class World:
         """Close."""
         self.parts.counting.close()
         await self.journal.stop()
+
+    def _now_micros(self) -> int:
+        """As the gateway's clock says, which a test may have set."""
+        return self.parts.now()
 
     def erased(self, handle: str) -> bool:
         """Whether the control topic has the erasure of a handle."""

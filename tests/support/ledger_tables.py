@@ -36,6 +36,9 @@ UNSOUND = {
 }
 HOLDS = {"h": "018bcfe5-6800-7000-8000-{:012d}", "l": "018bd87b-4000-7000-8000-{:012d}"}
 
+#: Whoever asks is further than any hold.
+LATER_MICROS = 4_000_000_000_000_000
+
 
 class Desk:
     """A poster and what it has posted."""
@@ -61,6 +64,7 @@ class Desk:
     def _take(self, words: list[str]) -> str:
         """Post an event; answers what came of it, in one word."""
         self._events += 1
+        self._state.fold.forget(LATER_MICROS)
         event = self._read(words, f"e{self._events}")
         entries = [each for each in self._poster.decide(self._state, event) if isinstance(each, LedgerEntry)]
         said = "posted" if entries else self._nothing(event)
