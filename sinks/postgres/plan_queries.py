@@ -24,7 +24,7 @@ WHERE projection = $1 AND token IN (
 )
 ORDER BY token, partition
 """
-ENSURE_DAY = "SELECT quaestor.ensure_clickhouse_day($1)"
+USE_DAY = "SELECT quaestor.use_clickhouse_day($1, $2)"
 DROP_DAYS = "SELECT quaestor.drop_clickhouse_days($1)"
 #: Names that have no number yet get one; asked alone, since a statement does not see what it inserts itself.
 ENSURE_NAMES = """

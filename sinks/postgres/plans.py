@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -47,6 +49,8 @@ ROW = np.dtype(
     [("fields", ">i2"), *(pair for name, kind in COPIED for pair in ((f"{name}_size", ">i4"), (name, kind)))]
 )
 CHUNK_BYTES = 256 * 1024
+#: How often it is said that a day of the index is used: much oftener than one goes that nobody uses (migration 0142).
+DAY_USE_SECONDS = 3_600.0
 #: Days from 1970 to Postgres' own epoch.
 POSTGRES_EPOCH_DAYS = POSTGRES_EPOCH_MICROS // MICROS_PER_DAY
 
@@ -59,8 +63,9 @@ class PostgresPlanStore(PlanStore):
         self._dsn = dsn
         self._owner = owner
         self._connection: asyncpg.Connection | None = None
-        #: What is known to be there: partitions of the index, and numbers of projections and topics.
-        self._days: set[date] = set()
+        #: What is known to be there: days of the index, by when it was said that a projection uses them, and numbers of
+        #: projections and topics.
+        self._days: dict[tuple[int, date], float] = {}
         self._numbers: dict[str, int] = {}
 
     async def open(self) -> None:
@@ -164,7 +169,7 @@ class PostgresPlanStore(PlanStore):
         names = {projection, *(draft.partition.topic for draft in drafts)}
         await self._ensure_numbers(names)
         index = _Index(self._numbers[projection], drafts, self._numbers)
-        await self._ensure_days(index.days)
+        await self._use_days(index.projection, index.days)
         return index
 
     async def _ensure_numbers(self, names: Iterable[str]) -> None:
@@ -176,12 +181,14 @@ class PostgresPlanStore(PlanStore):
                 rows = await connection.fetch(plan_queries.NAMES, missing)
             self._numbers |= {row["name"]: row["number"] for row in rows}
 
-    async def _ensure_days(self, days: Iterable[date]) -> None:
-        for day in sorted(set(days) - self._days):
-            connection = await self._connected()
-            with passing_errors():
-                await connection.execute(plan_queries.ENSURE_DAY, day)
-            self._days.add(day)
+    async def _use_days(self, projection: int, days: Iterable[date]) -> None:
+        now = time.monotonic()
+        for day in sorted(days):
+            if now >= self._days.get((projection, day), -math.inf) + DAY_USE_SECONDS:
+                connection = await self._connected()
+                with passing_errors():
+                    await connection.execute(plan_queries.USE_DAY, day, projection)
+                self._days[projection, day] = now
 
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
