@@ -16,7 +16,7 @@ import sys
 import time
 
 from benchmarks.filling import EVENTS_WITHOUT_LEDGER, fill
-from benchmarks.measure import Measured, machine, told_by
+from benchmarks.measure import Measured, machine, monitor_url, told_by
 from benchmarks.product import Product, body, running
 from benchmarks.rate import fixed_rate
 
@@ -48,9 +48,15 @@ def main() -> int:
 def measure(product: Product, sink: str, records: int, rate: float, seconds: int) -> int:
     """The three loads on a running product."""
     url = f"{product.gateway_url}/v1/chat/completions"
+    told = f"{monitor_url(product.pid(sink))}/status"
+
+    def asked() -> bool:
+        # As often as while it catches up: who asks is the load's own process, whose threads wait for each other.
+        told_by(told)
+        return False
 
     def load(length: int) -> Measured:
-        return fixed_rate(url, body(), product.headers, rate=rate, seconds=length)
+        return fixed_rate(url, body(), product.headers, rate=rate, seconds=length, over=asked)
 
     load(WARM_UP_SECONDS)
     product.drain()
@@ -62,7 +68,7 @@ def measure(product: Product, sink: str, records: int, rate: float, seconds: int
             # What the others make of the backlog is not the question either, nor what ClickHouse merges of it.
             product.drain()
             product.rest()
-        lag = Lag(product, sink, LIVE_SECONDS * rate * EVENTS_WITHOUT_LEDGER)
+        lag = Lag(told, LIVE_SECONDS * rate * EVENTS_WITHOUT_LEDGER)
         during = fixed_rate(
             url, body(), product.headers, rate=rate, seconds=1, over=lag.is_caught_up, seconds_max=CATCH_UP_SECONDS_MAX
         )
@@ -84,10 +90,10 @@ def measure(product: Product, sink: str, records: int, rate: float, seconds: int
 class Lag:
     """How far a sink is behind, by its own word, until that is no more than live traffic makes."""
 
-    def __init__(self, product: Product, sink: str, live_events: float) -> None:
-        """Time counts from now."""
-        # Not by `quaestor status`: a process a second is half a core, which the other two loads have not beside them.
-        self._pid, self._live_events = product.pid(sink), live_events
+    def __init__(self, told: str, live_events: float) -> None:
+        """`told` is the URL of the sink's status. Time counts from now."""
+        # Not by `quaestor status`: a process a second is half a core.
+        self._told, self._live_events = told, live_events
         self._started = self._at = time.monotonic()
         #: Events behind when it was asked last.
         self.left = 0
@@ -95,7 +101,7 @@ class Lag:
 
     def is_caught_up(self) -> bool:
         """Ask; for a thread of its own."""
-        lag = json.loads(told_by(self._pid, "/status"))["lag_events"]
+        lag = json.loads(told_by(self._told))["lag_events"]
         self._at = time.monotonic()
         # One that has just been woken up says what it knew when it was stopped: nothing is behind.
         told_since_woken = self.left > self._live_events or self._at - self._started > WAKING_SECONDS

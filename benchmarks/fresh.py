@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.events import EventMaker
 from benchmarks.filling import Filler
 from benchmarks.freshness import FreshnessWatch
-from benchmarks.measure import cpu_seconds, machine, told_by
+from benchmarks.measure import cpu_seconds, machine, monitor_url, told_by
 from benchmarks.sinks import QUAESTOR, Bench
 from infra.embedded.ports import PortPlan
 from infra.embedded.stack import Stack
@@ -91,7 +91,7 @@ def start_sink(bench: Bench, sink: str, held: ExitStack) -> int:
 
 def steps_told(pid: int) -> Steps:
     """What a sink's metrics say of its batches: seconds and batches, by step."""
-    text = told_by(pid, "/metrics")
+    text = told_by(f"{monitor_url(pid)}/metrics")
     sums, counts = (
         {step or "write": float(value) for step, value in re.findall(rf"{pattern} (\S+)", text)}
         for pattern in (rf'{NAME}_{kind}{{[^}}]*?(?:step="(\w+)")?}}' for kind in ("sum", "count"))

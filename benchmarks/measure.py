@@ -38,10 +38,14 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def told_by(pid: int, path: str) -> str:
-    """What a process of ours says of itself at its own monitor's `path`; costs it and us a millisecond."""
+def monitor_url(pid: int) -> str:
+    """Where a process of ours says what it does; reads every connection of the machine, so it is asked for once."""
     listening = (each for each in psutil.Process(pid).net_connections("tcp") if each.status == psutil.CONN_LISTEN)
-    url = f"http://127.0.0.1:{next(listening).laddr.port}{path}"
+    return f"http://127.0.0.1:{next(listening).laddr.port}"
+
+
+def told_by(url: str) -> str:
+    """What a process says of itself at its monitor's URL; costs it and us a millisecond."""
     with urllib.request.urlopen(url, timeout=MONITOR_SECONDS_MAX) as answer:
         return str(answer.read().decode())
 
