@@ -15,7 +15,7 @@ from infra.embedded.servers.probes import valkey_answers
 from schemas.errors import ConfigurationError
 
 #: What a day of 500 holds a second takes, and a little more (docs/concepts/budgets.md); most never come near it.
-MEMORY_MAX = "4gb"
+MEMORY_MAX = "5gb"
 #: noeviction: counters that vanish would be worse than a refusal. No snapshots: the appended file is the state.
 OPTIONS = (
     ("bind", LOOPBACK),
