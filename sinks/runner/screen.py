@@ -161,7 +161,7 @@ class Screen:
             fingerprint=fingerprint(reason, record.topic, detail),
             key_bytes=record.key,
             value_bytes=record.value,
-            headers=kept_headers(record),
+            headers=dict(record.headers),  # of a name that comes again, the last; all of them stay in the log
             schema_id=self._codec.schema_id(record.value or b""),
             first_seen_at=now_micros,
             order_key=_order_key(record, fields),
@@ -200,18 +200,6 @@ class Screen:
         ]
         poison = sorted([*span.poison, *made], key=lambda each: each.offset)
         return Span(span.partition, span.topic_id, span.first_offset, span.next_offset, [], poison)
-
-
-def kept_headers(record: LogRecord) -> dict[str, bytes]:
-    """A record's headers as its quarantine has them; all of them stay in the log.
-
-    Kafka lets a header have no value, which is an empty one here; of a name that comes again the last stands. Where a
-    name is no text, which the client can't read, there are none.
-    """
-    try:
-        return {name: value or b"" for name, value in record.headers}
-    except SystemError:  # the client's word for such a name
-        return {}
 
 
 def place_of(fault: BaseException) -> str:

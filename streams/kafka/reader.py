@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
@@ -187,15 +188,24 @@ def _record(message: Any) -> LogRecord:
 
 
 class _Headers(Sequence[tuple[str, bytes]]):
-    """A message's headers, taken apart when somebody asks: nobody does on the way to a store."""
+    """A message's headers, taken apart when somebody asks: nobody does on the way to a store.
 
-    __slots__ = ("_message",)
+    Kafka lets a header have no value, which is an empty one here. Where a name is no text there are none.
+    """
+
+    __slots__ = ("_headers", "_message")
 
     def __init__(self, message: Any) -> None:
         self._message = message
+        self._headers: Headers = ()
 
     def _all(self) -> Headers:
-        return tuple(self._message.headers() or ())
+        message, self._message = self._message, None
+        if message is not None:
+            # The client's word for a name that is no text; asked once more, it would give out what is none.
+            with contextlib.suppress(SystemError):
+                self._headers = tuple((name, value or b"") for name, value in message.headers() or ())
+        return self._headers
 
     def __getitem__(self, index: Any) -> Any:
         return self._all()[index]
