@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from schemas import limits
@@ -32,7 +33,7 @@ from streams.partitioner import partition_of
 GATE_SECONDS = 0.2
 TENANTS_CACHED_MAX = 10_000
 MILLIS_PER_SECOND = 1_000
-NANOS_PER_MILLI = 1_000_000
+MICROS_PER_MILLI = 1_000
 REFUSAL_MILLIS = limits.REFUSAL_SECONDS * MILLIS_PER_SECOND
 
 _CLOSED = {
@@ -83,13 +84,14 @@ class RedisHoldStore:
         lag_seconds_max: float = limits.BUDGET_LAG_SECONDS_MAX,
         call_timeout_seconds: float = 2.0,
         partitions: int = BUDGETS.partitions,
+        now_micros: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
         """Connect nothing yet; `url` is redis://, rediss:// or unix://. Raises ConfigurationError on another."""
         self._client = RedisClient(url, call_timeout_seconds=call_timeout_seconds, name="quaestor-gateway")
         self._client.on_connect = self.refresh
         self._overlay_millis = str(overlay_milliseconds)
         self._tombstone_millis = str(tombstone_seconds * MILLIS_PER_SECOND)
-        self._lag_seconds_max = lag_seconds_max
+        self._lag_seconds_max, self._now_micros = lag_seconds_max, now_micros
         self._gates: list[Gate | None] = [None] * partitions
         self._fullness = Fullness(0, 0)
         self._tenants: dict[str, _Tenant] = {}
@@ -140,7 +142,7 @@ class RedisHoldStore:
         """Add the hold iff every leg fits."""
         if not ask.legs:
             return Placed("")
-        age_millis = time.time_ns() // NANOS_PER_MILLI - uuid7_millis(ask.hold_id)
+        age_millis = self._now_micros() // MICROS_PER_MILLI - uuid7_millis(ask.hold_id)
         answer = await self._asked(self._place, ask, str(REFUSAL_MILLIS), str(age_millis))
         return answer if isinstance(answer, Closed) else _placement(ask, *answer)
 

@@ -73,8 +73,8 @@ class World:
         hourly = msgspec.structs.replace(limit(CALLS), currency="REQ", window="hour")
         self.gateway = gateway_world.World(directory, state=control_state(limits=(hourly,)))
         log = live_budgets.Log(None, self.gateway.log)
-        self.live = live_budgets.World(log, valkey)
         self.clock, self.upstream = Clock(), PatientUpstream()
+        self.live = live_budgets.World(log, valkey, now_micros=self.clock)
         parts = self.gateway.parts
         parts.holds, parts.upstream, parts.now = self.live.store, self.upstream, self.clock
 

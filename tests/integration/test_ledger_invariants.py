@@ -23,10 +23,10 @@ from sinks.postgres.audit import PostgresAuditStore
 from sinks.postgres.ledger_figures import InvariantResult
 from sinks.runner.seam import Batch, Decoded, Span
 from streams.log import Partition
-from tests.integration.test_postgres_ledger import ENCODER, Desk
 from tests.support.audit import ORIGIN
 from tests.support.databases import postgres_databases
 from tests.support.days import Story, answered, booked, doubled, expired, extended, gave_way, late, let_go, refused
+from tests.support.ledger_desk import ENCODER, Desk
 from tests.support.stories import START_MICROS, TOPIC_ID, Offsets, event_id, price_book, request_story
 
 pytestmark = pytest.mark.stack

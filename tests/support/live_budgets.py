@@ -112,14 +112,19 @@ class World:
     """A log, a Valkey, a sink, a hold store and a reader of the live state."""
 
     def __init__(
-        self, log: Log, valkey: Valkey, snapshots: SnapshotStore | None = None, folder: Folder | None = None
+        self,
+        log: Log,
+        valkey: Valkey,
+        snapshots: SnapshotStore | None = None,
+        folder: Folder | None = None,
+        now_micros: Callable[[], int] = now_micros,
     ) -> None:
-        """Start nothing yet."""
+        """Start nothing yet; `now_micros` is the clock of who places holds."""
         self.snapshots, self.folder = snapshots, folder
         self.log = log
         self.valkey = valkey
         self.recorder = Recorder(log.publisher, CODEC)
-        self.store = RedisHoldStore(valkey.url)
+        self.store = RedisHoldStore(valkey.url, now_micros=now_micros)
         self.reads = RedisReads(valkey.url)
         self.events = Events()
         self._ids = itertools.count()
