@@ -121,8 +121,7 @@ class World:
     ) -> None:
         """Start nothing yet; `now_micros` is the clock of who places holds."""
         self.snapshots, self.folder = snapshots, folder
-        self.log = log
-        self.valkey = valkey
+        self.log, self.valkey, self._now_micros = log, valkey, now_micros
         self.recorder = Recorder(log.publisher, CODEC)
         self.store = RedisHoldStore(valkey.url, now_micros=now_micros)
         self.reads = RedisReads(valkey.url)
@@ -144,7 +143,7 @@ class World:
 
     def hold(self) -> str:
         """A fresh id."""
-        return uuid7(now_micros(), next(self._ids).to_bytes(10, "big"))
+        return uuid7(self._now_micros(), next(self._ids).to_bytes(10, "big"))
 
     async def record(self, *events: Event) -> None:
         """Return when they are acknowledged."""
