@@ -32,8 +32,8 @@ ASK_SECONDS_MIN = 0.1
 #: The one fault that ends a consumer for good; librdkafka tells it as fatal, with the broker's words.
 REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL})  # noqa: SLF001 - its public name
 GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - its public name
-_error_of, _topic_of, _partition_of, _offset_of, _key_of, _value_of = map(
-    methodcaller, ("error", "topic", "partition", "offset", "key", "value")
+_error_of, _topic_of, _partition_of, _offset_of, _key_of, _value_of, _headers_of = map(
+    methodcaller, ("error", "topic", "partition", "offset", "key", "value", "headers")
 )
 
 
@@ -202,9 +202,10 @@ class _Headers(Sequence[tuple[str, bytes]]):
     def _all(self) -> Headers:
         message, self._message = self._message, None
         if message is not None:
-            # The client's word for a name that is no text; asked once more, it would give out what is none.
+            # The client's word for a name that is no text. A plain call would give out what is no object instead, once
+            # the interpreter has specialised it; so would a second one.
             with contextlib.suppress(SystemError):
-                self._headers = tuple((name, value or b"") for name, value in message.headers() or ())
+                self._headers = tuple((name, value or b"") for name, value in _headers_of(message) or ())
         return self._headers
 
     def __getitem__(self, index: Any) -> Any:

@@ -141,16 +141,16 @@ class NoText(str):
 
 
 async def test_a_header_whose_name_is_no_text_holds_nothing_up(world: World) -> None:
-    """The record is set aside without headers."""
+    """The record is set aside without headers, as often as one comes: the client's fault shows after some."""
     publisher, done = ThreadedPublisher(world.bootstrap), concurrent.futures.Future[object]()
     record = OutgoingRecord(REQUESTS.name, b"acme/one", b"garbage", ((NoText("x"), b"1"), ("y", b"2")))
-    publisher.publish([record], done.set_result)
+    publisher.publish([record] * 40, done.set_result)
     assert await asyncio.wrap_future(done) is None
     await asyncio.to_thread(publisher.close)
 
-    (event,) = await world.told(1)
+    events = await world.told(40)
 
-    assert (event["value_bytes"], event["headers"]) == (b"garbage", {})
+    assert {(event["value_bytes"], *event["headers"]) for event in events} == {(b"garbage",)}
 
 
 async def test_a_record_with_a_long_key_holds_nothing_up(world: World) -> None:
