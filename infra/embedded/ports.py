@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import islice
+from random import SystemRandom
 
 from infra.embedded.errors import PortTakenError
+from schemas.errors import ConfigurationError
 
 LOOPBACK = "127.0.0.1"
+#: Below those that systems give to outgoing connections (Linux from 32768 on, others from 49152): one of these would
+#: take the port of a server between the look and its start, which are seconds apart with Java.
+AUTO_PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,15 @@ class PortPlan:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free now; nothing reserves them."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Distinct ports that are free now, picked at random; nothing reserves them.
+
+    Raises ConfigurationError when none is left.
+    """
+    drawn = SystemRandom().sample(AUTO_PORTS, len(AUTO_PORTS))
+    found = list(islice((port for port in drawn if is_free(port)), count))
+    if len(found) < count:
+        raise ConfigurationError(f"no port from {AUTO_PORTS.start} to {AUTO_PORTS.stop - 1} is free")
+    return found
 
 
 def is_free(port: int) -> bool:

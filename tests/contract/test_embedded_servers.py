@@ -164,6 +164,17 @@ def test_automatic_ports_prefer_the_last_ones() -> None:
     assert plan.redis not in {0, kept}
 
 
+def test_free_ports_are_none_that_an_outgoing_connection_is_given() -> None:
+    """A server starts seconds after its port was picked: nobody's call may take it meanwhile."""
+    outgoing = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(outgoing.read_text(encoding="ascii").split()[0]) if outgoing.exists() else 32_768
+
+    ports = free_ports(200)
+
+    assert len(set(ports)) == 200
+    assert all(is_free(port) and 1_024 <= port < first for port in ports)
+
+
 def _kafka_write(bootstrap: str, value: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for created in admin.create_topics([NewTopic(value, 1, 1)]).values():

@@ -33,6 +33,8 @@ COST_NANO = TOKENS * NANO_PER_TOKEN
 CALLS, ROOM = 1_000, 100
 #: Calls under way at once while Redis is emptied.
 CALLERS = 20
+#: How long who watches live budgets may take to see them first, seconds.
+WATCH_SECONDS_MAX = 30.0
 SEED = 20261121
 #: When the halves of the calls come that meet the end of a minute: one before it, one around it.
 MINUTE_SECONDS, FIRST_HALF_SECONDS, SECOND_HALF_SECONDS = 60.0, 8.0, 0.3
@@ -90,8 +92,8 @@ def posted_on(stack: GatewayStack, tenant: str) -> dict[str, int]:
 
 @contextmanager
 def watched(stack: GatewayStack, tenant: str) -> Iterator[list[TenantState]]:
-    """A tenant's live budgets as they stood, read one after the other for as long as the block runs."""
-    seen, over = list[TenantState](), threading.Event()
+    """A tenant's live budgets as they stood, read one after the other from before the block until after it."""
+    seen, looks, over = list[TenantState](), threading.Event(), threading.Event()
 
     async def look() -> None:
         reads = RedisReads(stack.settings.redis_url)
@@ -99,12 +101,14 @@ def watched(stack: GatewayStack, tenant: str) -> Iterator[list[TenantState]]:
         try:
             while not over.is_set():
                 seen.append(await reads.tenant_state(tenant))
+                looks.set()
         finally:
             await reads.close()
 
     watcher = threading.Thread(target=asyncio.run, args=(look(),), name="watcher")
     watcher.start()
     try:
+        assert looks.wait(WATCH_SECONDS_MAX)
         yield seen
     finally:
         over.set()
