@@ -40,7 +40,7 @@ from streams.pieces import UnusualError
 
 log = structlog.get_logger()
 
-POLICY = BatchPolicy(records_max=10_000, yielding_records_max=2_000, keeps_poison=True, takes_columns=True)
+POLICY = BatchPolicy(records_max=10_000, yielding_records_max=500, keeps_poison=True, takes_columns=True)
 #: How often a batch is trimmed to where the store stands before the runner is asked to try again.
 TRIMS_MAX = 3
 CHUNK_BYTES = 256 * 1024

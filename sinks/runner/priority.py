@@ -21,7 +21,13 @@ log = structlog.get_logger()
 
 #: About a tenth of what another session gets, and all of what nobody else wants.
 NICENESS = 10
+#: Where others want the CPU, a sink that gives way rests four times as long as it wrote, half a second at most.
+REST_SHARE, REST_SECONDS_MAX = 4.0, 0.5
 GROUP = Path("/proc/self/autogroup")
+#: Nanoseconds that a thread ran, and that it could have run and waited for the CPU.
+TIMES = Path("/proc/thread-self/schedstat")
+#: From this share of waiting on, others want the CPU; a server that works for this sink alone makes less of it.
+CROWDED_SHARE = 0.2
 
 
 class Priority(Protocol):
@@ -35,13 +41,24 @@ class Priority(Protocol):
         Where it can't be done, or not yet, `gives_way` stays as it was.
         """
 
+    def waited_share(self) -> float:
+        """How long the calling thread waited for the CPU since its last call, of the time it could have run: 0 to 1.
+
+        Never raises; 0 where nobody knows.
+        """
+
 
 class MemoryPriority(Priority):
     """Changes nothing but what it says."""
 
-    def __init__(self) -> None:
-        """As everybody."""
+    def __init__(self, waited: float = 0.0) -> None:
+        """As everybody; with this share of waiting."""
         self.gives_way = False
+        self._waited = waited
+
+    def waited_share(self) -> float:
+        """As given."""
+        return self._waited
 
     def give_way(self, wanted: bool) -> None:
         """As the seam says."""
@@ -57,6 +74,17 @@ class SessionPriority(Priority):
     def __init__(self) -> None:
         """As everybody."""
         self.gives_way = False
+        self._ran_nanos = self._waited_nanos = 0
+
+    def waited_share(self) -> float:
+        """As the seam says, by what Linux counts of each thread."""
+        try:
+            ran, waited = (int(each) for each in TIMES.read_text(encoding="ascii").split()[:2])
+        except (OSError, ValueError):
+            return 0.0
+        ran_since, waited_since = ran - self._ran_nanos, waited - self._waited_nanos
+        self._ran_nanos, self._waited_nanos = ran, waited
+        return max(0.0, waited_since / max(1, ran_since + waited_since))
 
     def give_way(self, wanted: bool) -> None:
         """As the seam says; Linux takes a change each tenth of a second."""
@@ -78,12 +106,26 @@ class Courtesy:
         self._priority = priority
         self._behind_seconds = behind_seconds
         self._yielding = Yielding()
+        self._is_crowded = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether it gives way now to others that are there: it works in short pieces, one thing at a time, and rests.
+
+        Whatever its niceness, work that never ends keeps a core from being free, and each of a call's many steps that
+        finds none free waits for a slice of time.
+        """
+        return self._yielding.gives_way and self._is_crowded
 
     def policy(self, policy: BatchPolicy) -> BatchPolicy:
         """How batches are cut now."""
-        if not self._yielding.gives_way or policy.yielding_records_max is None:
+        if not self.rests or policy.yielding_records_max is None:
             return policy
         return replace(policy, records_max=min(policy.records_max, policy.yielding_records_max))
+
+    def rest_seconds(self, spent_seconds: float) -> float:
+        """For how long nothing is asked of the server after a write that took so long."""
+        return min(REST_SHARE * spent_seconds, REST_SECONDS_MAX) if self.rests else 0.0
 
     def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
         """Decide anew, at this monotonic time, seconds."""
@@ -94,3 +136,4 @@ class Courtesy:
         if before.gives_way != self._yielding.gives_way:
             log.info("gives_way" if self._yielding.gives_way else "at_full_speed", lag_events=lag_events)
         self._priority.give_way(self._yielding.gives_way)
+        self._is_crowded = self._priority.waited_share() >= CROWDED_SHARE

@@ -89,7 +89,7 @@ class _Runner(Reading):
         self._broken: dict[Partition, str] = {}
         #: When to claim again what we were fenced from, and where the store stood.
         self._reclaim: dict[Partition, tuple[float, int]] = {}
-        self._beat_at = 0.0
+        self._beat_at = self._submitted_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -134,14 +134,16 @@ class _Runner(Reading):
             self._release(list(self._applied))
 
     def _step(self) -> None:
-        self._collect()
+        if self._collect() and self._courtesy is not None:
+            self._stopping.wait(self._courtesy.rest_seconds(time.monotonic() - self._submitted_at))
         self._move()
         self._tell_in_time()
         self._assembler.policy = self._batch_policy()
         if self._assembler.full and self._writing is not None:
-            # The next batch is decoded, and made ready to be written, while the one before it is written.
-            self._screen()
-            self._prepare()
+            # The next batch is decoded, and made ready to be written, while the one before it is written: on two cores.
+            if self._courtesy is None or not self._courtesy.rests:
+                self._screen()
+                self._prepare()
             self._await_write()
             return
         if not self._assembler.waiting:
@@ -182,13 +184,13 @@ class _Runner(Reading):
     def _submit(self) -> None:
         batch = self._assembler.cut(now_micros())
         cursors_after(batch)
-        self._written_batch = batch
+        self._written_batch, self._submitted_at = batch, time.monotonic()
         self._writing = asyncio.run_coroutine_threadsafe(self._writer.write(batch), self._loop)
 
-    def _collect(self) -> None:
-        """Take the outcome of a write that has ended; raises what the sink raised for no good reason."""
+    def _collect(self) -> bool:
+        """Take the outcome of a write, if one has ended: whether. Raises what the sink raised for no good reason."""
         if self._writing is None or not self._writing.done():
-            return
+            return False
         outcome, self._writing, self._written_batch = self._writing.result(), None, None
         applied = {each: cursor for each, cursor in outcome.applied.items() if each in self._applied}
         self._applied.update(applied)
@@ -200,6 +202,7 @@ class _Runner(Reading):
         self._break(outcome.broken)
         for partition, why in outcome.paused.items():
             self._stand_still(partition, why)
+        return True
 
     def _seek(self, partition: Partition, cursor: int) -> None:
         if partition in self._applied:

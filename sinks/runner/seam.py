@@ -132,7 +132,8 @@ class BatchPolicy:
 
     #: Most records of a batch.
     records_max: int = limits.BATCH_RECORDS_MAX
-    #: The same while the sink gives way to others, which its server does not: None where small batches cost that more.
+    #: The same while the sink gives way to others that are there: its server works in short pieces then. None where
+    #: small batches cost it more than that is worth.
     yielding_records_max: int | None = None
     #: Most bytes of record values in a batch.
     bytes_max: int = limits.BATCH_BYTES_MAX

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sinks.runner.priority import GROUP, NICENESS, MemoryPriority
+from sinks.runner.priority import CROWDED_SHARE, GROUP, NICENESS, TIMES, MemoryPriority, Priority, SessionPriority
 
 ROOT = Path(__file__).parent.parent.parent
 #: Linux takes a change each tenth of a second, whoever asks: it is asked until it is so.
@@ -66,3 +69,32 @@ def test_a_session_that_somebody_else_leads_is_left_alone() -> None:
     niceness = GROUP.read_text(encoding="ascii").split()[-1:]
 
     assert told(own_session=False) == [" ".join(["False", *niceness])] * 4
+
+
+@pytest.mark.parametrize("priority", [MemoryPriority(), MemoryPriority(0.5), SessionPriority()])
+def test_the_share_of_waiting_is_a_share(priority: Priority) -> None:
+    """Of the time since the last call, however often it is asked."""
+    assert all(0.0 <= priority.waited_share() <= 1.0 for _ in range(100))
+
+
+@pytest.mark.skipif(not TIMES.exists(), reason="this Linux counts no times of threads")
+def test_a_thread_that_others_keep_from_running_has_waited() -> None:
+    """More threads than cores that never rest: each waits for some of its time, and the share says so."""
+    with hogs(2 * (os.cpu_count() or 1)):
+        priority = SessionPriority()
+        priority.waited_share()
+        # Until it is so: which of them runs is up to Linux.
+        while priority.waited_share() < CROWDED_SHARE:
+            sum(range(100_000))
+
+
+@contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """So many processes that never rest, on the cores and in the session of this one."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()

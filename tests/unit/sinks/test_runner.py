@@ -215,16 +215,63 @@ async def test_a_sink_gives_way_while_it_is_behind() -> None:
         await until(lambda: at_end(log, store) and not priority.gives_way)
 
 
+class FarBehind(Courtesy):
+    """Of a sink that is far behind from the first look on, whatever is looked at."""
+
+    def __init__(self, waited_share: float = 1.0) -> None:
+        """Behind already, on a machine that others want too."""
+        super().__init__(MemoryPriority(waited_share), 0.001)
+        self.taken: list[float] = []
+        self.look(0.0, 0, 0.0)
+
+    def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
+        """As of a log that is long and old."""
+        super().look(0.0, max(lag_events, 10_000), max(oldest_seconds, 1.0))
+
+    def rest_seconds(self, spent_seconds: float) -> float:
+        """Noted, and none."""
+        self.taken.append(super().rest_seconds(spent_seconds))
+        return 0.0
+
+
 @pytest.mark.parametrize(("smaller", "most"), [(10, 10), (None, 100)])
 async def test_batches_are_smaller_while_a_sink_gives_way(smaller: int | None, most: int) -> None:
     """Its server gives way to nobody, so less is asked of it at once; a sink without such a size keeps its own."""
-    log, store, courtesy = MemoryLog(), MemoryStore(), Courtesy(MemoryPriority(), 0.001)
+    log, store = MemoryLog(), MemoryStore()
     publish(log, stories(300))
     policy = BatchPolicy(records_max=100, yielding_records_max=smaller, age_milliseconds=60_000)
-    async with running(log, store, policy=policy, courtesy=courtesy) as seen:
+    async with running(log, store, policy=policy, courtesy=FarBehind()) as seen:
         await until(lambda: len(seen.sizes) >= 25)
-        # The first ones may be cut before it has looked.
-        assert most == max(seen.sizes[5:])
+    assert most == max(seen.sizes)
+
+
+async def test_a_sink_that_gives_way_rests_after_each_write() -> None:
+    """Longer than it wrote, so that cores are free now and then; half a second at most."""
+    log, store, courtesy = MemoryLog(), MemoryStore(), FarBehind()
+    publish(log, stories(300))
+    policy = BatchPolicy(records_max=100, age_milliseconds=60_000)
+    async with running(log, store, policy=policy, courtesy=courtesy):
+        await until(lambda: len(courtesy.taken) >= 10)
+
+    assert 0 < min(courtesy.taken)
+    assert 0.5 >= max(courtesy.taken)
+
+
+async def test_a_sink_that_keeps_up_does_not_rest() -> None:
+    """Nor does one that is behind by less than is far."""
+    courtesy = Courtesy(MemoryPriority(1.0), 10.0)
+    courtesy.look(0.0, 10_000, 9.9)
+
+    assert courtesy.rest_seconds(1.0) == 0.0
+
+
+async def test_a_sink_far_behind_does_not_rest_where_nobody_else_wants_the_cpu() -> None:
+    """Rests are for others; it catches up at full speed on a machine that is its own."""
+    alone, crowded = FarBehind(0.1), FarBehind(0.3)
+    for each in (alone, crowded):
+        each.rest_seconds(0.1)
+
+    assert (alone.taken, crowded.taken) == ([0.0], [pytest.approx(0.4)])
 
 
 async def test_the_steps_of_a_batch_are_told() -> None:
