@@ -7,12 +7,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from processors.audit.checkpoint import Checkpoint
 from processors.audit.merkle import EMPTY_ROOT
-from schemas.errors import QuaestorError
 from sinks.audit.anchors.keeper import AnchorKeeper, AnchorPlan
 from sinks.audit.anchors.state import AnchorStates
 from sinks.audit.files import LogFiles
@@ -25,6 +23,7 @@ from sinks.audit.sink import AuditSink
 from sinks.audit.store import AuditStore
 from sinks.audit.witnesses import Cosigners, NoCosigners, PolicyCosigners, Witnessing, policy_for
 from sinks.postgres.audit import PostgresAuditStore
+from sinks.runner.beside import run_beside
 from sinks.runner.process import drive
 from streams.log import Membership
 from streams.monitor import Monitor
@@ -70,19 +69,11 @@ async def run(
     cosigners = make_cosigners(layout, monitor, witnessing)
     sink = make_sink(layout, PostgresAuditStore(dsn, log), owner(log), cosigners=cosigners)
     driven = drive(sink, bootstrap, registry_url, monitor, stop, None, membership, yield_behind_seconds)
-    driving = asyncio.create_task(driven)
     failing = asyncio.create_task(sink.failure())
     keeper = AnchorKeeper(plans, LogFiles(layout.directory), AnchorStates(layout.anchor_directory), now_micros)
     keeping = asyncio.create_task(keeper.run())
     try:
-        await asyncio.wait({driving, failing}, return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            monitor.set(state="failed", detail=str(failing.exception()))
-            stop.set()
-            with suppress(QuaestorError):  # the first failure is the one to tell
-                await driving
-            await failing
-        await driving
+        await run_beside(driven, [failing], monitor, stop)
     finally:
         failing.cancel()
         keeping.cancel()

@@ -25,7 +25,7 @@ async def run_beside(
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             fault = next(filter(None, map(_fault_of, done - {driving})), None)
             if fault is not None:
-                monitor.set(state="failed", detail=f"{type(fault).__name__}: {fault}")
+                monitor.set(state="failed", detail=_told(fault))
                 stop.set()
                 with suppress(QuaestorError):  # the first fault is the one to tell
                     await driving
@@ -38,3 +38,8 @@ async def run_beside(
 
 def _fault_of(ended: asyncio.Future[None]) -> BaseException | None:
     return None if ended.cancelled() else ended.exception()
+
+
+def _told(fault: BaseException) -> str:
+    """A fault of ours is a sentence; of another its type says more."""
+    return str(fault) if isinstance(fault, QuaestorError) else f"{type(fault).__name__}: {fault}"
