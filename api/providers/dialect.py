@@ -222,7 +222,7 @@ def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
     reading = Reading(bare=not answer.choices)
     for choice in answer.choices or ():
         if choice.finish_reason:
-            reading.finish_reason = reading.finish_reason or _safe(choice.finish_reason, OTHER)
+            reading.finish_reason = reading.finish_reason or _ending(choice.finish_reason)
             reading.finished += 1
     for text in texts:
         if text is not None:
@@ -236,18 +236,18 @@ def _reading(answer: _ChatAnswer, texts: Sequence[_Text | None]) -> Reading:
     return reading
 
 
+def _ending(finish_reason: str) -> str:
+    return finish_reason if _SAFE_WORD.fullmatch(finish_reason) else OTHER
+
+
 def _error_word(error: Any) -> str:
     """The provider's own word for an error, where it is one that can hold nothing of the caller's."""
     if isinstance(error, dict):
         for name in ("code", "type"):
             word = error.get(name)
-            if isinstance(word, str) and _safe(word, ""):
+            if isinstance(word, str) and _SAFE_WORD.fullmatch(word):
                 return word
     return "error"
-
-
-def _safe(word: str, otherwise: str) -> str:
-    return word if _SAFE_WORD.fullmatch(word) else otherwise
 
 
 def read_error(body: bytes) -> tuple[str | None, bool]:
