@@ -26,7 +26,7 @@ from streams.log import Partition
 from tests.support.audit import ORIGIN
 from tests.support.databases import postgres_databases
 from tests.support.days import Story, answered, booked, doubled, expired, extended, gave_way, late, let_go, refused
-from tests.support.ledger_desk import ENCODER, Desk
+from tests.support.ledger_desk import ENCODER, Desk, opened_desk
 from tests.support.stories import START_MICROS, TOPIC_ID, Offsets, event_id, price_book, request_story
 
 pytestmark = pytest.mark.stack
@@ -37,11 +37,8 @@ HOUR_MICROS = 3_600_000_000
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     """A fresh database that knows the price book."""
-    made = Desk(await postgres_databases().emptied("invariants"))
-    await made.write([price_book()])
-    yield made
-    await made.sink.close()
-    await made.reads.close()
+    async with opened_desk("invariants") as made:
+        yield made
 
 
 async def test_whole_days_break_nothing(desk: Desk) -> None:

@@ -11,9 +11,8 @@ import pytest
 from processors.calendar import window_of
 from schemas import events
 from schemas.topics import BUDGETS
-from tests.support.databases import postgres_databases
-from tests.support.ledger_desk import Desk
-from tests.support.stories import START_MICROS, control_event, price_book, request_story
+from tests.support.ledger_desk import Desk, opened_desk
+from tests.support.stories import START_MICROS, control_event, request_story
 
 pytestmark = pytest.mark.stack
 DAY_MICROS = 86_400_000_000
@@ -24,11 +23,8 @@ FAR_MICROS = 10_000_000_000_000_000
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     """A fresh database that knows the price book."""
-    made = Desk(await postgres_databases().emptied("ledger"))
-    await made.write([price_book()])
-    yield made
-    await made.sink.close()
-    await made.reads.close()
+    async with opened_desk("ledger") as made:
+        yield made
 
 
 def limited(number: int, amount_nano: int, **fields: object) -> events.ControlEvent:

@@ -13,10 +13,9 @@ from schemas import events
 from schemas.errors import RejectedError
 from schemas.topics import LEDGER
 from streams.log import Partition
-from tests.support.databases import postgres_databases
 from tests.support.days import refused
-from tests.support.ledger_desk import Desk
-from tests.support.stories import control_event, price_book, request_story
+from tests.support.ledger_desk import Desk, opened_desk
+from tests.support.stories import control_event, request_story
 
 pytestmark = pytest.mark.stack
 #: Pending transfers once more, with another time.
@@ -52,11 +51,8 @@ SELECT (jsonb_populate_record(cost, jsonb_build_object('event_id', gen_random_uu
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     """A fresh database that knows the price book."""
-    made = Desk(await postgres_databases().emptied("ledger"))
-    await made.write([price_book()])
-    yield made
-    await made.sink.close()
-    await made.reads.close()
+    async with opened_desk("ledger") as made:
+        yield made
 
 
 async def test_stories_balance(desk: Desk) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -12,7 +13,8 @@ from sinks.postgres.reads import PostgresReads
 from sinks.postgres.sink import PostgresSink
 from sinks.runner import Batch, Decoded, Span
 from streams.log import Partition
-from tests.support.stories import TOPIC_ID, Offsets, codec
+from tests.support.databases import postgres_databases
+from tests.support.stories import TOPIC_ID, Offsets, codec, price_book
 
 ENCODER = codec()
 GUARDED = ("transfer", "cost", "budget_event", "request_event", "attempt")
@@ -54,3 +56,13 @@ class Desk:
                 await connection.execute(f"{table} ENABLE ALWAYS TRIGGER append_only")
         finally:
             await connection.close()
+
+
+@asynccontextmanager
+async def opened_desk(database: str) -> AsyncIterator[Desk]:
+    """A desk on an empty database that knows the price book."""
+    made = Desk(await postgres_databases().emptied(database))
+    await made.write([price_book()])
+    yield made
+    await made.sink.close()
+    await made.reads.close()

@@ -192,17 +192,22 @@ async def test_the_files_of_dead_processes_are_drained_first(tmp_path: Path) -> 
     assert (200, "spool_draining") == (response.status, closed.code if closed else None)
 
 
-async def test_a_record_that_kafka_refuses_does_not_block_the_spool(tmp_path: Path) -> None:
-    """It is put aside; what follows it is drained."""
-    world = World(tmp_path)
+def refuse(world: World, event_id: str, fault: type[Exception]) -> None:
+    """Whatever is recorded with this event fails."""
     record = world.journal._recorder.record
 
     async def refuse_one(events: list[Event], traceparent: bytes | None = None) -> None:
-        if any(event.event_id == "poison" for event in events):
-            raise RecordRefusedError
+        if any(event.event_id == event_id for event in events):
+            raise fault
         await record(events, traceparent)
 
-    world.journal._recorder.record = refuse_one  # type: ignore[method-assign,assignment]  # Kafka's part
+    world.journal._recorder.record = refuse_one  # type: ignore[method-assign,assignment]
+
+
+async def test_a_record_that_kafka_refuses_does_not_block_the_spool(tmp_path: Path) -> None:
+    """It is put aside; what follows it is drained."""
+    world = World(tmp_path)
+    refuse(world, "poison", RecordRefusedError)  # Kafka's part
     dead = Spool(world.options.spool_directory, "gateway-dead")
     for event_id in ("poison", "good"):
         await dead.append([budget(BudgetKind.RELEASED, "h", event_id, leg("l", 5))])
@@ -215,14 +220,7 @@ async def test_a_record_that_kafka_refuses_does_not_block_the_spool(tmp_path: Pa
 async def test_a_group_with_an_event_that_fits_no_record_is_put_aside_whole(tmp_path: Path) -> None:
     """Half of it in the log would be a story without its end; what stands before and behind it is drained."""
     world = World(tmp_path)
-    record = world.journal._recorder.record
-
-    async def encode(events: list[Event], traceparent: bytes | None = None) -> None:
-        if any(event.event_id == "misfit" for event in events):
-            raise CodecError
-        await record(events, traceparent)
-
-    world.journal._recorder.record = encode  # type: ignore[method-assign,assignment]  # what the codec would do
+    refuse(world, "misfit", CodecError)  # what the codec would do
     dead = Spool(world.options.spool_directory, "gateway-dead")
     for group in (["first"], ["beside", "misfit"], ["last"]):
         await dead.append([budget(BudgetKind.RELEASED, "h", event_id, leg("l", 5)) for event_id in group])
