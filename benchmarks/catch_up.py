@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--sink", default="postgres", choices=["postgres", "clickhouse", "audit"])
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
-    parser.add_argument("--seconds", type=int, default=60, help="length of the loads before and after")
+    parser.add_argument("--seconds", type=int, default=120, help="length of the loads before and after")
     given = parser.parse_args()
     os.environ["QUAESTOR_SESSION_SECONDS"] = str(SESSION_SECONDS)
     print(f"Machine: {machine()}\n")
@@ -60,9 +60,9 @@ def measure(product: Product, sink: str, records: int, rate: float, seconds: int
 
     load(WARM_UP_SECONDS)
     product.drain()
-    before = load(seconds)
-    product.drain()
     with product.stopped(("stream-ledger",)):
+        before = load(seconds)
+        product.drain()
         with product.stopped((sink,)):
             filled = fill(product.settings(), records, ledger=False)
             # What the others make of the backlog is not the question either, nor what ClickHouse merges of it.

@@ -19,27 +19,39 @@ class Shares:
 
     def __init__(self) -> None:
         """Nobody gives way yet."""
-        self._settled: dict[str, int] = {}
+        self._settled: frozenset[int] = frozenset()
 
     def settle(self, pids: Mapping[str, int | None]) -> None:
         """For the servers that run, by name; never raises. What can't be done now is tried with the next call."""
+        settled = set()
         for name, niceness in NICENESS.items():
-            pid = pids.get(name)
-            if pid is not None and self._settled.get(name) != pid and give_way(pid, niceness):
-                self._settled[name] = pid
+            for pid in _tree(pids.get(name)):
+                if pid in self._settled or give_way(pid, niceness):
+                    settled.add(pid)
+        self._settled = frozenset(settled)
+
+
+def _tree(server: int | None) -> tuple[int, ...]:
+    """A server's process and its children: each of Postgres' leads a session of its own, with a share of its own."""
+    if server is None:
+        return ()
+    try:
+        children = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
+    except OSError:
+        children = []
+    return server, *map(int, children)
 
 
 def give_way(pid: int, niceness: int) -> bool:
-    """Lower the share of the session that a process leads; whether there is nothing left to be done.
+    """Lower the share of the session that a process leads; whether that is done.
 
-    False asks for another call: Linux takes such a change each tenth of a second only. A process that leads no session,
-    or a kernel without such groups, stays as it is.
+    False asks for another call: Linux takes such a change each tenth of a second only, and a process that was forked
+    just now may be about to lead a session. One that leads none, or a kernel without such groups, stays as it is.
     """
     try:
-        if os.getsid(pid) == pid:
-            Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n", encoding="ascii")
-    except BlockingIOError:
-        return False
+        if os.getsid(pid) != pid:
+            return False
+        Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n", encoding="ascii")
     except OSError:
-        return True
+        return False
     return True

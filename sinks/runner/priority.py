@@ -7,6 +7,7 @@ nobody else wants the CPU.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,15 @@ log = structlog.get_logger()
 
 #: About a tenth of what another session gets, and all of what nobody else wants.
 NICENESS = 10
-#: Where others want the CPU, a sink that gives way rests four times as long as it wrote, half a second at most.
-REST_SHARE, REST_SECONDS_MAX = 4.0, 0.5
+#: Where others want the CPU, a sink that gives way rests twelve times as long as it wrote, half a second at most.
+REST_SHARE, REST_SECONDS_MAX = 12.0, 0.5
 GROUP = Path("/proc/self/autogroup")
 #: Nanoseconds that a thread ran, and that it could have run and waited for the CPU.
 TIMES = Path("/proc/thread-self/schedstat")
 #: From this share of waiting on, others want the CPU; a server that works for this sink alone makes less of it.
 CROWDED_SHARE = 0.2
+#: For how long that holds: a sink that rests waits less, and callers are not there in each second.
+CROWDED_SECONDS = 30.0
 
 
 class Priority(Protocol):
@@ -106,11 +109,12 @@ class Courtesy:
         self._priority = priority
         self._behind_seconds = behind_seconds
         self._yielding = Yielding()
+        self._log_events, self._crowded_at = math.inf, -math.inf
         self._is_crowded = False
 
     @property
     def rests(self) -> bool:
-        """Whether it gives way now to others that are there: it works in short pieces, one thing at a time, and rests.
+        """Whether it gives way now to callers that are there: it works in short pieces, one thing at a time, and rests.
 
         Whatever its niceness, work that never ends keeps a core from being free, and each of a call's many steps that
         finds none free waits for a slice of time.
@@ -127,8 +131,8 @@ class Courtesy:
         """For how long nothing is asked of the server after a write that took so long."""
         return min(REST_SHARE * spent_seconds, REST_SECONDS_MAX) if self.rests else 0.0
 
-    def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
-        """Decide anew, at this monotonic time, seconds."""
+    def look(self, now: float, lag_events: int, oldest_seconds: float, log_events: int) -> None:
+        """Decide anew, at this monotonic time, seconds. Somebody calls where the log, now of so many events, grows."""
         before, self._yielding = (
             self._yielding,
             look(self._yielding, now, lag_events, oldest_seconds, self._behind_seconds),
@@ -136,4 +140,8 @@ class Courtesy:
         if before.gives_way != self._yielding.gives_way:
             log.info("gives_way" if self._yielding.gives_way else "at_full_speed", lag_events=lag_events)
         self._priority.give_way(self._yielding.gives_way)
-        self._is_crowded = self._priority.waited_share() >= CROWDED_SHARE
+        waits = self._priority.waited_share() >= CROWDED_SHARE
+        if waits and self._yielding.gives_way and log_events > self._log_events:
+            self._crowded_at = now
+        self._log_events = log_events
+        self._is_crowded = now - self._crowded_at < CROWDED_SECONDS

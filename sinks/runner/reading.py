@@ -183,7 +183,8 @@ class Reading:
         """Let others go first while we are far behind; what stands still for other reasons does not count."""
         if self._courtesy is not None:
             lag_events = sum(max(0, ends[each] - cursor) for each, cursor in self._applied.items())
-            self._courtesy.look(time.monotonic(), lag_events, self._waited_seconds(self._applied, ends))
+            log_events = sum(ends[each] for each in self._applied)
+            self._courtesy.look(time.monotonic(), lag_events, self._waited_seconds(self._applied, ends), log_events)
 
 
 def now_micros() -> int:

@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.clickhouse_server import ClickHouseServer
 
+#: Ten merge; a busy machine may begin late.
+INSERTS_MAX = 300
 SECRET = "the-secret-of-this-file"
 REACHING = (
     "SELECT file('{path}')",
@@ -253,3 +255,17 @@ def test_it_ends_with_its_parent(server: ClickHouseServer) -> None:
     orphan.remove()
 
     assert process.returncode in {0, -signal.SIGTERM}
+
+
+def test_small_parts_are_merged_without_the_large_one_beside_them(server: ClickHouseServer) -> None:
+    """Else a table of some megabytes is written anew with every second insert."""
+    ask(server, "CREATE TABLE growing (n UInt64, s String) ENGINE = MergeTree ORDER BY n")
+    ask(server, "INSERT INTO growing SELECT number, randomPrintableASCII(100) FROM numbers(40000)")
+    parts = "SELECT name FROM system.parts WHERE table = 'growing' AND active"
+    for _ in range(INSERTS_MAX):
+        ask(server, "INSERT INTO growing VALUES (1, 'small')")
+        if ask(server, f"{parts} AND level > 0")[1]:
+            break
+
+    assert ask(server, f"{parts} AND level > 0")[1]
+    assert ask(server, f"{parts} AND name = 'all_1_1_0'")[1]

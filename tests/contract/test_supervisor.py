@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from infra.embedded.applications import Application
@@ -22,7 +23,9 @@ from infra.embedded.parts import ApplicationPart
 from infra.embedded.ports import PortPlan, free_ports, is_free
 from infra.embedded.process import Launch, Spawner, started_at
 from infra.embedded.progress import ignore
+from infra.embedded.shares import NICENESS
 from infra.embedded.state import State
+from tests.support.autogroups import HAS_GROUPS, niceness
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60
@@ -117,6 +120,14 @@ def test_status_says_that_all_run(stacked: Stacked) -> None:
     assert {"kafka", "registry", "postgres", "redis", "clickhouse", "java", "python", "quaestor"} <= set(
         status["versions"]
     )
+
+
+@pytest.mark.skipif(not HAS_GROUPS, reason="this kernel shares the CPU among threads alone: there is nothing to lower")
+def test_every_process_of_postgres_gives_way(stacked: Stacked) -> None:
+    """What works behind the log steps back from what callers wait for: each of its processes leads a session."""
+    server = psutil.Process(stacked.pids()["postgres"])
+
+    assert until(lambda: {NICENESS["postgres"]} == {niceness(each.pid) for each in (server, *server.children())})
 
 
 def test_endpoints_are_told_without_credentials(stacked: Stacked) -> None:

@@ -8,9 +8,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import aiohttp
@@ -31,8 +30,8 @@ PROCESSES = 3
 TOKENS, NANO_PER_TOKEN = 8, 1_000
 COST_NANO = TOKENS * NANO_PER_TOKEN
 CALLS, ROOM = 1_000, 100
-#: Calls under way at once while Redis is emptied.
-CALLERS = 20
+#: Calls under way at once while Redis loses what it has, and how many fit in all.
+CALLERS, ROOM_OF_LOSSES = 20, 400
 #: How long who watches live budgets may take to see them first, seconds.
 WATCH_SECONDS_MAX = 30.0
 SEED = 20261121
@@ -223,29 +222,43 @@ def test_a_thousand_calls_across_the_end_of_a_minute(stack: GatewayStack) -> Non
     assert list(posted.values()).count(ROOM * COST_NANO) > 1, asked
 
 
-def test_flushall_under_http_load_closes_and_opens(stack: GatewayStack) -> None:
-    """Redis is emptied under callers: they are told to wait or that it is full, nothing else, and nothing is lost."""
-    room = 400
-    stack.put_limits(limit("flushed", "tenant", "flushed", room * COST_NANO))
-    key = stack.key("flushed")
+def lose_everything(valkey: Valkey) -> None:
+    """FLUSHALL: the same server, empty."""
+    valkey.command("FLUSHALL")
+
+
+def lose_the_tail(valkey: Valkey) -> None:
+    """SIGKILL and a start with the data of a while ago, as a replica that lacks the tail."""
+    valkey.kill()
+    valkey.start()
+
+
+@pytest.mark.parametrize("lose", [lose_everything, lose_the_tail])
+def test_a_loss_of_redis_under_http_load_closes_and_opens(stack: GatewayStack, lose: Callable[[Valkey], None]) -> None:
+    """Callers are told to wait or that it is full, nothing else, and what they spent is neither lost nor doubled."""
+    tenant = lose.__name__
+    stack.put_limits(limit(tenant, "tenant", tenant, ROOM_OF_LOSSES * COST_NANO))
+    key = stack.key(tenant)
     _known(stack, key)
 
-    told, flushed_at = asyncio.run(_flushed_midway(stack, key))
+    told, lost_at = asyncio.run(_lost_midway(stack, key, lose))
 
     statuses = Counter(status for status, _ in told)
-    after = [status for status, _ in told[flushed_at:]]
+    after = [status for status, _ in told[lost_at:]]
     assert 503 in after
     assert 200 in after[after.index(503) :]
     assert set(statuses) == {200, 429, 503}
     assert all(float(wait or 0) > 0 for status, wait in told if status == 503)
-    assert statuses[200] * COST_NANO == sum(posted_on(stack, "flushed").values())
-    assert statuses[200] <= room
+    assert statuses[200] * COST_NANO == sum(posted_on(stack, tenant).values())
+    assert statuses[200] <= ROOM_OF_LOSSES
 
 
-async def _flushed_midway(stack: GatewayStack, key: str) -> tuple[list[tuple[int, str | None]], int]:
+async def _lost_midway(
+    stack: GatewayStack, key: str, lose: Callable[[Valkey], None]
+) -> tuple[list[tuple[int, str | None]], int]:
     """Statuses, each with its Retry-After, of callers that go on until the limit is full; how many came before."""
     told: list[tuple[int, str | None]] = []
-    over, busy = asyncio.Event(), asyncio.Event()
+    over, busy, ahead = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def caller(session: aiohttp.ClientSession) -> None:
         body = {"model": "exact", "messages": [{"role": "user", "content": "hi"}], "max_tokens": TOKENS}
@@ -257,19 +270,22 @@ async def _flushed_midway(stack: GatewayStack, key: str) -> tuple[list[tuple[int
                 if response.status == 429:
                     over.set()
                 if response.status == 200:
-                    busy.set()
+                    (ahead if busy.is_set() else busy).set()
                 if response.status == 503:
                     await asyncio.sleep(float(response.headers["retry-after"]))
 
-    async def flush() -> int:
+    async def lost() -> int:
         await busy.wait()
-        folder = Path(stack.settings.redis_url.removeprefix("unix://").partition("?")[0]).parent
-        await asyncio.to_thread(Valkey(folder).command, "FLUSHALL")
-        return len(told)
+        await asyncio.to_thread(stack.redis.command, "SAVE")
+        ahead.clear()
+        await ahead.wait()
+        before = len(told)
+        await asyncio.to_thread(lose, stack.redis)
+        return before
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.timeout(90):
-        flushed_at, *_ = await asyncio.gather(flush(), *(caller(session) for _ in range(CALLERS)))
-    return told, cast("int", flushed_at)
+        lost_at, *_ = await asyncio.gather(lost(), *(caller(session) for _ in range(CALLERS)))
+    return told, cast("int", lost_at)
 
 
 def _known(stack: GatewayStack, key: str) -> None:

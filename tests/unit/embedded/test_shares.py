@@ -7,16 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from infra.embedded.shares import NICENESS, Shares, give_way
+from tests.support.autogroups import HAS_GROUPS, niceness
+
+pytestmark = pytest.mark.skipif(not HAS_GROUPS, reason="this kernel shares the CPU among threads alone")
 
 SECONDS_MAX = 10.0
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
-#: Without such groups the kernel names none for this process either, and nothing is to be seen of any of it.
-HAS_GROUPS = bool(Path("/proc/self/autogroup").exists() and Path("/proc/self/autogroup").read_text(encoding="ascii"))
+BEGINS = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+sys.stdin.read()
+child.kill()
+child.wait()
+"""
+BEGINS_ANOTHER = (sys.executable, "-c", BEGINS)
 
 
 @pytest.fixture
@@ -34,10 +43,14 @@ def start() -> Iterator[Callable[[], int]]:
         process.wait()
 
 
-def niceness(pid: int) -> int:
-    """Of a session, as Linux says it; what it should be where Linux has none."""
-    told = Path(f"/proc/{pid}/autogroup")
-    return int(told.read_text(encoding="ascii").rsplit(" ", 1)[1]) if HAS_GROUPS else NICENESS["postgres"]
+@pytest.fixture
+def server_and_child() -> Iterator[tuple[int, int]]:
+    """A process, and one that it began, which leads a session of its own."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(BEGINS_ANOTHER, start_new_session=True, stdin=pipe, stdout=pipe, text=True) as server:
+        assert server.stdout is not None
+        yield server.pid, int(server.stdout.readline())
+        server.communicate()
 
 
 def settled(shares: Shares, pids: dict[str, int | None], pid: int) -> bool:
@@ -59,7 +72,6 @@ def test_a_server_that_was_started_again_gives_way_too(start: Callable[[], int])
     assert settled(shares, {"postgres": second}, second)
 
 
-@pytest.mark.skipif(not HAS_GROUPS, reason="this kernel shares the CPU among threads alone: there is nothing to lower")
 def test_servers_that_callers_wait_for_stay_as_they_are(start: Callable[[], int]) -> None:
     """Kafka and Redis answer before a caller is answered."""
     shares, kafka, postgres = Shares(), start(), start()
@@ -75,6 +87,15 @@ def test_a_process_that_leads_no_session_stays_as_it_is() -> None:
         asked, after = give_way(process.pid, 6), niceness(process.pid)
         process.kill()
 
-    assert asked
+    assert not asked
     assert before == after
-    assert give_way(process.pid, 6)
+    assert not give_way(process.pid, 6)
+
+
+def test_what_a_server_begins_gives_way_too(server_and_child: tuple[int, int]) -> None:
+    """Each process that Postgres begins leads a session, which has a whole share whatever its parent's."""
+    server, child = server_and_child
+    shares = Shares()
+
+    assert settled(shares, {"postgres": server}, child)
+    assert settled(shares, {"postgres": server}, server)

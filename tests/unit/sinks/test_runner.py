@@ -17,7 +17,7 @@ from schemas.events import QuarantinedRecord, QuarantineReason, RequestEvent, Re
 from schemas.topics import TOPICS
 from sinks.fake import MemorySink, MemoryStore
 from sinks.runner import BatchPolicy
-from sinks.runner.priority import Courtesy, MemoryPriority
+from sinks.runner.priority import CROWDED_SECONDS, REST_SHARE, Courtesy, MemoryPriority
 from sinks.runner.runner import run_sink
 from sinks.runner.seam import Progress
 from sinks.totals import totals_of
@@ -222,11 +222,12 @@ class FarBehind(Courtesy):
         """Behind already, on a machine that others want too."""
         super().__init__(MemoryPriority(waited_share), 0.001)
         self.taken: list[float] = []
-        self.look(0.0, 0, 0.0)
+        for log_events in (10_000, 10_001):
+            self.look(0.0, 0, 0.0, log_events)
 
-    def look(self, now: float, lag_events: int, oldest_seconds: float) -> None:
+    def look(self, now: float, lag_events: int, oldest_seconds: float, log_events: int) -> None:
         """As of a log that is long and old."""
-        super().look(0.0, max(lag_events, 10_000), max(oldest_seconds, 1.0))
+        super().look(0.0, max(lag_events, 10_000), max(oldest_seconds, 1.0), log_events)
 
     def rest_seconds(self, spent_seconds: float) -> float:
         """Noted, and none."""
@@ -260,18 +261,47 @@ async def test_a_sink_that_gives_way_rests_after_each_write() -> None:
 async def test_a_sink_that_keeps_up_does_not_rest() -> None:
     """Nor does one that is behind by less than is far."""
     courtesy = Courtesy(MemoryPriority(1.0), 10.0)
-    courtesy.look(0.0, 10_000, 9.9)
+    courtesy.look(0.0, 10_000, 9.9, 10_000)
+    courtesy.look(1.0, 10_000, 9.9, 10_001)
 
     assert courtesy.rest_seconds(1.0) == 0.0
+
+
+def test_a_sink_far_behind_rests_while_somebody_calls() -> None:
+    """Where the log grows, and for a while after; what works beside it alone is its own server, or another sink."""
+    courtesy = Courtesy(MemoryPriority(1.0), 1.0)
+    rested = []
+    for now, log_events in enumerate((10_000, 10_000, 10_001, 10_001)):
+        courtesy.look(now, 10_000, 2.0, log_events)
+        rested.append(courtesy.rests)
+    courtesy.look(2 + CROWDED_SECONDS, 10_000, 2.0, 10_001)
+
+    assert [False, False, True, True] == rested
+    assert not courtesy.rests
 
 
 async def test_a_sink_far_behind_does_not_rest_where_nobody_else_wants_the_cpu() -> None:
     """Rests are for others; it catches up at full speed on a machine that is its own."""
     alone, crowded = FarBehind(0.1), FarBehind(0.3)
     for each in (alone, crowded):
-        each.rest_seconds(0.1)
+        each.rest_seconds(0.01)
 
-    assert (alone.taken, crowded.taken) == ([0.0], [pytest.approx(0.4)])
+    assert (alone.taken, crowded.taken) == ([0.0], [pytest.approx(0.01 * REST_SHARE)])
+
+
+@pytest.mark.parametrize(("waited_share", "prepares"), [(0.0, True), (1.0, False)])
+async def test_a_sink_that_rests_does_one_thing_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, waited_share: float, prepares: bool
+) -> None:
+    """The next batch is made ready beside a write where nobody else wants the other core."""
+    log, store, prepared = MemoryLog(), MemoryStore(), list[int]()
+    monkeypatch.setattr(MemorySink, "prepare", lambda _, spans: prepared.append(len(spans)))
+    publish(log, stories(300))
+    policy = BatchPolicy(records_max=100, age_milliseconds=60_000, takes_columns=True)
+    async with running(log, store, policy=policy, courtesy=FarBehind(waited_share)):
+        await until(lambda: at_end(log, store))
+
+    assert prepares == bool(prepared)
 
 
 async def test_the_steps_of_a_batch_are_told() -> None:
