@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-#: Niceness of the sessions of servers that no caller waits for: about a quarter of what another session gets.
+#: Niceness of the sessions of servers that admission does not wait for: about a quarter of what another session gets.
 NICENESS: Mapping[str, int] = {"postgres": 6, "clickhouse": 6}
 
 
@@ -19,16 +19,19 @@ class Shares:
 
     def __init__(self) -> None:
         """Nobody gives way yet."""
+        self._there: frozenset[int] = frozenset()
         self._settled: frozenset[int] = frozenset()
 
     def settle(self, pids: Mapping[str, int | None]) -> None:
         """For the servers that run, by name; never raises. What can't be done now is tried with the next call."""
-        settled = set()
+        there, settled = set(), set()
         for name, niceness in NICENESS.items():
             for pid in _tree(pids.get(name)):
-                if pid in self._settled or give_way(pid, niceness):
+                there.add(pid)
+                # One that has just appeared may be about to lead a session: it is lowered from the next call on.
+                if pid in self._settled or (pid in self._there and give_way(pid, niceness)):
                     settled.add(pid)
-        self._settled = frozenset(settled)
+        self._there, self._settled = frozenset(there), frozenset(settled)
 
 
 def _tree(server: int | None) -> tuple[int, ...]:
@@ -43,15 +46,16 @@ def _tree(server: int | None) -> tuple[int, ...]:
 
 
 def give_way(pid: int, niceness: int) -> bool:
-    """Lower the share of the session that a process leads; whether that is done.
+    """Lower the share of the session that a process leads; whether there is nothing left to be done.
 
-    False asks for another call: Linux takes such a change each tenth of a second only, and a process that was forked
-    just now may be about to lead a session. One that leads none, or a kernel without such groups, stays as it is.
+    False asks for another call: Linux takes such a change each tenth of a second only. A process that leads no session,
+    or a kernel without such groups, stays as it is.
     """
     try:
-        if os.getsid(pid) != pid:
-            return False
-        Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n", encoding="ascii")
-    except OSError:
+        if os.getsid(pid) == pid:
+            Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n", encoding="ascii")
+    except BlockingIOError:
         return False
+    except OSError:
+        return True
     return True

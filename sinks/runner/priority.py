@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ import structlog
 
 from sinks.runner.seam import BatchPolicy
 from sinks.runner.yielding import Yielding, look
+from streams.log import Partition
 
 log = structlog.get_logger()
 
@@ -109,7 +111,8 @@ class Courtesy:
         self._priority = priority
         self._behind_seconds = behind_seconds
         self._yielding = Yielding()
-        self._log_events, self._crowded_at = math.inf, -math.inf
+        self._calls: Mapping[Partition, int] = {}
+        self._crowded_at = -math.inf
         self._is_crowded = False
 
     @property
@@ -131,8 +134,8 @@ class Courtesy:
         """For how long nothing is asked of the server after a write that took so long."""
         return min(REST_SHARE * spent_seconds, REST_SECONDS_MAX) if self.rests else 0.0
 
-    def look(self, now: float, lag_events: int, oldest_seconds: float, log_events: int) -> None:
-        """Decide anew, at this monotonic time, seconds. Somebody calls where the log, now of so many events, grows."""
+    def look(self, now: float, lag_events: int, oldest_seconds: float, calls: Mapping[Partition, int]) -> None:
+        """Decide anew, at this monotonic time, seconds; `calls` is where the log of requests ends by now."""
         before, self._yielding = (
             self._yielding,
             look(self._yielding, now, lag_events, oldest_seconds, self._behind_seconds),
@@ -141,7 +144,9 @@ class Courtesy:
             log.info("gives_way" if self._yielding.gives_way else "at_full_speed", lag_events=lag_events)
         self._priority.give_way(self._yielding.gives_way)
         waits = self._priority.waited_share() >= CROWDED_SHARE
-        if waits and self._yielding.gives_way and log_events > self._log_events:
+        # A partition that came with a rebalance has not grown.
+        somebody_calls = any(end > self._calls.get(partition, end) for partition, end in calls.items())
+        if waits and somebody_calls and self._yielding.gives_way:
             self._crowded_at = now
-        self._log_events = log_events
+        self._calls = calls
         self._is_crowded = now - self._crowded_at < CROWDED_SECONDS

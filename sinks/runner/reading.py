@@ -10,6 +10,7 @@ from typing import Literal
 
 from schemas import limits
 from schemas.errors import LogUnavailableError
+from schemas.topics import REQUESTS
 from sinks.runner.ages import Ages
 from sinks.runner.assembler import Assembler
 from sinks.runner.backoff import Backoff
@@ -183,8 +184,8 @@ class Reading:
         """Let others go first while we are far behind; what stands still for other reasons does not count."""
         if self._courtesy is not None:
             lag_events = sum(max(0, ends[each] - cursor) for each, cursor in self._applied.items())
-            log_events = sum(ends[each] for each in self._applied)
-            self._courtesy.look(time.monotonic(), lag_events, self._waited_seconds(self._applied, ends), log_events)
+            calls = {each: ends[each] for each in self._applied if each.topic == REQUESTS.name}
+            self._courtesy.look(time.monotonic(), lag_events, self._waited_seconds(self._applied, ends), calls)
 
 
 def now_micros() -> int:

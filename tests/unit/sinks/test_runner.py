@@ -28,6 +28,7 @@ from tests.support.stories import codec, outgoing, request_story
 
 ENCODER = codec()
 DEADLINE_SECONDS = 20
+REQUESTS = Partition("quaestor.requests", 0)
 
 
 class Seen(Progress):
@@ -222,12 +223,12 @@ class FarBehind(Courtesy):
         """Behind already, on a machine that others want too."""
         super().__init__(MemoryPriority(waited_share), 0.001)
         self.taken: list[float] = []
-        for log_events in (10_000, 10_001):
-            self.look(0.0, 0, 0.0, log_events)
+        for end in (10_000, 10_001):
+            self.look(0.0, 0, 0.0, {REQUESTS: end})
 
-    def look(self, now: float, lag_events: int, oldest_seconds: float, log_events: int) -> None:
+    def look(self, now: float, lag_events: int, oldest_seconds: float, calls: Mapping[Partition, int]) -> None:
         """As of a log that is long and old."""
-        super().look(0.0, max(lag_events, 10_000), max(oldest_seconds, 1.0), log_events)
+        super().look(0.0, max(lag_events, 10_000), max(oldest_seconds, 1.0), calls)
 
     def rest_seconds(self, spent_seconds: float) -> float:
         """Noted, and none."""
@@ -261,23 +262,31 @@ async def test_a_sink_that_gives_way_rests_after_each_write() -> None:
 async def test_a_sink_that_keeps_up_does_not_rest() -> None:
     """Nor does one that is behind by less than is far."""
     courtesy = Courtesy(MemoryPriority(1.0), 10.0)
-    courtesy.look(0.0, 10_000, 9.9, 10_000)
-    courtesy.look(1.0, 10_000, 9.9, 10_001)
+    courtesy.look(0.0, 10_000, 9.9, {REQUESTS: 10_000})
+    courtesy.look(1.0, 10_000, 9.9, {REQUESTS: 10_001})
 
     assert courtesy.rest_seconds(1.0) == 0.0
 
 
 def test_a_sink_far_behind_rests_while_somebody_calls() -> None:
-    """Where the log grows, and for a while after; what works beside it alone is its own server, or another sink."""
+    """Where the log of requests grows, and for a while after; what works beside it alone is its own server."""
     courtesy = Courtesy(MemoryPriority(1.0), 1.0)
     rested = []
-    for now, log_events in enumerate((10_000, 10_000, 10_001, 10_001)):
-        courtesy.look(now, 10_000, 2.0, log_events)
+    for now, end in enumerate((10_000, 10_000, 10_001, 10_001)):
+        courtesy.look(now, 10_000, 2.0, {REQUESTS: end})
         rested.append(courtesy.rests)
-    courtesy.look(2 + CROWDED_SECONDS, 10_000, 2.0, 10_001)
+    courtesy.look(2 + CROWDED_SECONDS, 10_000, 2.0, {REQUESTS: 10_001})
 
     assert [False, False, True, True] == rested
     assert not courtesy.rests
+
+
+def test_partitions_that_come_with_a_rebalance_are_no_calls() -> None:
+    """Nor those that go: only what grew since it was looked at."""
+    courtesy, other = Courtesy(MemoryPriority(1.0), 1.0), Partition("quaestor.requests", 1)
+    for now, calls in enumerate(({}, {REQUESTS: 10_000}, {REQUESTS: 10_000, other: 500}, {other: 500}, {})):
+        courtesy.look(now, 10_000, 2.0, calls)
+        assert not courtesy.rests
 
 
 async def test_a_sink_far_behind_does_not_rest_where_nobody_else_wants_the_cpu() -> None:
