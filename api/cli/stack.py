@@ -207,6 +207,8 @@ def _show_status(found: Status) -> None:
             terminal().print(rebuild_table(process["rebuilds"]))
         if process.get("redis_memory"):
             terminal().print(memory_text(process["redis_memory"]))
+        if process["state"] == "waiting" and process.get("detail"):
+            terminal().print(Text.assemble(("waiting", "yellow"), f" {process['name']}: {process['detail']}"))
         for word, style in (("paused", "yellow"), ("broken", "bold red"), ("set_aside", "yellow")):
             for where, why in process.get(word, {}).items():
                 terminal().print(

@@ -115,7 +115,7 @@ def fault_of(error: KafkaError) -> LogError:
     """Our fault for librdkafka's: refused for good, or unavailable for now."""
     if error.code() in REFUSALS:
         return RecordRefusedError(error.str())
-    return LogUnavailableError(error.str())
+    return LogUnavailableError(f"Kafka: {error.str()}")
 
 
 def fault_of_exception(exception: KafkaException) -> LogError:

@@ -203,6 +203,18 @@ def test_verify_all_is_green_and_speaks_json(product: Product) -> None:
     assert {"name", "ok", "expected", "actual", "first_difference"} <= set(report["checks"][0])
 
 
+def test_budgets_are_verified_under_traffic(product: Product) -> None:
+    """The live counters are the fold of the log at their cursor, and the ledger is the holds', in every look."""
+    loading = product.start("load", "--requests", "200", "--rate", "25", "--key", product.key("traffic"), "--json")
+    reports = []
+    while loading.poll() is None:
+        reports.append(product.json("verify", "budgets", check=False))
+    loading.communicate()
+
+    assert 2 < len(reports)
+    assert [] == [check for report in reports for check in report["checks"] if not check["ok"]]
+
+
 def test_rollups_that_are_their_facts_are_left_alone(product: Product) -> None:
     """Every hour of them is compared, behind whatever else there is to bring forward; sinks go on beside it."""
     parts = product.json("migrate", "--rebuild-rollups")["parts"]

@@ -16,8 +16,13 @@ from tests.e2e.product import Product
 from tests.e2e.test_faults import wait_until
 
 RETRIES = re.compile(r"^quaestor_store_retries_total\{.*\} (\S+)$", re.MULTILINE)
-#: Each server, and a sink that can't work without it.
-WAITING = {"postgres": "sink-postgres", "redis": "sink-redis", "clickhouse": "sink-clickhouse", "kafka": "sink-audit"}
+#: Each server, a sink that can't work without it, and its name in what is said of it.
+WAITING = {
+    "postgres": ("sink-postgres", "Postgres"),
+    "redis": ("sink-redis", "Redis"),
+    "clickhouse": ("sink-clickhouse", "ClickHouse"),
+    "kafka": ("sink-audit", "Kafka"),
+}
 
 
 def retries(product: Product, sink: str) -> float:
@@ -61,8 +66,8 @@ def key(product: Product) -> str:
     return product.key("away")
 
 
-@pytest.mark.parametrize(("server", "sink"), WAITING.items(), ids=WAITING)
-def test_status_names_the_store_that_is_away(product: Product, key: str, server: str, sink: str) -> None:
+@pytest.mark.parametrize(("server", "sink", "name"), [(each, *WAITING[each]) for each in WAITING], ids=WAITING)
+def test_status_names_the_store_that_is_away(product: Product, key: str, server: str, sink: str, name: str) -> None:
     """Killed, and not started again: its sink waits, counts what it tries, and ends its work once it is back."""
     call(product, key)
     wait_until(lambda: works(product, sink), f"{sink} at the end of the log")
@@ -73,6 +78,7 @@ def test_status_names_the_store_that_is_away(product: Product, key: str, server:
             call(product, key)
         wait_until(lambda: product.processes()[sink]["state"] == "waiting", f"{sink} waiting")
         wait_until(lambda: retries(product, sink) > before + 1, "retries")
+        assert re.search(f"waiting {sink}: .*{name}", product.run("status", check=False))
         assert server not in [name for name, each in product.processes().items() if each["state"] == "running"]
     wait_until(lambda: works(product, server, sink), f"{sink} at the end of the log again")
 

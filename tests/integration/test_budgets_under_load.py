@@ -35,8 +35,8 @@ CALLERS, ROOM_OF_LOSSES = 20, 400
 #: How long who watches live budgets may take to see them first, seconds.
 WATCH_SECONDS_MAX = 30.0
 SEED = 20261121
-#: When the halves of the calls come that meet the end of a minute: one before it, one around it.
-MINUTE_SECONDS, FIRST_HALF_SECONDS, SECOND_HALF_SECONDS = 60.0, 8.0, 0.3
+#: When calls come that meet the end of a minute, before it: half a thousand that fill it, a thousand around its end.
+MINUTE_SECONDS, BEFORE_SECONDS, AROUND_SECONDS = 60.0, 8.0, 0.3
 
 
 class Answer(NamedTuple):
@@ -169,8 +169,10 @@ def test_a_thousand_calls_under_six_levels_of_which_another_is_the_tightest_each
         for _ in range(CALLS)
     ]
 
-    answers = all_at_once(stack, calls)
+    with watched(stack, "levels") as seen:
+        answers = all_at_once(stack, calls)
 
+    assert min(_counters(seen), default=0) >= 0
     assert {answer.status for answer in answers} == {200, 429}, f"seed {SEED}"
     allowed = {one.limit_id: one.amount_nano for one in limits}
     posted = posted_on(stack, "levels")
@@ -210,10 +212,12 @@ def test_a_thousand_calls_across_the_end_of_a_minute(stack: GatewayStack) -> Non
     key = stack.key("minutes")
     _known(stack, key)
     answers = []
-    for before_the_end in (FIRST_HALF_SECONDS, SECOND_HALF_SECONDS):
-        wait_for(lambda early=before_the_end: -time.time() % MINUTE_SECONDS <= early, MINUTE_SECONDS)  # type: ignore[misc]  # bound now
-        answers += all_at_once(stack, [(key, {})] * (CALLS // 2))
+    with watched(stack, "minutes") as seen:
+        for calls, before_the_end in ((CALLS // 2, BEFORE_SECONDS), (CALLS, AROUND_SECONDS)):
+            wait_for(lambda early=before_the_end: -time.time() % MINUTE_SECONDS <= early, MINUTE_SECONDS)  # type: ignore[misc]  # bound now
+            answers += all_at_once(stack, [(key, {})] * calls)
 
+    assert min(_counters(seen), default=0) >= 0
     posted = {counter.window_start: nano for counter, nano in stack.settled("minutes").items()}
     movements = [e for e in stack.events("budgets") if isinstance(e, BudgetEvent) and e.tenant_id == "minutes"]
     asked = Counter(e.legs[0].window_start for e in movements if e.kind in {BudgetKind.PLACED, BudgetKind.REFUSED})
