@@ -135,7 +135,7 @@ class BatchPolicy:
     #: The same while the sink gives way to others that are there: its server works in short pieces then. None where
     #: small batches cost it more than that is worth.
     yielding_records_max: int | None = None
-    #: Most bytes of record values in a batch.
+    #: Bytes of record values with which a batch is full; its last record may go beyond.
     bytes_max: int = limits.BATCH_BYTES_MAX
     #: Longest wait of a batch's first record for company, milliseconds.
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
