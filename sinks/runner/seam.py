@@ -135,7 +135,7 @@ class BatchPolicy:
     #: The same while the sink gives way to others that are there: its server works in short pieces then. None where
     #: small batches cost it more than that is worth.
     yielding_records_max: int | None = None
-    #: Most bytes of record values in a batch.
+    #: Bytes of record values with which a batch is full; its last record may go beyond.
     bytes_max: int = limits.BATCH_BYTES_MAX
     #: Longest wait of a batch's first record for company, milliseconds.
     age_milliseconds: int = limits.BATCH_AGE_MILLISECONDS
@@ -158,7 +158,19 @@ NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 
 class Sink(Protocol):
-    """A store's side of a projection. All methods run on one event loop; the runner never overlaps two writes."""
+    """A store's side of a projection. The runner never overlaps two writes.
+
+    Every coroutine runs on one event loop, which all of the process shares, and may wait but not block. `prepare` runs
+    on the consuming thread, which also reads `policy`.
+
+    A write may take as long as it likes: the thread goes on polling the log, and takes nothing once the next batch is
+    full. Where a partition of it leaves, or the process stops, it has DRAIN_SECONDS (runner) and is cancelled then. For
+    the others the thread waits and does not poll: `heartbeat` is cancelled after METADATA_SECONDS (reading), `release`
+    after DRAIN_SECONDS, `claim` and `redrive` only when the process stops, and `prepare` never is. The session outlives
+    such a wait, since Kafka's client keeps it by itself; but after POLL_INTERVAL_MILLISECONDS_MAX (streams.kafka)
+    without a poll the group may give the partitions to others. `open` is cancelled when the process stops; `close` has
+    no limit and must end by itself.
+    """
 
     #: Name and version of the projection, for example postgres@v1; stands in everything the sink owns.
     projection: str

@@ -82,6 +82,36 @@ def test_refused_changes(name: str) -> None:
     assert changes_refused(history.current(BUDGETS), changed(REFUSED[name]))
 
 
+#: No field is a decimal today; the number of its decimals is nowhere but in its type.
+PRICE = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}
+
+
+@pytest.mark.parametrize(
+    ("after", "is_refused"),
+    [
+        (PRICE, False),
+        (PRICE | {"scale": 4}, True),
+        (PRICE | {"precision": 20}, True),
+        (PRICE | {"precision": 20, "scale": 4}, True),
+        ({name: value for name, value in PRICE.items() if name != "scale"}, True),
+    ],
+    ids=["as it was", "scale", "precision", "both", "no scale"],
+)
+@pytest.mark.parametrize("may_be_null", [False, True])
+def test_a_decimal_keeps_its_scale_and_its_precision(
+    after: dict[str, Any], *, is_refused: bool, may_be_null: bool
+) -> None:
+    """With another scale the same bytes would be another amount, a hundredfold one, and nobody would notice."""
+
+    def priced(price: dict[str, Any]) -> dict[str, Any]:
+        kind = ["null", price] if may_be_null else price
+        return changed(lambda fields: add(fields, name="price", type=kind, default=None if may_be_null else ""))
+
+    before = priced(PRICE) | {"version": NEXT - 1}
+
+    assert is_refused == any("price: its type changed" in why for why in changes_refused(before, priced(after)))
+
+
 def test_a_change_takes_the_next_version() -> None:
     """The same version with another field, or a gap, is refused."""
     change = ALLOWED["a field with a default"]
