@@ -17,6 +17,13 @@ MADE = (
     "<!-- Made by `python -m streams.document`; edit schemas/avro, schemas/topics.py or streams/metrics.py instead. -->"
 )
 COMMON_FIELDS = 7
+#: What is to be said of a record beside its fields.
+NOTES = {
+    "quaestor.budgets": """\
+`late` is what the gateway knew when it made the event: the lease of the hold had ended. Whether EXPIRED stands before
+it, it can't see. A commit that was made before the lease ended and reached the log after EXPIRED (out of a spool) is
+not marked. Which of the two came first is told by their offsets alone: so does `quaestor why`.""",
+}
 ABOUT_EVENTS = """\
 One flat Avro record per topic, in the Confluent wire format (a zero byte, the schema id, the body). Times are
 microseconds since the Unix epoch, UTC; amounts are integers of nano-units (1e-9) of the currency beside them. A null
@@ -65,7 +72,10 @@ def _record(topic: Topic) -> str:
     schema = history.current(topic.name)
     rows = list(rows_of(schema))[COMMON_FIELDS:]
     about = f"`{topic.name}`, version {schema['version']}. {_escaped(schema['doc'])}"
-    return f"## {schema['name']}\n\n{about}\n\n{_fields(rows)}"
+    parts = [f"## {schema['name']}", about, _fields(rows)]
+    if note := NOTES.get(topic.name):
+        parts.append(note)
+    return "\n\n".join(parts)
 
 
 def _fields(rows: Iterable[tuple[str, str, str, str]]) -> str:

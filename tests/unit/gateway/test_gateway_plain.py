@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from api.providers.memory import MemoryAnswer
 from api.providers.upstream import Call
+from processors.control import ExchangeRate
+from processors.pricing import Rates, make_book
 from schemas.events import (
     BudgetEvent,
     BudgetKind,
@@ -21,7 +24,7 @@ from schemas.events import (
 )
 from sinks.redis.holds import Confirmation
 from tests.support.gateway_answers import JSON, chat_answer, chat_body, embeddings_answer
-from tests.support.gateway_world import TENANT, World, chat, control_state, limit
+from tests.support.gateway_world import TENANT, World, chat, control_state, limit, price
 
 WHOLE = [
     "attempts SUCCEEDED",
@@ -74,6 +77,48 @@ async def test_the_committed_amount_is_the_sum_of_the_costs(tmp_path: Path) -> N
 
     assert {360_000} == {sum(cost.amount_nano for cost in costs), committed.amount_nano, completed.amount_nano}
     assert {committed.hold_id} == {cost.attempt_id for cost in costs}
+
+
+async def test_the_price_in_force_at_placement_is_pinned(tmp_path: Path) -> None:
+    """PLACED names the version of the book in force, and so do charge and costs: a book of during the call is none."""
+    dearer = msgspec.structs.replace(price("one", "one-big"), rates=Rates(input=9_000_000, output=9_000_000))
+    prices, books = {("one", "one-big"): dearer}, {"one": make_book("one", [dearer])}
+    async with World(tmp_path) as world:
+        in_force = world.control.state.price_version("one")
+
+        def answering(_: Call) -> MemoryAnswer:
+            world.with_state(prices=prices, books=books)
+            return chat_answer()
+
+        world.upstream.answer = answering
+        await world.call()
+        movements = [event for event in world.events("budgets", "costs") if isinstance(event, BudgetEvent | CostEvent)]
+        placed, committed = (world.one(BudgetEvent, kind=kind) for kind in (BudgetKind.PLACED, BudgetKind.COMMITTED))
+
+    assert world.control.state.price_version("one") != in_force
+    assert [in_force] * 4 == [event.price_version for event in movements]
+    assert (in_force, 360_000) == (placed.price_version, committed.amount_nano)
+
+
+async def test_the_exchange_rate_in_force_at_placement_is_pinned(tmp_path: Path) -> None:
+    """What is charged on a limit in euros is charged at the rate of PLACED, whatever was set during the call."""
+    euros = msgspec.structs.replace(limit(10**12), currency="EUR")
+    rate = ExchangeRate(base="USD", quote="EUR", rate_nano=500_000_000, dated="2026-11-20", source="t", rate_id="r-1")
+    later = msgspec.structs.replace(rate, rate_nano=900_000_000, rate_id="r-2")
+    async with World(tmp_path, state=control_state(limits=(euros,), rates={("USD", "EUR"): rate})) as world:
+
+        def answering(_: Call) -> MemoryAnswer:
+            world.with_state(limits=(euros,), rates={("USD", "EUR"): later})
+            return chat_answer()
+
+        world.upstream.answer = answering
+        await world.call()
+        placed, committed = (world.one(BudgetEvent, kind=kind) for kind in (BudgetKind.PLACED, BudgetKind.COMMITTED))
+
+    assert [("r-1", 500_000_000)] * 2 == [
+        (event.exchange_rate_id, event.legs[0].exchange_rate_nano) for event in (placed, committed)
+    ]
+    assert (360_000, 180_000) == (committed.amount_nano, committed.legs[0].amount_nano)
 
 
 async def test_cached_tokens_have_their_own_line(tmp_path: Path) -> None:

@@ -37,14 +37,16 @@ def percents(of: Limit, posted_nano: int, now_micros: int = NOW_MICROS) -> list[
         ("month", 85, [85]),
         ("month", 94, [85]),
         ("month", 250, [85, 95]),
+        ("minute", 100, []),
         ("hour", 100, []),
+        ("week", 100, []),
         ("total", 100, []),
     ],
 )
 def test_a_limit_that_says_nothing_has_the_thresholds_of_its_window(
     window: str, posted: int, reached: list[int]
 ) -> None:
-    """80 a day, 85 and 95 a month; reached exactly at the per cent."""
+    """80 a day, 85 and 95 a month, none of the others; reached exactly at the per cent."""
     assert reached == percents(limit("tenant", "acme", 100, window=window), posted)
 
 
