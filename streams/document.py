@@ -22,7 +22,8 @@ NOTES = {
     "quaestor.budgets": """\
 `late` is what the gateway knew when it made the event: the lease of the hold had ended. Whether EXPIRED stands before
 it, it can't see. A commit that was made before the lease ended and reached the log after EXPIRED (out of a spool) is
-not marked. Which of the two came first is told by their offsets alone: so does `quaestor why`.""",
+not marked. Which of the two came first is told by their offsets alone: `quaestor why` and the nightly report go by
+them.""",
 }
 ABOUT_EVENTS = """\
 One flat Avro record per topic, in the Confluent wire format (a zero byte, the schema id, the body). Times are

@@ -61,11 +61,16 @@ GROUP BY 1, 2, 3, 4, 5
 ORDER BY 1, array_position(
     ARRAY['PLACED', 'EXTENDED', 'COMMITTED', 'RELEASED', 'EXPIRED', 'OVERAGE', 'REFUSED'], kind), 6 DESC, 3, 4, 5
 """)
-#: Requests with a commit that came after its hold's lease.
+#: Requests with a commit that was made after its hold's lease, or before it and reached the log behind EXPIRED.
 LATE_REQUESTS = in_span("""
-SELECT DISTINCT request_id
+SELECT request_id
 FROM budget_event
 WHERE kind = 'COMMITTED' AND late AND request_id IS NOT NULL
+UNION
+SELECT expired.request_id
+FROM budget_event AS expired
+JOIN budget_event AS committed USING (tenant_id, request_id, hold_id)
+WHERE expired.kind = 'EXPIRED' AND committed.kind = 'COMMITTED' AND expired.log_offset < committed.log_offset
 """)
 #: Commits of the requests $6, from $4 up to but without $5, that came behind their expiry, which may stand days before.
 LATE_COMMITS = in_span("""

@@ -1,4 +1,4 @@
-"""Callers that do not take what they are sent, over a socket: none of them holds a place, or a hold, for ever."""
+"""Callers that hang up, or do not take what they are sent, over a socket: none holds a place, or a hold, for ever."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from api import protocol
 from api.providers.errors import UpstreamTruncatedError
 from api.providers.memory import MemoryAnswer
-from schemas.events import AttemptOutcome, ProviderAttempt, RequestEvent, RequestKind
-from tests.support.gateway_answers import EVENTS, chat_answer, chunk
+from schemas.events import AttemptOutcome, BudgetEvent, BudgetKind, ProviderAttempt, RequestEvent, RequestKind
+from tests.support.gateway_answers import EVENTS, SlowAnswer, chat_answer, chat_body, chunk
 from tests.support.gateway_socket import serving
 from tests.support.gateway_world import KEY, World, chat, control_state, limit, until
 
@@ -75,6 +75,36 @@ async def test_a_stream_that_its_caller_does_not_take_ends_at_its_deadline(tmp_p
     assert (499, "client_disconnected", True) == (failed.status_code, failed.error_code, failed.client_disconnected)
     assert (True, AttemptOutcome.CLIENT_DISCONNECTED) == (answer.aborted, attempt.outcome)
     assert "budgets COMMITTED" in world.kinds()
+
+
+async def test_a_plain_call_goes_on_when_its_caller_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends no call with its connection: the answer is read to its end, and its usage is charged."""
+    under_way, gone, body = asyncio.Event(), asyncio.Event(), chat_body()
+    answer, lost = SlowAnswer(body[:9], body[9:]), protocol.BoundedProtocol.connection_lost
+
+    def answering(_: object) -> SlowAnswer:
+        under_way.set()
+        return answer
+
+    def connection_lost(self: protocol.BoundedProtocol, exc: Exception | None) -> None:
+        lost(self, exc)
+        gone.set()
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "connection_lost", connection_lost)
+    world = World(tmp_path, answering, control_state((limit(10**12),)))
+    async with asyncio.timeout(SECONDS_MAX), world, serving(world) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(call())
+        await under_way.wait()
+        writer.transport.abort()
+        await gone.wait()
+        for _ in range(3):  # two pieces, and that there is no more
+            answer.go.release()
+        await until_ended(world)
+
+    committed = world.one(BudgetEvent, kind=BudgetKind.COMMITTED)
+    assert (360_000, False) == (committed.amount_nano, committed.estimated)
+    assert "requests COMPLETED" in world.kinds()
 
 
 async def test_a_caller_that_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from schemas import events
 from schemas.errors import RejectedError
 from schemas.topics import LEDGER
+from sinks.postgres.ledger_figures import InvariantResult
 from streams.log import Partition
 from tests.support.days import refused
 from tests.support.ledger_desk import Desk, opened_desk
@@ -41,6 +42,8 @@ BILL = """
 UPDATE quaestor_v1.cost SET amount_nano = {0}, provider_amount_nano = {0};
 UPDATE quaestor_v1.budget_event SET amount_nano = {0} WHERE kind = 'COMMITTED'
 """
+#: What the ledger spent, twice.
+DOUBLED = "UPDATE quaestor_v1.transfer SET amount_nano = amount_nano * 2 WHERE kind = 'POST'"
 #: A cost once more, as {} says.
 COST = """
 INSERT INTO quaestor_v1.cost
@@ -116,7 +119,7 @@ async def test_duplicates_do_not_move_balances(desk: Desk) -> None:
         ("UPDATE quaestor_v1.cost SET amount_nano = amount_nano + 1",
          {"committed_equals_costs", "ledger_equals_costs"}),
         ("DELETE FROM quaestor_v1.cost", {"committed_equals_costs", "entries_have_a_source"}),
-        ("UPDATE quaestor_v1.transfer SET amount_nano = amount_nano * 2 WHERE kind = 'POST'",
+        (DOUBLED,
          {"balances_are_the_fold", "pending_resolved_within_bounds", "ledger_equals_holds"}),
         ("DELETE FROM quaestor_v1.transfer WHERE kind = 'PENDING'",
          {"balances_are_the_fold", "resolutions_have_a_pending"}),
@@ -170,6 +173,51 @@ async def test_a_tampered_ledger_is_named(desk: Desk, sql: str, broken: set[str]
     await desk.write([*request_story(1), *refused(2)])
     await desk.tamper(sql)
     assert set(await desk.broken()) == broken
+
+
+async def charges(desk: Desk, *, under_traffic: bool) -> InvariantResult:
+    """What is found of charges that the ledger books otherwise."""
+    results = await desk.reads.verify_ledger(under_traffic=under_traffic)
+    (found,) = (each for each in results if each.name == "ledger_equals_holds")
+    return found
+
+
+@pytest.mark.parametrize("under_traffic", [True, False], ids=["verify budgets", "verify ledger"])
+@pytest.mark.parametrize(
+    "sql", [DOUBLED, "DELETE FROM quaestor_v1.transfer WHERE kind = 'POST'"], ids=["twice", "nothing"]
+)
+async def test_a_charge_that_is_booked_otherwise_is_named_by_its_hold(
+    desk: Desk, sql: str, *, under_traffic: bool
+) -> None:
+    """A POST of another amount, or none, differs from what the hold was charged; the holds beside it are sound."""
+    story = request_story(1)
+    await desk.write([*story, *request_story(2)])
+    sound = await charges(desk, under_traffic=under_traffic)
+    placed = next(event for event in story if isinstance(event, events.BudgetEvent))
+    await desk.tamper(f"{sql} AND attempt_id = '{placed.hold_id}'")
+    found = await charges(desk, under_traffic=under_traffic)
+
+    assert sound.ok
+    assert (1, [placed.hold_id]) == (found.differences, list(found.found))
+
+
+@pytest.mark.parametrize("under_traffic", [True, False], ids=["verify budgets", "verify ledger"])
+async def test_the_difference_says_what_was_charged_and_what_is_booked(desk: Desk, *, under_traffic: bool) -> None:
+    """In nano-units, with the limit."""
+    await desk.write(request_story(1))
+    await desk.tamper(DOUBLED)
+
+    found = await charges(desk, under_traffic=under_traffic)
+    assert "charged 1500 USD on limit_1, booked 3000" == found.first_difference
+
+
+async def test_a_ledger_that_is_behind_its_holds_is_named_once_it_rests(desk: Desk) -> None:
+    """Transfers that have not come yet are no difference under traffic; asked of everything, each is missing."""
+    await desk.write([event for event in request_story(1) if not isinstance(event, events.LedgerEntry)])
+
+    results = await desk.reads.verify_ledger(under_traffic=True)
+    assert [("ledger_equals_holds", True)] == [(each.name, each.ok) for each in results]
+    assert {"resolutions_are_booked", "ledger_equals_costs"} == set(await desk.broken())
 
 
 @pytest.mark.parametrize("sql", ["UPDATE quaestor_v1.cost SET amount_nano = 0", "DELETE FROM quaestor_v1.transfer",

@@ -339,6 +339,23 @@ async def test_a_commit_that_comes_late_is_whole_on_both_days(desk: ReportDesk, 
     )
 
 
+async def test_a_commit_that_was_made_in_time_and_came_late_is_listed(desk: ReportDesk) -> None:
+    """It waited in a spool while its hold expired, and is not marked `late`: the log's order tells."""
+    story = [
+        msgspec.structs.replace(event, late=False)
+        if isinstance(event, events.BudgetEvent) and event.kind is events.BudgetKind.COMMITTED
+        else event
+        for event in late(1)
+    ]
+    await desk.write(booked([*story, *answered(2).values(), *expired(3)]))
+    report = await desk.report()
+
+    assert {} == await desk.named()
+    assert [(1, HELD_NANO, AMOUNT_NANO)] == [
+        (each.holds, each.estimated_nano, each.charged_nano) for each in tenant_of(report).late_commits
+    ]
+
+
 async def test_an_estimate_that_a_late_commit_left_is_named(desk: ReportDesk) -> None:
     """On the day of the commit alone."""
     *story, taken_back = _paused(1)
