@@ -15,7 +15,9 @@ from schemas.errors import ConfigurationError
 LOOPBACK = "127.0.0.1"
 #: Below those that systems give to outgoing connections (Linux from 32768 on, others from 49152): one of these would
 #: take the port of a server between the look and its start, which are seconds apart with Java.
-AUTO_PORTS = range(20_000, 32_000)
+AUTO_PORTS = range(20_000, 28_000)
+#: Those that only the stack itself knows, such as of each process' status: drawn while others are not taken yet.
+INNER_PORTS = range(28_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,15 @@ class PortPlan:
         return int(getattr(self, part))
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free now, picked at random; nothing reserves them.
+def free_ports(count: int, among: range = AUTO_PORTS) -> list[int]:
+    """Distinct ports of a range that are free now, picked at random; nothing reserves them.
 
     Raises ConfigurationError when none is left.
     """
-    drawn = SystemRandom().sample(AUTO_PORTS, len(AUTO_PORTS))
+    drawn = SystemRandom().sample(among, len(among))
     found = list(islice((port for port in drawn if is_free(port)), count))
     if len(found) < count:
-        raise ConfigurationError(f"no port from {AUTO_PORTS.start} to {AUTO_PORTS.stop - 1} is free")
+        raise ConfigurationError(f"no port from {among.start} to {among.stop - 1} is free")
     return found
 
 

@@ -29,7 +29,7 @@ from infra.embedded.errors import explained
 from infra.embedded.fork_server import ForkServer
 from infra.embedded.migration import MigratedPart, as_variables, migrate
 from infra.embedded.parts import ApplicationPart, Part, ServerPart
-from infra.embedded.ports import PortPlan, check_free, free_ports
+from infra.embedded.ports import INNER_PORTS, PortPlan, check_free, free_ports
 from infra.embedded.process import started_at, truncate_live
 from infra.embedded.progress import Progress
 from infra.embedded.shares import Shares
@@ -153,7 +153,7 @@ class Supervisor:
         if not applications.exists("serve"):
             log.warning("applications_missing")
             return
-        monitor_ports = free_ports(len(applications.APPLICATIONS))
+        monitor_ports = free_ports(len(applications.APPLICATIONS), INNER_PORTS)
         for application, monitor_port in zip(applications.APPLICATIONS, monitor_ports, strict=True):
             part = ApplicationPart(self._forks(), application, self._plan.data, self._plan.ports, monitor_port)
             self._parts[application.name] = part

@@ -121,4 +121,4 @@ def fault_of(error: KafkaError) -> LogError:
 def fault_of_exception(exception: KafkaException) -> LogError:
     """Our fault for an exception of confluent-kafka."""
     error = exception.args[0] if exception.args else None
-    return fault_of(error) if isinstance(error, KafkaError) else LogUnavailableError(str(exception))
+    return fault_of(error) if isinstance(error, KafkaError) else LogUnavailableError(f"Kafka: {exception}")

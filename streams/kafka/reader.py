@@ -136,7 +136,7 @@ class KafkaReader:
             if not errors:
                 return {Partition(answer.topic, answer.partition): answer.offset for answer in answers}
             if errors[0].code() not in PASSING or time.monotonic() >= deadline:
-                raise LogUnavailableError(errors[0].str())
+                raise LogUnavailableError(f"Kafka: {errors[0].str()}")
             time.sleep(PASSING_SECONDS)
 
     def partitions(self, topics: Sequence[str], timeout_seconds: float) -> list[Partition]:

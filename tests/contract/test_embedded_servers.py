@@ -22,7 +22,7 @@ from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
 from infra.embedded.errors import PortTakenError, ServerFailedError
-from infra.embedded.ports import PortPlan, free_ports, is_free
+from infra.embedded.ports import INNER_PORTS, PortPlan, free_ports, is_free
 from infra.embedded.process import Spawner
 from infra.embedded.servers import SERVERS, Server, ServerContext
 from infra.embedded.servers.postgres import _program
@@ -173,6 +173,14 @@ def test_free_ports_are_none_that_an_outgoing_connection_is_given() -> None:
 
     assert len(set(ports)) == 200
     assert all(is_free(port) and 1_024 <= port < first for port in ports)
+
+
+def test_ports_that_only_the_stack_knows_are_never_those_of_a_part() -> None:
+    """Either are drawn while the others may not be taken yet: one of both would keep a process from starting."""
+    inner, parts = free_ports(200, INNER_PORTS), free_ports(200)
+
+    assert set(inner) <= set(INNER_PORTS)
+    assert set(parts).isdisjoint(INNER_PORTS)
 
 
 def _kafka_write(bootstrap: str, value: str) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from infra.embedded.errors import ServerFailedError
 from infra.embedded.java import TRAIN_SECONDS_MAX, JavaRuntime
-from infra.embedded.ports import LOOPBACK, free_ports
+from infra.embedded.ports import INNER_PORTS, LOOPBACK, free_ports
 from infra.embedded.process import Launch, Spawner, last_line, rotate
 from infra.embedded.progress import Progress, ProgressCallback
 from infra.embedded.servers.base import Server, ServerContext
@@ -143,7 +143,7 @@ class KafkaServer(Server):
         values = {
             "host": LOOPBACK,
             "port": self.port,
-            "controller_port": free_ports(1)[0],
+            "controller_port": free_ports(1, INNER_PORTS)[0],
             "log_directory": self.folder.absolute() / "log",
         }
         self._properties.write_text(PROPERTIES.format_map(values), encoding="utf-8")
@@ -169,7 +169,9 @@ class KafkaServer(Server):
     def _train(self, options: tuple[str, ...], progress: ProgressCallback) -> None:
         progress(Progress(self.name, "preparing", "making it start faster, once"))
         with tempfile.TemporaryDirectory() as folder, Spawner() as spawner:
-            trainee = _Trainee(ServerContext(Path(folder), spawner, self.context.artifacts), free_ports(1)[0])
+            trainee = _Trainee(
+                ServerContext(Path(folder), spawner, self.context.artifacts), free_ports(1, INNER_PORTS)[0]
+            )
             trainee.train(options)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from infra.embedded.java import TRAIN_SECONDS_MAX, JavaRuntime
-from infra.embedded.ports import LOOPBACK, free_ports
+from infra.embedded.ports import INNER_PORTS, LOOPBACK, free_ports
 from infra.embedded.process import Launch, Spawner
 from infra.embedded.progress import Progress, ProgressCallback
 from infra.embedded.servers.base import Server, ServerContext
@@ -75,7 +75,7 @@ class RegistryServer(Server):
             "QUARKUS_HTTP_HOST": LOOPBACK,
             "QUARKUS_HTTP_PORT": str(self.port),
             "QUARKUS_MANAGEMENT_HOST": LOOPBACK,
-            "QUARKUS_MANAGEMENT_PORT": str(free_ports(1)[0]),
+            "QUARKUS_MANAGEMENT_PORT": str(free_ports(1, INNER_PORTS)[0]),
             "QUARKUS_LOG_LEVEL": "WARN",
             "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
             "QUARKUS_BANNER_ENABLED": "false",
@@ -88,7 +88,9 @@ class RegistryServer(Server):
     def _train(self, options: tuple[str, ...], progress: ProgressCallback) -> None:
         progress(Progress(self.name, "preparing", "making it start faster, once"))
         with tempfile.TemporaryDirectory() as folder, Spawner() as spawner:
-            trainee = _Trainee(ServerContext(Path(folder), spawner, self.context.artifacts), free_ports(1)[0])
+            trainee = _Trainee(
+                ServerContext(Path(folder), spawner, self.context.artifacts), free_ports(1, INNER_PORTS)[0]
+            )
             trainee.train(options)
 
 
