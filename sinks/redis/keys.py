@@ -25,8 +25,10 @@ class SlotKeys(NamedTuple):
     holds: str
     #: Hash: holds the log has not confirmed, hold id to status (o open, p pinned, d dropped), when its time ends
     #: (milliseconds) and body; <hold id>+ to what a hold is extended by that the log has not confirmed, as status e
-    #: without a time; sums =<counter>; ! when it was swept last.
+    #: without a time; sums =<counter>; ! where the next look at its fields begins.
     overlay: str
+    #: List: ids of the overlay's holds in the order in which they were placed, until each was looked at after its time.
+    placed: str
     #: Prefix of the hashes of resolved holds, one per hour of their ids: c committed, r released, x expired.
     done: str
     #: Prefix of the hashes of refused holds, one per minute or so of their ids: digest, leg, what it had left.
@@ -58,7 +60,7 @@ class Names:
     def slot(self, tenant_id: str) -> SlotKeys:
         """The keys of a tenant."""
         prefix = f"{self.budgets}:{{{tenant_id}}}:"
-        return SlotKeys(*(prefix + name for name in ("state", "holds", "overlay", "done:", "refused:")))
+        return SlotKeys(*(prefix + name for name in ("state", "holds", "overlay", "placed", "done:", "refused:")))
 
     def gate(self, partition: int) -> str:
         """The gate of a partition.

@@ -107,7 +107,7 @@ class _Attempt:
             all_hours = sorted({*hours, *map(int, before.split())})
             done = [f"{keys.done}{hour}" for hour in all_hours]
             words = " ".join(map(str, all_hours))
-            answer = await self._call(tenant_id, (*keys[:3], *done), "begin", str(cursor), words, before)
+            answer = await self._call(tenant_id, (*keys[:4], *done), "begin", str(cursor), words, before)
             if answer[0] != "H":
                 return answer[0] == "K"
             before = answer[1]

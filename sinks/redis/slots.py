@@ -70,7 +70,7 @@ class Slots:
         keys = self._keys_of(tenant_id)
         cursor = "" if new_cursor is None else str(new_cursor)
         arguments = (str(owner.epoch), generation, open_word, owner.topic_id, cursor)
-        answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay), arguments))
+        answer = texts(await self._client.evaluate(self._slot, (keys.state, keys.overlay, keys.placed), arguments))
         if answer[0] == "F":
             raise FencedError(f"slot {tenant_id}", owner.epoch)
         return Slot(int(answer[1]) if answer[1] else None, answer[2])

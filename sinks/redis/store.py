@@ -188,7 +188,7 @@ class RedisHoldStore:
         ]
         for leg, limit_nano in zip(ask.legs, ask.limits_nano, strict=True):
             arguments += (counter_text(leg), str(leg.amount_nano), str(limit_nano))
-        keys = (*known.slot, known.keys.done_of(ask.hold_id), known.keys.refused_of(ask.hold_id))
+        keys = (*known.slot, known.keys.placed, known.keys.done_of(ask.hold_id), known.keys.refused_of(ask.hold_id))
         try:
             answer = await self._client.evaluate(program, keys, (*arguments, *more))
             if answer[0] != b"C":

@@ -40,10 +40,11 @@ def program(name: str, text: str) -> Script:
     return Script(name, text.encode(), hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-COPY = program("copy", "for at = 1, 5 do redis.call('COPY', KEYS[at], KEYS[at + 5]) end")
+COPY = program("copy", "for at = 1, 6 do redis.call('COPY', KEYS[at], KEYS[at + 6]) end")
 READ = program(
     "read",
     "local found = {} for at = 1, 5 do found[at] = redis.call('HGETALL', KEYS[at]) end "
+    "found[6] = redis.call('LRANGE', KEYS[6], 0, -1) "
     "if ARGV[1] == '1' then redis.call('UNLINK', unpack(KEYS)) end return found",
 )
 #: The time of holds passes, pinned or not.
@@ -51,8 +52,7 @@ AGE = program(
     "age",
     "for _, hold in ipairs(ARGV) do local entry = redis.call('HGET', KEYS[1], hold) "
     "local status, body = string.match(entry or '', '^([op])%d+( .*)$') "
-    "if status then redis.call('HSET', KEYS[1], hold, status .. '1' .. body) end end "
-    "redis.call('HDEL', KEYS[1], '!')",
+    "if status then redis.call('HSET', KEYS[1], hold, status .. '1' .. body) end end",
 )
 
 
@@ -128,7 +128,7 @@ class Slot:
         self._server, self._tenant_id = server, tenant_id
         keys = slot_keys(tenant_id)
         hold = server.names.holds[0]
-        self.keys = (*keys[:3], keys.done_of(hold), keys.refused_of(hold))
+        self.keys = (*keys[:3], keys.done_of(hold), keys.refused_of(hold), keys.placed)
 
     async def begin_first(self) -> None:
         """Open, of the first generation, with nothing applied."""
@@ -147,7 +147,8 @@ class Slot:
     async def view(self, *, last: bool) -> View:
         """What is seen of it; nothing is left of it when it is the last look."""
         found = await self._server.client.evaluate(READ, self.keys, ("1" if last else "0",))
-        return _view(self._server.names, Hashes(*(_pairs(texts(each)) for each in found)))
+        *hashes, placed = map(texts, found)
+        return _view(self._server.names, Hashes(*map(_pairs, hashes)), placed)
 
     async def turned_away(self, store: Store) -> list[str]:
         """What is done for a sink or a gateway that has no right to it, and what comes twice."""
@@ -255,10 +256,15 @@ def _sums(fields: Mapping[str, str], prefix: str) -> dict[str, int]:
     return {name.partition("|")[0]: amount for name, amount in found.items() if amount}
 
 
-def _view(names: Names, slot: Hashes) -> View:
+def _view(names: Names, slot: Hashes, placed: Sequence[str]) -> View:
+    """What is placed and not pinned is seen where the order of holds leads to it: it would never fall away else."""
     number_of = names.holds.index
     entries = {name: value for name, value in slot.overlay.items() if name[0] not in "=!"}
-    waiting = {name: value.partition(" ") for name, value in entries.items() if not name.endswith("+")}
+    waiting = {
+        name: value.partition(" ")
+        for name, value in entries.items()
+        if not name.endswith("+") and (value[0] != "o" or name in placed)
+    }
     growth = {name[:-1]: value.partition(" ")[2] for name, value in entries.items() if name.endswith("+")}
     holds = {number_of(hold): Hold("open", _amount(body)) for hold, body in slot.holds.items()}
     ended = {number_of(hold): _ended(names, hold, end) for hold, end in slot.done.items()}

@@ -154,7 +154,6 @@ class ValkeyGround:
             for name, value in zip(names[::2], names[1::2], strict=True):
                 if value[0] == "o":
                     await self._client.call("HSET", overlay, name, f"o1 {value.partition(' ')[2]}")
-            await self._client.call("HDEL", overlay, "!")
 
     async def _new_sink(self) -> RedisSink:
         sink = RedisSink(self._valkey.url)

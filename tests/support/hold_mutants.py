@@ -26,8 +26,13 @@ SCRIPTS = {
 #: What the machine of holds meets too rarely, if ever.
 RARE_SCRIPTS = {
     "no tombstone": NO_TOMBSTONE,
-    "never swept": ("place", "    sweep()\n    leg = lacking_now(more)", ""),
-    "sweeps what is pinned": ("place", "'^([od])(%d+) (.*)$'", "'^([opd])(%d+) (.*)$'"),
+    "never swept": ("place", "    sweep(math.huge)\n", ""),
+    "never remembered": ("place", "redis.call('RPUSH', placed, hold)\n", ""),
+    "sweeps what is pinned": (
+        "place",
+        "string.sub(entry, 1, 1) == 'o' and not drop(ids[at], entry)",
+        "not drop(ids[at], (string.gsub(entry, '^p', 'o')))",
+    ),
     "closed confirms": ("confirm", " or slot[2] ~= '1'", ""),
     "closed places": ("place", "if applied[2] ~= '1' then return {'C', 'rebuilding'} end", ""),
     "another generation places": ("place", "if applied[1] ~= generation then return {'C', 'generation'} end", ""),
@@ -53,7 +58,7 @@ RARE_SCRIPTS = {
         "if not entry or string.sub(entry, 1, 1) == 'd' then return false end",
         "if not entry then return false end",
     ),
-    "pins outlive a generation": ("slot", "  redis.call('UNLINK', KEYS[2])\n", ""),
+    "pins outlive a generation": ("slot", "  redis.call('UNLINK', KEYS[2], KEYS[3])\n", ""),
 }
 
 

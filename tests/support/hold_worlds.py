@@ -42,7 +42,7 @@ class World(Protocol):
         """Let the overlay's time to live pass."""
 
     async def step_clock_back(self) -> None:
-        """Set the store's clock an hour back, just after it swept."""
+        """Set the store's clock an hour back."""
 
     def hold(self, number: int) -> str:
         """An id made now."""
@@ -162,7 +162,6 @@ class RedisWorld:
         for name, value in zip(names[::2], names[1::2], strict=True):
             if value[0] == "o":
                 await self._client.call("HSET", keys.overlay, name, f"o1 {value.partition(' ')[2]}")
-        await self._client.call("HDEL", keys.overlay, "!")
 
     async def step_clock_back(self) -> None:
         """Date what the server wrote forward, as if it had been written by the clock of before."""
@@ -171,7 +170,6 @@ class RedisWorld:
         for name, value in zip(names[::2], names[1::2], strict=True):
             if value[0] == "o":
                 await self._client.call("HSET", keys.overlay, name, f"o{later + 10_000} {value.partition(' ')[2]}")
-        await self._client.call("HSET", keys.overlay, "!", str(later))
 
     def hold(self, number: int) -> str:
         """As the protocol says."""

@@ -33,7 +33,7 @@ if ended then
   if string.sub(ended, 2, 9) ~= string.sub(redis.sha1hex(body), 1, 8) then return {'X', 'legs'} end
   return {'P'}
 end
-local refused, remembered = KEYS[5], ARGV[3 * legs + 6]
+local refused, remembered = KEYS[6], ARGV[3 * legs + 6]
 local before = redis.call('HGET', refused, hold)
 if before then
   local digest, leg, left = string.match(before, '^(%x+) (%d+) (%d+)$')
@@ -57,4 +57,5 @@ for each = 1, legs do
   if ARGV[3 * each + 4] ~= '0' then redis.call('HINCRBY', overlay, '=' .. ARGV[3 * each + 3], ARGV[3 * each + 4]) end
 end
 redis.call('HSET', overlay, hold, 'o' .. string.format('%.0f', now + tonumber(ARGV[3])) .. ' ' .. body)
+redis.call('RPUSH', placed, hold)
 return {'P'}

@@ -1,6 +1,6 @@
 -- Puts a tenant's applied state into its slot in parts. Until the last one the slot is nobody's: it has no generation,
 -- so nothing is admitted and nothing applied.
--- KEYS: state, then for 'begin' holds, overlay and the done keys that may be there, for 'part' the key it goes to
+-- KEYS: state, then for 'begin' holds, overlay, placed and the done keys that may be there, for 'part' the key it goes to
 -- ARGV: epoch, token of this attempt, then
 --   'begin', cursor, the done keys' hours, hours of an attempt before that are among them ('' for none)
 --   'part', seconds the key lives ('' for ever), field, value, ...
