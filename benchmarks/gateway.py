@@ -82,8 +82,9 @@ class Bench:
         wrk(url, body(), self.product.headers, connections=32, seconds=SERVICE_SECONDS)
 
     def _drain(self) -> None:
-        self.say("waiting until nothing lags")
+        self.say("waiting until nothing lags, and ClickHouse rests")
         self.say(f"  {self.product.drain():.0f} s")
+        self.product.rest()
 
     def closed(self, connections: int) -> Load:
         """As fast as answers come."""

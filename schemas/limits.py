@@ -66,7 +66,7 @@ BATCH_BYTES_MAX = 8 * 1024 * 1024
 BATCH_AGE_MILLISECONDS = 250
 RETRY_SECONDS_MAX = 30
 # A sink this far behind lets others have the CPU first (docs/decisions/0138).
-YIELD_BEHIND_SECONDS = 10
+YIELD_BEHIND_SECONDS = 30
 ID_HORIZON_DAYS = 7
 
 #: How long a batch of the Redis sink waits for disks, where that is asked for (docs/decisions/0158).
