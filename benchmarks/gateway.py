@@ -118,10 +118,10 @@ class Bench:
         self.say(f"  {self.results.rows[-1]}")
         return through
 
-    def watched(self, what: str, load: Load, latency_milliseconds: int = 0, seconds: int = 0) -> None:
-        """A row with everything running, and how fresh the stores were meanwhile."""
+    def watched(self, what: str, load: Load, latency_milliseconds: int = 0, seconds: int = 0, **how: Any) -> None:
+        """A row with everything running, and how fresh the stores were meanwhile, watched so."""
         self.say(what)
-        with FreshnessWatch(self.product.settings()) as watch:
+        with FreshnessWatch(self.product.settings(), **how) as watch:
             self._row(what, load, seconds or self.seconds, stream=False, latency_milliseconds=latency_milliseconds)
         self.results.freshness[what] = watch.results
         self.say(f"  {watch.results}")
@@ -129,7 +129,7 @@ class Bench:
     def long(self) -> None:
         """The long run at a steady rate."""
         what = f"{self.long_seconds} s at {LONG_RATE}/s, everything running"
-        self.watched(what, self.paced(LONG_RATE), seconds=self.long_seconds)
+        self.watched(what, self.paced(LONG_RATE), seconds=self.long_seconds, look_seconds=0.25, one_in=16)
         self.results.drain_seconds = self.product.drain()
 
 
