@@ -78,8 +78,7 @@ class Bench:
     def _warm(self) -> None:
         """As warm as in service: the broker's compiler works beside what it serves for most of a minute."""
         self.say("warming up")
-        url = f"{self.product.gateway_url}/v1/chat/completions"
-        wrk(url, body(), self.product.headers, connections=32, seconds=SERVICE_SECONDS)
+        self.closed(32)(f"{self.product.gateway_url}/v1/chat/completions", body(), SERVICE_SECONDS)
 
     def _drain(self) -> None:
         self.say("waiting until nothing lags, and ClickHouse rests")

@@ -250,11 +250,11 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises ConfigurationError, with nothing unpacked, when a member is something else or lies outside the folder. Python
     3.11.4 brought a filter that says the same; 3.11.2 is what Debian 12 has.
     """
+    root = folder.resolve()
     with tarfile.open(archive) as tar:
         members = tar.getmembers()
         for member in members:
-            path = (folder / member.name).resolve()
-            if not (member.isfile() or member.isdir()) or not path.is_relative_to(folder.resolve()):
+            if not (member.isfile() or member.isdir()) or not (root / member.name).resolve().is_relative_to(root):
                 raise ConfigurationError(f"{archive.name} is not unpacked: {member.name} is no file inside its folder")
             member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
             member.mode &= 0o755

@@ -27,10 +27,5 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         return
     server: Valkey = request.getfixturevalue("valkey")
     server.command("FLUSHALL")
-    redis = RedisWorld(server.url)
-    await redis.start()
-    await redis.open_tenant()
-    try:
+    async with RedisWorld(server.url) as redis:
         yield redis
-    finally:
-        await redis.stop()

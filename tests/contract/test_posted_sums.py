@@ -56,17 +56,14 @@ async def sums(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         return
     server: Valkey = request.getfixturevalue("valkey")
     server.command("FLUSHALL")
-    redis = RedisWorld(server.url)
-    await redis.start()
-    await redis.open_tenant()
-    made = World(redis, server.url)
-    assert made.reads is not None
-    await made.reads.open()
-    try:
-        yield made
-    finally:
-        await made.reads.close()
-        await redis.stop()
+    async with RedisWorld(server.url) as redis:
+        made = World(redis, server.url)
+        assert made.reads is not None
+        await made.reads.open()
+        try:
+            yield made
+        finally:
+            await made.reads.close()
 
 
 async def test_what_was_charged_is_read_up_to_a_cursor(sums: World) -> None:

@@ -34,11 +34,8 @@ def valkey() -> Iterator[Valkey]:
 async def world(valkey: Valkey) -> AsyncIterator[RedisWorld]:
     """A store and a sink on it."""
     valkey.command("FLUSHALL")
-    made = RedisWorld(valkey.url)
-    await made.start()
-    await made.open_tenant()
-    yield made
-    await made.stop()
+    async with RedisWorld(valkey.url) as made:
+        yield made
 
 
 @pytest.fixture

@@ -35,11 +35,8 @@ def small() -> Iterator[Valkey]:
 @pytest.fixture
 async def world(small: Valkey) -> AsyncIterator[RedisWorld]:
     """A store and a sink on it."""
-    made = RedisWorld(small.url)
-    await made.start()
-    await made.open_tenant()
-    yield made
-    await made.stop()
+    async with RedisWorld(small.url) as made:
+        yield made
 
 
 @pytest.fixture

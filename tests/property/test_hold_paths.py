@@ -102,17 +102,15 @@ async def walked(world: World, holds: Sequence[str], path: Path) -> tuple[Walk, 
 async def both(url: str, path: Path) -> tuple[list[tuple[Walk, frozenset[str]]], TenantState]:
     """The path in memory and in Lua, and what the slot holds then."""
     holds = [hold_id(number, time.time_ns() // 1_000) for number in range(HOLDS)]
-    memory, redis, reads = MemoryWorld(), RedisWorld(url), RedisReads(url)
+    memory, reads = MemoryWorld(), RedisReads(url)
     await memory.open_tenant()
-    await redis.start()
-    await redis.open_tenant()
-    await reads.open()
-    try:
-        found = [await walked(memory, holds, path), await walked(redis, holds, path)]
-        return found, await reads.tenant_state(TENANT)
-    finally:
-        await redis.stop()
-        await reads.close()
+    async with RedisWorld(url) as redis:
+        await reads.open()
+        try:
+            found = [await walked(memory, holds, path), await walked(redis, holds, path)]
+            return found, await reads.tenant_state(TENANT)
+        finally:
+            await reads.close()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

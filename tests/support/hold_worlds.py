@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Protocol
+from typing import Protocol, Self
 
 from schemas.events import BudgetEvent
 from schemas.topics import BUDGETS
@@ -110,8 +110,8 @@ class RedisWorld:
         self._stores.append(store)
         return store
 
-    async def start(self) -> None:
-        """Connect and open the gate."""
+    async def __aenter__(self) -> Self:
+        """Connect, open the gate, and TENANT's slot."""
         await self._client.open()
         partition = partition_of(TENANT.encode(), BUDGETS.partitions)
         self._gate = (gate_key(partition), tenants_key(partition))
@@ -119,6 +119,8 @@ class RedisWorld:
         self._owner = Ownership(epoch, "", "topic", is_open=True)
         await self._begin()
         await self.store.open()
+        await self.open_tenant()
+        return self
 
     async def _begin(self, *, is_open: bool = True) -> None:
         epoch = str(self._owner.epoch)
@@ -189,7 +191,7 @@ class RedisWorld:
         assert {counter: amount for counter, amount in added.items() if amount} == state.unconfirmed_sums
         return frozenset(name.rstrip("+") for name in state.unconfirmed)
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Let go of every connection."""
         for store in self._stores:
             await store.close()

@@ -26,7 +26,9 @@ local applied = redis.call('HMGET', state, unpack(names))
 if not applied[1] then return {'C', 'tenant'} end
 if applied[1] ~= generation then return {'C', 'generation'} end
 if applied[2] ~= '1' then return {'C', 'rebuilding'} end
-local waiting = redis.call('HMGET', overlay, unpack(pending))
+local waiting
+local function look() waiting = redis.call('HMGET', overlay, unpack(pending)) end
+look()
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -85,12 +87,12 @@ local function lacking(more)
   if clock[2] % TIDY_ONE_IN == 0 then
     sweep(1)
     tidy()
-    waiting = redis.call('HMGET', overlay, unpack(pending))
+    look()
   end
   local leg = lacking_now(more)
   if leg then
     sweep(math.huge)
-    waiting = redis.call('HMGET', overlay, unpack(pending))
+    look()
     leg = lacking_now(more)
   end
   return leg
