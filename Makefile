@@ -15,7 +15,7 @@ demo: .venv/.ready ## Bring everything up, send real traffic, show the story (AR
 # Bytecode is kept whatever the shell says: two processes and hundreds of commands load the same modules.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready check ## Run every check and every test
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
 check: .venv/.ready ## Lint, types, layers and generated files, without running tests
 	@$(MAKE) --no-print-directory --jobs=2 types rules

@@ -13,7 +13,7 @@ from xdist.remote import Producer
 
 from tests.support.databases import ClickHouseDatabases, clickhouse_databases
 from tests.support.scratch import use_own_folder
-from tests.support.side_by_side import SHARING, ByWhatTestsShare
+from tests.support.side_by_side import WITH_SERVERS, ByWhatTestsShare, turn_of
 
 TESTS = Path(__file__).parent
 
@@ -27,15 +27,20 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatTestsShare:
-    """With `-n 2`: tests that share servers stay together, and the longest parts begin."""
+    """With `-n`: tests that share servers stay together."""
     config.option.loadscopereorder = False
     return ByWhatTestsShare(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest parts begin."""
+    items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 @pytest.fixture(autouse=True)
 def no_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse network sockets in pure tests; Unix sockets stay, the event loop needs them."""
-    if request.path.relative_to(TESTS).parts[0] in SHARING:
+    if request.path.relative_to(TESTS).parts[0] in WITH_SERVERS:
         yield
         return
     disable_socket(allow_unix_socket=True)

@@ -4,7 +4,7 @@ Two gateways each try one hold, one on two limits and one on the second of them.
 (tests/support/hold_search.py): every order of their steps, the sink's, the reaper's, deaths, a lost server, a failover
 to an older one and commits that come late. Leaving out any one of its rules must break a promise: otherwise the search
 would see nothing. Then the product takes every transition that the search met, and must answer and keep the same.
-tests/integration/test_hold_model_valkey.py does that with the scripts on a real server.
+tests/gateway/test_hold_model_valkey.py does that with the scripts on a real server.
 """
 
 from __future__ import annotations

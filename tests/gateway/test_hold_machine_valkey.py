@@ -52,7 +52,7 @@ class Broken(ValkeyGround):
 def test_every_answer_is_allowed_on_a_real_server(valkey: Valkey) -> None:
     """With FLUSHALL, restarts from an older file, snapshots, and sinks that die between slots and gate."""
     machine = machine_on(partial(ValkeyGround, valkey))
-    audited(machine, EXAMPLES, SEED, "tests/integration/test_hold_machine_valkey.py", shortens=False)
+    audited(machine, EXAMPLES, SEED, "tests/gateway/test_hold_machine_valkey.py", shortens=False)
 
 
 def fall_away(ground: ValkeyGround) -> None:
