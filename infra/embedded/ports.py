@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from random import SystemRandom
@@ -47,24 +49,42 @@ class PortPlan:
 
 
 def free_ports(count: int, among: range = AUTO_PORTS) -> list[int]:
-    """Distinct ports of a range that are free now, picked at random; nothing reserves them.
+    """Distinct ports of a range that are free now and held by nobody, picked at random; hold them until they are used.
 
     Raises ConfigurationError when none is left.
     """
     drawn = SystemRandom().sample(among, len(among))
-    found = list(islice((port for port in drawn if is_free(port)), count))
+    found = list(islice((port for port in drawn if _can_bind(port, beside_holders=False)), count))
     if len(found) < count:
         raise ConfigurationError(f"no port from {among.start} to {among.stop - 1} is free")
     return found
 
 
+@contextlib.contextmanager
+def held(ports: Iterable[int]) -> Iterator[None]:
+    """Nobody draws these while the block lasts; a server may still take them, and one that is taken stays as it is.
+
+    Linux lets a server listen on a port that somebody else has bound without listening, as long as both say
+    SO_REUSEADDR; other systems don't, and there nothing is held.
+    """
+    with contextlib.ExitStack() as sockets:
+        for port in ports if sys.platform == "linux" else ():
+            holder = sockets.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                holder.bind((LOOPBACK, port))
+        yield
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port; 0 is no port."""
-    if not port:
-        return False
+    # Connections of an earlier server that are still winding down don't keep a new one from listening.
+    return bool(port) and _can_bind(port, beside_holders=True)
+
+
+def _can_bind(port: int, *, beside_holders: bool) -> bool:
     with socket.socket() as probe:
-        # Connections of an earlier server that are still winding down don't keep a new one from listening.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(beside_holders))
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import signal
 import subprocess
 import time
@@ -27,6 +28,8 @@ LOG_BYTES_MAX = 16 * 1024 * 1024
 LOG_FILES_MAX = 3
 KILL_WAIT_SECONDS = 5.0
 LOG_TAIL_BYTES = 4096
+#: `at package.Class.method(File.java:1)` and `... 4 more`: where a fault came from, not what it is.
+JAVA_FRAME = re.compile(r"at .+\(.+\)$|\.\.\. \d+ more$")
 
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -204,7 +207,10 @@ def truncate_live(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
 
 
 def last_line(log: Path) -> str:
-    """The line of a log's end that tells most, shortened: a full disk, else the last one; empty when there is none."""
+    """The line of a log's end that tells most, shortened: a full disk, else the last one that is no frame of Java's.
+
+    Empty when there is none.
+    """
     try:
         with log.open("rb") as handle:
             handle.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
@@ -213,7 +219,7 @@ def last_line(log: Path) -> str:
         return ""
     if any(os.strerror(errno.ENOSPC) in line for line in lines):
         return f"the disk under {log.parent.parent} is full: free some space and run it again"
-    return next((line[:200] for line in reversed(lines) if line), "")
+    return next((line[:200] for line in reversed(lines) if line and not JAVA_FRAME.match(line)), "")
 
 
 def started_at(pid: int) -> float | None:

@@ -29,7 +29,7 @@ from infra.embedded.errors import explained
 from infra.embedded.fork_server import ForkServer
 from infra.embedded.migration import MigratedPart, as_variables, migrate
 from infra.embedded.parts import ApplicationPart, Part, ServerPart
-from infra.embedded.ports import INNER_PORTS, PortPlan, check_free, free_ports
+from infra.embedded.ports import INNER_PORTS, PortPlan, check_free, free_ports, held
 from infra.embedded.process import started_at, truncate_live
 from infra.embedded.progress import Progress
 from infra.embedded.shares import Shares
@@ -88,7 +88,8 @@ class Supervisor:
             if not self._plan.servers_only:
                 self._check_application_ports()
             control = ControlServer(self._plan.data, self._take)
-            self._start()
+            with held(self._application_ports()):
+                self._start()
             self._watch()
         except StopRequestedError:
             log.info("stop_requested")
@@ -104,6 +105,10 @@ class Supervisor:
         """Refuse before anything starts when a port of ours is taken."""
         for name in applications.LISTENING:
             check_free(name, self._plan.ports.of(name))
+
+    def _application_ports(self) -> Sequence[int]:
+        """Those that our own processes take seconds after they were picked."""
+        return [] if self._plan.servers_only else [self._plan.ports.of(name) for name in applications.LISTENING]
 
     def _start(self) -> None:
         self._save()
@@ -154,13 +159,14 @@ class Supervisor:
             log.warning("applications_missing")
             return
         monitor_ports = free_ports(len(applications.APPLICATIONS), INNER_PORTS)
-        for application, monitor_port in zip(applications.APPLICATIONS, monitor_ports, strict=True):
-            part = ApplicationPart(self._forks(), application, self._plan.data, self._plan.ports, monitor_port)
-            self._parts[application.name] = part
-        for part in self._applications():
-            part.start(self._environment, self._tell)
-        self._save()
-        self._wait_ready(self._applications())
+        with held(monitor_ports):
+            for application, monitor_port in zip(applications.APPLICATIONS, monitor_ports, strict=True):
+                part = ApplicationPart(self._forks(), application, self._plan.data, self._plan.ports, monitor_port)
+                self._parts[application.name] = part
+            for part in self._applications():
+                part.start(self._environment, self._tell)
+            self._save()
+            self._wait_ready(self._applications())
 
     def _forks(self) -> ForkServer:
         """What starts our own processes, started itself when it is first needed."""

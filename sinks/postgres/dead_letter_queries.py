@@ -38,22 +38,23 @@ WHERE event_id = ANY($1::uuid[])
         WHERE head.event_id = follower.behind_event_id AND head.{OPEN}
     )
 """
+#: In the order they were kept; records that were kept together have one time, and go in the order of the log.
 UNPUBLISHED = """
 SELECT event_id::text, topic, body
 FROM (
-    (SELECT event_id, 'quaestor.quarantine' AS topic, body, kept_at
+    (SELECT event_id, 'quaestor.quarantine' AS topic, body, kept_at, source_partition, source_offset
     FROM quaestor.quarantine_outbox
     WHERE published_at IS NULL AND event_id <> ALL($2::uuid[])
-    ORDER BY kept_at
+    ORDER BY kept_at, source_partition, source_offset
     LIMIT $1)
     UNION ALL
-    (SELECT event_id, topic, body, kept_at
+    (SELECT event_id, topic, body, kept_at, NULL, NULL
     FROM quaestor.quarantine_event
     WHERE published_at IS NULL AND event_id <> ALL($2::uuid[])
     ORDER BY kept_at
     LIMIT $1)
 ) AS kept
-ORDER BY kept_at
+ORDER BY kept_at, source_partition, source_offset
 LIMIT $1
 """
 MARK_PUBLISHED = """

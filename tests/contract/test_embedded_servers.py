@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 import uuid
@@ -22,12 +23,13 @@ from confluent_kafka.cimpl import NewTopic
 from redis import Redis
 
 from infra.embedded.errors import PortTakenError, ServerFailedError
-from infra.embedded.ports import INNER_PORTS, PortPlan, free_ports, is_free
+from infra.embedded.ports import INNER_PORTS, PortPlan, free_ports, held, is_free
 from infra.embedded.process import Spawner
 from infra.embedded.servers import SERVERS, Server, ServerContext
 from infra.embedded.servers.postgres import _program
 from infra.embedded.stack import Stack
 from infra.embedded.testing import start_servers
+from schemas.errors import ConfigurationError
 
 WAIT_SECONDS = 30
 
@@ -173,6 +175,23 @@ def test_free_ports_are_none_that_an_outgoing_connection_is_given() -> None:
 
     assert len(set(ports)) == 200
     assert all(is_free(port) and 1_024 <= port < first for port in ports)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems let nobody listen on a port that is held")
+def test_a_held_port_is_drawn_by_nobody_and_taken_by_its_server() -> None:
+    """Between a draw and the server's start lie seconds, in which another stack draws from the same range."""
+    (port,) = free_ports(1)
+    alone = range(port, port + 1)
+
+    with held(alone), socket.socket() as server:
+        with pytest.raises(ConfigurationError, match="is free"):
+            free_ports(1, alone)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        assert not is_free(port)
+
+    assert [port] == free_ports(1, alone)
 
 
 def test_ports_that_only_the_stack_knows_are_never_those_of_a_part() -> None:

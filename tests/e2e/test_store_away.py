@@ -85,7 +85,9 @@ def test_status_names_the_store_that_is_away(product: Product, key: str, server:
 
 def test_status_names_the_registry_that_is_away(product: Product, key: str) -> None:
     """Sinks remember schemas: one that is started meanwhile has to ask, waits, and applies everything afterwards."""
-    sink, before = "sink-clickhouse", product.processes()
+    sink = "sink-clickhouse"
+    wait_until(lambda: works(product, "registry", sink), f"{sink} at the end of the log")
+    before = product.processes()
     with frozen(before["registry"]["pid"]):
         os.kill(before[sink]["pid"], signal.SIGKILL)
         wait_until(lambda: product.processes()[sink]["pid"] not in {None, before[sink]["pid"]}, f"{sink} started again")

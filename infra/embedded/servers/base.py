@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from infra.embedded.artifacts import ArtifactCache
 from infra.embedded.errors import GivenUpError, ServerFailedError, explained
-from infra.embedded.ports import check_free
+from infra.embedded.ports import check_free, held
 from infra.embedded.process import Child, Launch, Spawner, last_line
 from infra.embedded.progress import Progress, ProgressCallback, ignore
 
@@ -106,6 +106,11 @@ class Server(ABC):
         """
         check_free(self.name, self.port)
         self._given_up = False
+        with held((self.port,)):
+            self._start(progress)
+        progress(Progress(self.name, "running", f"port {self.port}"))
+
+    def _start(self, progress: ProgressCallback) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.prepare(progress)
@@ -119,7 +124,6 @@ class Server(ABC):
         except BaseException:  # an interrupt must not leave a half-started server either
             self.child.kill()
             raise
-        progress(Progress(self.name, "running", f"port {self.port}"))
 
     def stop(self, progress: ProgressCallback = ignore) -> bool:
         """Stop it in order within its bound, else kill it; whether it ended in order. Fine when it does not run."""

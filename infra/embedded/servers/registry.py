@@ -35,7 +35,7 @@ class RegistryServer(Server):
     name: ClassVar[str] = "registry"
 
     def __init__(self, context: ServerContext, port: int) -> None:
-        """Its management interface takes a free loopback port at every start."""
+        """Nothing is prepared yet."""
         super().__init__(context, port)
         self._options: tuple[str, ...] = ()
 
@@ -75,7 +75,7 @@ class RegistryServer(Server):
             "QUARKUS_HTTP_HOST": LOOPBACK,
             "QUARKUS_HTTP_PORT": str(self.port),
             "QUARKUS_MANAGEMENT_HOST": LOOPBACK,
-            "QUARKUS_MANAGEMENT_PORT": str(free_ports(1, INNER_PORTS)[0]),
+            "QUARKUS_MANAGEMENT_PORT": "0",  # any: nobody asks it
             "QUARKUS_LOG_LEVEL": "WARN",
             "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
             "QUARKUS_BANNER_ENABLED": "false",

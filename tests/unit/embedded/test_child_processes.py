@@ -89,6 +89,16 @@ def test_a_stubborn_child_is_killed(tmp_path: Path, spawner: Spawner) -> None:
     assert -signal.SIGKILL == child.exit_code
 
 
+def test_of_a_java_trace_the_fault_is_told(tmp_path: Path) -> None:
+    """Not the frames below it."""
+    log = tmp_path / "registry.log"
+    log.write_text(
+        "started\nCaused by: java.net.BindException: Address already in use\n\tat a.B.c(B.java:7)\n\t... 4 more\n\n"
+    )
+
+    assert last_line(log) == "Caused by: java.net.BindException: Address already in use"
+
+
 def test_what_a_child_started_ends_with_it(tmp_path: Path, spawner: Spawner) -> None:
     """Stopping a child kills its whole process group."""
     started = f"subprocess.Popen([sys.executable, '-c', {SLEEP!r}])"
