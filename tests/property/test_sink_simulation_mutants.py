@@ -27,10 +27,10 @@ from tests.support.simulation_stores import ClickHouseBench, MemoryBench, RedisB
 SEED = 5
 #: Numbers under which rarer faults come early.
 SEEDS = {
-    "another range on retry": 3,
+    "another range on retry": 10,
     "nobody looks at the time": 1,
-    "the cursor of Redis is kept elsewhere": 1,
-    "the reader's jumps are believed": 1,
+    "the cursor of Redis is kept elsewhere": 10,
+    "the reader's jumps are believed": 10,
 }
 EXAMPLES = 250
 #: Numbers that are tried for one: what a number means changes with the sources that Hypothesis finds constants in.
