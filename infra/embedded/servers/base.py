@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -55,6 +56,8 @@ class Server(ABC):
         """A server of the stack in `context.data` on a loopback port."""
         self.context = context
         self.port = port
+        #: Others that it listens on and nobody else has to know; drawn when it is prepared.
+        self.inner_ports: Sequence[int] = ()
         self.child: Child | None = None
         self._given_up = False
 
@@ -106,14 +109,16 @@ class Server(ABC):
         """
         check_free(self.name, self.port)
         self._given_up = False
-        with held((self.port,)):
-            self._start(progress)
+        with contextlib.ExitStack() as holding:
+            holding.enter_context(held((self.port,)))
+            self._start(progress, holding)
         progress(Progress(self.name, "running", f"port {self.port}"))
 
-    def _start(self, progress: ProgressCallback) -> None:
+    def _start(self, progress: ProgressCallback, holding: contextlib.ExitStack) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.prepare(progress)
+            holding.enter_context(held(self.inner_ports))
             self._check_wanted()
             progress(Progress(self.name, "starting"))
             self.child = self.context.spawner.spawn(self.launch())

@@ -140,10 +140,11 @@ class KafkaServer(Server):
         return (java.program, *options, "-cp", ":".join(jars), main, *arguments)
 
     def _write_configuration(self) -> None:
+        self.inner_ports = free_ports(1, INNER_PORTS)
         values = {
             "host": LOOPBACK,
             "port": self.port,
-            "controller_port": free_ports(1, INNER_PORTS)[0],
+            "controller_port": self.inner_ports[0],
             "log_directory": self.folder.absolute() / "log",
         }
         self._properties.write_text(PROPERTIES.format_map(values), encoding="utf-8")

@@ -16,7 +16,7 @@ from schemas.errors import LogUnavailableError
 from schemas.events import QuarantinedRecord, QuarantineReason, RequestEvent, RequestKind
 from schemas.topics import TOPICS
 from sinks.fake import MemorySink, MemoryStore
-from sinks.runner import BatchPolicy
+from sinks.runner import BatchPolicy, backoff
 from sinks.runner.priority import CROWDED_SECONDS, REST_SHARE, Courtesy, MemoryPriority
 from sinks.runner.runner import run_sink
 from sinks.runner.seam import Progress
@@ -180,8 +180,9 @@ async def test_a_store_that_is_away_is_waited_for() -> None:
     assert_all_there(log, store)
 
 
-async def test_a_store_away_keeps_memory_flat() -> None:
+async def test_a_store_away_keeps_memory_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a backlog, a batch that is tried again, the next one and what was read last are held, no more."""
+    monkeypatch.setattr(backoff, "DOUBLINGS_MAX", 3)
     log, store, seen, stop = MemoryLog(), MemoryStore(), Seen(), asyncio.Event()
     policy = BatchPolicy(records_max=50, age_milliseconds=5, poll_milliseconds=5, heartbeat_milliseconds=20)
     reader, sink = log.group_reader("memory@v1"), MemorySink(store, "one", policy)
