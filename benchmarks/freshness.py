@@ -1,9 +1,9 @@
-"""Freshness from outside: how old each event is when its row can be read in each store.
+"""Freshness from outside: how long after an event is in the log its row can be read in each store.
 
-A reader follows the log and remembers when each record was made (its Kafka timestamp, set by the producer before the
-acknowledgement); each store's own cursors, which move in the same step as the rows, say when it has them. Looking every
-50 ms makes the figures up to that much too large, never too small. Nothing is asked of the sinks themselves. Where the
-machine is full, whoever watches takes from what is watched: it may look less often then, at one record in so many.
+Each look asks the log where its partitions end, and each store for its own cursors, which move in the same step as the
+rows. What came to the log since the look before is taken to have come right after that look was begun, and to be in a
+store when all of it is: so the figures are up to two looks too large, never too small. Nothing is asked of the sinks
+themselves, and no record is read: whoever watches takes from what is watched.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import repeat
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from api.settings import Settings
 from benchmarks.measure import percentile
@@ -34,7 +34,6 @@ from streams.log import Partition
 LOOK_SECONDS = 0.05
 SETTLE_SECONDS_MAX = 60.0
 METADATA_SECONDS = 10.0
-RECORDS_MAX = 5_000
 CLICKHOUSE_PROJECTION = "clickhouse@v1"
 
 
@@ -55,6 +54,16 @@ class _PlanCursors:
         return await self._plans.cursors(CLICKHOUSE_PROJECTION)
 
 
+class Span(NamedTuple):
+    """What came to a partition between two looks."""
+
+    #: The offset after its last record.
+    end: int
+    records: int
+    #: time.monotonic() before its first record came.
+    since: float
+
+
 @dataclass
 class Store:
     """One store under watch."""
@@ -62,27 +71,28 @@ class Store:
     name: str
     topics: frozenset[str]
     cursors: Cursors
-    waiting: dict[Partition, deque[tuple[int, int]]] = field(default_factory=dict)
+    waiting: dict[Partition, deque[Span]] = field(default_factory=dict)
     ages_seconds: list[float] = field(default_factory=list)
 
-    def take(self, partition: Partition, offset: int, made_millis: int) -> None:
-        """A record that this store is to apply."""
+    def take(self, partition: Partition, span: Span) -> None:
+        """Records that this store is to apply, if they are for it."""
         if partition.topic in self.topics:
-            self.waiting.setdefault(partition, deque()).append((offset, made_millis))
+            self.waiting.setdefault(partition, deque()).append(span)
 
     async def look(self) -> None:
         """Note the age of everything that can be read by now."""
         standing = await self.cursors.cursors()
-        now = time.time()
-        for partition, records in self.waiting.items():
+        now = time.monotonic()
+        for partition, spans in self.waiting.items():
             cursor = standing.get(partition, 0)
-            while records and records[0][0] < cursor:
-                self.ages_seconds.append(now - records.popleft()[1] / 1_000)
+            while spans and spans[0].end <= cursor:
+                span = spans.popleft()
+                self.ages_seconds.extend(repeat(now - span.since, span.records))
 
     @property
     def behind(self) -> int:
         """Records not yet seen in the store."""
-        return sum(len(records) for records in self.waiting.values())
+        return sum(span.records for spans in self.waiting.values() for span in spans)
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,9 @@ class Freshness:
 class FreshnessWatch:
     """Watches every store from `enter` to `exit`, from a thread of its own; `results` afterwards."""
 
-    def __init__(self, settings: Settings, look_seconds: float = LOOK_SECONDS, one_in: int = 1) -> None:
-        """Connects when entered; looks that often, at one in so many of the records that came together."""
-        self._settings, self._look_seconds, self._one_in = settings, look_seconds, one_in
+    def __init__(self, settings: Settings, look_seconds: float = LOOK_SECONDS) -> None:
+        """Connects when entered; looks that often."""
+        self._settings, self._look_seconds = settings, look_seconds
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="freshness")
@@ -153,17 +163,19 @@ class FreshnessWatch:
 
     async def _follow(self, reader: KafkaReader, stores: list[Store]) -> None:
         partitions = reader.partitions([topic.name for topic in TOPICS], METADATA_SECONDS)
-        reader.assign(reader.end_offsets(partitions, METADATA_SECONDS))
+        since, ends = time.monotonic(), reader.end_offsets(partitions, METADATA_SECONDS)
         self._ready.set()
         until = float("inf")
         while time.monotonic() < until and (not self._stop.is_set() or any(store.behind for store in stores)):
             if self._stop.is_set() and until == float("inf"):
                 until = time.monotonic() + SETTLE_SECONDS_MAX
             looked = time.monotonic()
-            runs = await asyncio.to_thread(reader.consume_runs, RECORDS_MAX, 0.01)
-            for record in chain.from_iterable(run[:: self._one_in] for run in runs):
-                for store in stores:
-                    store.take(Partition(record.topic, record.partition), record.offset, record.timestamp_millis)
+            found = await asyncio.to_thread(reader.end_offsets, partitions, METADATA_SECONDS)
+            for partition, end in found.items():
+                if end > ends[partition]:
+                    for store in stores:
+                        store.take(partition, Span(end, end - ends[partition], since))
+            since, ends = looked, found
             for store in stores:
                 await store.look()
             await asyncio.sleep(max(0.0, self._look_seconds - (time.monotonic() - looked)))

@@ -128,7 +128,7 @@ class Bench:
     def long(self) -> None:
         """The long run at a steady rate."""
         what = f"{self.long_seconds} s at {LONG_RATE}/s, everything running"
-        self.watched(what, self.paced(LONG_RATE), seconds=self.long_seconds, look_seconds=0.25, one_in=16)
+        self.watched(what, self.paced(LONG_RATE), seconds=self.long_seconds, look_seconds=0.25)
         self.results.drain_seconds = self.product.drain()
 
 
