@@ -70,20 +70,6 @@ def resident_mebibytes(pid: int) -> float:
     return total / 2**20
 
 
-#: A request is due every so often, whichever connection is free for it; wrk asks before each how long it is to wait.
-PACED = """
-local ffi = require("ffi")
-ffi.cdef("typedef struct {{ long seconds; long nanoseconds; }} moment; int clock_gettime(int, moment *);")
-local moment, due = ffi.new("moment"), nil
-function delay()
-  ffi.C.clock_gettime(1, moment)
-  local now = 1e3 * tonumber(moment.seconds) + 1e-6 * tonumber(moment.nanoseconds)
-  due = (due or now) + 1e3 / {rate}
-  return math.max(0, math.floor(due - now + 0.5))
-end
-"""
-
-
 def wrk(
     url: str,
     body: bytes,
@@ -91,15 +77,9 @@ def wrk(
     *,
     connections: int,
     seconds: int,
-    rate: int = 0,
 ) -> Measured:
-    """POST the body over so many connections as fast as answers come, or at a rate, as far as so many under way allow.
-
-    Raises when wrk is missing or fails.
-    """
+    """POST the body over so many connections, as fast as answers come; raises when wrk is missing or fails."""
     lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    if rate:
-        lines.append(PACED.format(rate=rate))
     script = "\n".join(['wrk.method = "POST"', f"wrk.body = {json.dumps(body.decode())}", *lines])
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
