@@ -56,7 +56,7 @@ class LocalSchemas:
 
     def id_of(self, topic: str) -> int:
         """The id of a topic's schema; raises KeyError for a topic that is not ours."""
-        return sorted(EVENT_TYPES).index(topic) + 1
+        return {name: number for number, name in enumerate(sorted(EVENT_TYPES), 1)}[topic]
 
 
 @lru_cache(maxsize=len(EVENT_TYPES))

@@ -144,16 +144,16 @@ class Generator:
     async def _read_stream(self, response: aiohttp.ClientResponse, sent: float) -> dict[str, Any]:
         """Read a stream to [DONE]; raises ValueError when it ends before: such an answer does not count."""
         answer: dict[str, Any] = {"request_id": response.headers["x-quaestor-request-id"], "cost": None, "usage": {}}
-        first = True
+        first: float | None = None
         async for line in response.content:
             if line.startswith(b": x-quaestor-cost"):
                 answer["cost"] = line.decode().removeprefix(": x-quaestor-cost").strip(" :=\r\n")
             elif line.startswith(b"data: [DONE]"):
+                self.summary.first_chunks_seconds += [] if first is None else [first]
                 return answer
             elif line.startswith(b"data: "):
-                if first:
-                    self.summary.first_chunks_seconds.append(time.monotonic() - sent)
-                    first = False
+                if first is None:
+                    first = time.monotonic() - sent
                 if b'"usage":{' in line or b'"usage": {' in line:
                     answer["usage"] = json.loads(line[6:]).get("usage") or {}
         raise ValueError("the stream ended before [DONE]")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,8 @@ from streams.kafka import configuration
 
 REPLICATION = 3
 TIMEOUT_SECONDS = 30.0
+#: Between two looks at what the brokers know.
+KNOWN_SECONDS = 0.02
 RETENTION = "retention.ms"
 CLEANUP = "cleanup.policy"
 
@@ -28,7 +32,7 @@ CLEANUP = "cleanup.policy"
 def ensure_topics(
     bootstrap: str, topics: Sequence[Topic] = TOPICS, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> list[str]:
-    """Create the topics that are missing and check those that are there; returns the names created. Blocks.
+    """Create the topics that are missing and check those that are there; returns those created, ready for use. Blocks.
 
     Raises ConfigurationError when an existing topic has another partition count, or would forget or rewrite records,
     and LogUnavailableError when Kafka can't be asked.
@@ -75,6 +79,23 @@ def _create(client: Any, topics: Iterable[Any], timeout_seconds: float) -> None:
             # Another process of ours may create them at the same moment.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    wait_known(client, {topic.topic for topic in wanted}, timeout_seconds)
+
+
+def wait_known(client: Any, names: AbstractSet[str], timeout_seconds: float) -> None:
+    """Return when the brokers tell of topics that were created: the controller is ahead of them, by a moment mostly.
+
+    Raises LogUnavailableError when they don't in time. Blocks.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        found = client.list_topics(timeout=timeout_seconds).topics
+        missing = [name for name in sorted(names) if name not in found or found[name].error is not None]
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise LogUnavailableError(f"Kafka does not tell yet of what it created: {', '.join(missing)}")
+        time.sleep(KNOWN_SECONDS)
 
 
 def _check_partitions(found: Any, topics: Iterable[Topic]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -93,6 +94,25 @@ async def test_a_stream_with_usage(start: Start) -> None:
         chunks[-1].choices,
         chunks[-2].choices[0].finish_reason,
     )
+
+
+async def test_an_answer_takes_its_latency(start: Start) -> None:
+    """No less than was asked for, and not at once."""
+    client = await start(latency_milliseconds=120.0)
+    began = time.monotonic()
+    await client.chat.completions.create(model="sim-small", messages=MESSAGES, max_tokens=5)
+
+    assert time.monotonic() - began >= 0.12
+
+
+async def test_a_stream_keeps_its_pace(start: Start) -> None:
+    """Five chunks of a word, and the pace between each two."""
+    client = await start(chunk_tokens=1, chunk_milliseconds=30.0)
+    stream = await client.chat.completions.create(model="sim-small", messages=MESSAGES, max_tokens=5, stream=True)
+    came = [time.monotonic() async for chunk in stream if chunk.choices and chunk.choices[0].delta.content]
+
+    assert 5 == len(came)
+    assert came[-1] - came[0] >= 4 * 0.03 - 0.02  # the first may have waited for us
 
 
 async def test_embeddings(start: Start) -> None:

@@ -182,7 +182,8 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_up_recovers(stacked: St
     os.kill(state.supervisor_pid, signal.SIGKILL)
 
     assert until(lambda: all(started_at(part.pid or 0) != part.started_at for part in state.parts))
-    assert 1 == stacked.quaestor("status").returncode
+    told = stacked.quaestor("status")
+    assert (1, True) == (told.returncode, "`quaestor up` starts it" in told.stdout + told.stderr), told
     assert 0 == stacked.up().returncode
     assert 0 == stacked.quaestor("status").returncode
 

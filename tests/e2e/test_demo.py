@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.demo import TEAMS
 from api.verify.run import SCOPES
 from infra.embedded.daemon import is_running
 from infra.embedded.ports import is_free
@@ -61,6 +63,9 @@ def test_the_demo_tells_its_story(told: Told) -> None:
     assert 0 == told.demo.returncode, f"{shown}\n{told.demo.stderr}"
     places = [shown.find(f"\n{title}") for title in TITLES]
     assert (True, sorted(places)) == (min(places) > 0, places), shown
+    costs = shown[places[1] : places[2]].splitlines()
+    paid = {team: [line for line in costs if team in line and re.search(r"0\.0*[1-9]", line)] for team, _ in TEAMS}
+    assert [] == [team for team, lines in paid.items() if not lines], shown
     assert "checks, nothing differs" in told.demo.stderr
     story = shown[places[4] :]
     assert [] == [step for step in STEPS if step not in story]

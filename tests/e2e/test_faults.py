@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from infra.embedded.daemon import is_running
+from infra.embedded.state import State
 from schemas.errors import LogError
 from schemas.events import AttemptOutcome, BudgetEvent, BudgetKind, Event, ProviderAttempt, RequestEvent, RequestKind
 from tests.e2e.product import Product
@@ -129,3 +131,26 @@ def test_a_killed_process_loses_and_doubles_nothing(product: Product, victims: l
         report = product.json("verify", "all", "--answers", str(path), check=False)
         assert [] == [check for check in report["checks"] if not check["ok"]], output
         assert len(answered(path)) == report["answers"]
+
+
+def test_a_killed_supervisor_loses_and_doubles_nothing(product: Product, tmp_path: Path) -> None:
+    """It takes every process with it in mid-load; `up` goes on where they stood."""
+    answers, after = tmp_path / "answers.jsonl", tmp_path / "after.jsonl"
+    key = product.key("faults")
+    loading = load(product, key, CALLS, answers)
+    wait_until(lambda: len(answered(answers)) > CALLS // 6, "the first answers")
+    state = State.read(product.data)
+    assert state is not None
+
+    os.kill(state.supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: not is_running(product.data), "the end of everything")
+    loading.terminate()
+    output, _ = loading.communicate(timeout=60)
+    product.up()
+    said, _ = load(product, key, CALLS_AFTER, after).communicate(timeout=60)
+    wait_until(lambda: not unfinished(product), "the end of everything that began")
+
+    assert CALLS_AFTER == len(answered(after)), said
+    report = product.json("verify", "all", "--answers", str(answers), check=False)
+    assert [] == [check for check in report["checks"] if not check["ok"]], output
+    assert len(answered(answers)) == report["answers"]

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from api.cli.main import application
 from schemas import history
-from schemas.errors import ConfigurationError, LogUnavailableError, SchemaUnknownError
+from schemas.errors import ConfigurationError, LogUnavailableError
 from schemas.topics import TOPICS
 from streams import registry as registry_module
 from streams.codec import Codec, schema_text
@@ -40,13 +42,6 @@ def test_registering_again_changes_no_id(url: str) -> None:
     assert len(set(ids.values())) == len(TOPICS)
 
 
-def test_text_and_id_are_found(url: str) -> None:
-    """What the codec asks."""
-    source = RegistrySchemas(url)
-
-    assert json.loads(source.schema_text(source.id_of(COSTS))) == json.loads(schema_text(COSTS))
-
-
 def test_an_event_goes_through_the_registrys_ids(url: str) -> None:
     """Encoded by one process, decoded by another."""
     value = Codec(RegistrySchemas(url)).encode(alert("e"))
@@ -54,10 +49,28 @@ def test_an_event_goes_through_the_registrys_ids(url: str) -> None:
     assert Codec(RegistrySchemas(url)).decode_event("quaestor.alerts", value) == alert("e")
 
 
-def test_an_unknown_id_is_unknown_and_not_unavailable(url: str) -> None:
-    """It is no use to wait for it."""
-    with pytest.raises(SchemaUnknownError):
-        RegistrySchemas(url).schema_text(99_999)
+def said(url: str, *arguments: str) -> Result:
+    """What `quaestor schemas` answers about this registry."""
+    asked = ["schemas", *arguments, "--json"]
+    return CliRunner().invoke(application(["schemas"]), asked, env={"QUAESTOR_REGISTRY_URL": url})
+
+
+def test_the_commands_register_list_and_check(url: str) -> None:
+    """The same ids each time, ten records with them, and nothing that the registry would refuse."""
+    ids = json.loads(said(url, "register").stdout)["ids"]
+
+    assert ids == json.loads(said(url, "register").stdout)["ids"]
+    rows = json.loads(said(url, "list").stdout)["schemas"]
+    assert ids == {row["topic"]: row["registry_id"] for row in rows}
+    assert 10 == len(rows)
+    assert {"ok": True, "problems": []} == json.loads(said(url, "check").stdout)
+
+
+def test_schemas_are_listed_without_a_registry() -> None:
+    """Without ids."""
+    rows = json.loads(said("http://127.0.0.1:1/apis/ccompat/v7", "list").stdout)["schemas"]
+
+    assert [None] * 10 == [row["registry_id"] for row in rows]
 
 
 def test_a_registry_that_is_away_is_unavailable_and_not_unknown() -> None:

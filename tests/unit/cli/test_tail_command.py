@@ -59,6 +59,19 @@ def test_without_following_it_stops_at_the_end() -> None:
     assert [] == list(tail.read(log.reader(), ends, ends))
 
 
+def test_it_shows_what_comes_while_it_looks() -> None:
+    """From the end on, one after the other, and never ends by itself."""
+    log = filled(alert("a"))
+    _, ends = tail.positions(log.reader(), ALERTS.name, "end")
+    coming = tail.read(log.reader(), ends, None)
+    shown = []
+    for name in ("b", "c"):
+        log.publisher().publish([outgoing(CODEC, alert(name))], lambda _: None)
+        shown.append(tail.decoded(CODEC, next(coming))["event_id"])
+
+    assert [alert("b").event_id, alert("c").event_id] == shown
+
+
 @pytest.mark.parametrize(
     ("asked", "wanted"),
     [

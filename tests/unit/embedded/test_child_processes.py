@@ -99,6 +99,15 @@ def test_of_a_java_trace_the_fault_is_told(tmp_path: Path) -> None:
     assert last_line(log) == "Caused by: java.net.BindException: Address already in use"
 
 
+def test_a_full_disk_is_told_before_whatever_came_of_it(tmp_path: Path) -> None:
+    """With what to do; the last line may say anything."""
+    log = tmp_path / "logs" / "postgres.log"
+    log.parent.mkdir()
+    log.write_text("could not write to file: No space left on device\nshutting down\n")
+
+    assert f"the disk under {tmp_path} is full: free some space and run it again" == last_line(log)
+
+
 def test_what_a_child_started_ends_with_it(tmp_path: Path, spawner: Spawner) -> None:
     """Stopping a child kills its whole process group."""
     started = f"subprocess.Popen([sys.executable, '-c', {SLEEP!r}])"
