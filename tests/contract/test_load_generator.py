@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,26 +14,12 @@ from api.load import generator
 from api.load.answers import AnswersFile
 from api.load.calls import Call
 from api.load.generator import Generator, Summary, Target
+from tests.support.anchors import serving
 
 CONCURRENCY = 4
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANSWER = {"usage": {"prompt_tokens": 3, "completion_tokens": 5}}
 HEADERS = {"x-quaestor-request-id": "r1", "x-quaestor-cost": "0.1"}
-
-
-@asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
-    """Where chats are answered by this handler."""
-    application = web.Application()
-    application.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def requests_of(path: Path) -> list[str]:
@@ -45,7 +30,7 @@ def requests_of(path: Path) -> list[str]:
 async def made(handler: Handler, path: Path, calls: int, *, stream: bool = False) -> tuple[Summary, list[str]]:
     """What came of so many calls, and the requests of the answers file."""
     asked = [Call(index, 0.0, 3, 5, "m", stream) for index in range(calls)]
-    async with served(handler) as url:
+    async with serving(handler) as url:
         with AnswersFile(path) as answers:
             summary = await Generator(Target(url, ["k"], CONCURRENCY), answers, lambda _: None).run(asked)
     return summary, requests_of(path)

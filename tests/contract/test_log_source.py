@@ -16,6 +16,7 @@ from processors.audit.trust import Trust
 from schemas.errors import IntegrityError, StoreUnavailableError
 from sinks.audit.reader import DirectoryLog, LogSource, read_sound
 from sinks.audit.verify_public import verify_public
+from tests.support.anchors import serving
 from tests.support.audit import AuditWorld
 
 SIZE = 342
@@ -34,19 +35,12 @@ async def world(tmp_path: Path) -> AuditWorld:
 @asynccontextmanager
 async def served(handler: Handler) -> AsyncIterator[HttpLog]:
     """A reader of what this handler answers."""
-    application = web.Application()
-    application.router.add_get("/audit/main/{path:.*}", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    reader = HttpLog(f"http://{host}:{port}/audit/main/")
-    try:
-        yield reader
-    finally:
-        await reader.close()
-        await runner.cleanup()
+    async with serving(handler, "/audit/main/{path:.*}") as url:
+        reader = HttpLog(f"{url}/audit/main/")
+        try:
+            yield reader
+        finally:
+            await reader.close()
 
 
 def files_of(folder: Path) -> Handler:

@@ -34,10 +34,10 @@ def note_of(size: int, root: int = 7) -> str:
 
 
 @asynccontextmanager
-async def serving(handler: web.RequestHandler | object) -> AsyncIterator[str]:
-    """A web server on loopback for all paths; its URL."""
+async def serving(handler: web.RequestHandler | object, path: str = "/{path:.*}") -> AsyncIterator[str]:
+    """A web server on loopback for all paths, or those of this pattern; its URL."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)  # type: ignore[arg-type]
+    app.router.add_route("*", path, handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
